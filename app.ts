@@ -1,0 +1,76 @@
+import { randomBytes } from 'node:crypto'
+import { join } from 'node:path'
+import autoload from '@fastify/autoload'
+import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
+import fastify, { type FastifyBaseLogger } from 'fastify'
+import { serverOptions, type Config, type ServerConnection } from './fastify.config.ts'
+import auth from './plugins/auth.ts'
+import config from './plugins/config.ts'
+import cors from './plugins/cors.ts'
+import errors, { clientErrorHandler, frameworkErrors } from './plugins/errors.ts'
+import lifecycle from './plugins/lifecycle.ts'
+import openapi from './plugins/openapi.ts'
+import postgres from './plugins/postgres.ts'
+import rateLimit from './plugins/rate-limit.ts'
+import redis from './plugins/redis.ts'
+import requestLog, { OneLineLog } from './plugins/request-log.ts'
+import securityHeaders from './plugins/security-headers.ts'
+import services from './plugins/services.ts'
+import validation from './plugins/validation.ts'
+
+export interface AppOptions {
+  config: Readonly<Config>
+  /** How to reach PostgreSQL; the embedded one's address is known only once it runs. */
+  connection: ServerConnection
+  logger: FastifyBaseLogger
+}
+
+/**
+ * The application: everything but the process around it. It reads no environment and opens no port.
+ *
+ * The order below is the order in which a request meets the hooks: the headers that every answer has, then
+ * the limiter, then authentication, then the route.
+ */
+export async function buildApp ({ config: settings, connection, logger }: AppOptions) {
+  const app = fastify({
+    ...serverOptions(settings),
+    loggerInstance: logger,
+    logController: new OneLineLog(),
+    genReqId: createRequestIds(),
+    frameworkErrors,
+    clientErrorHandler
+  }).withTypeProvider<TypeBoxTypeProvider>()
+
+  await app.register(config, { config: settings })
+  await app.register(lifecycle)
+  await app.register(errors)
+  await app.register(validation)
+
+  await app.register(requestLog)
+  await app.register(securityHeaders)
+  await app.register(cors)
+  await app.register(rateLimit)
+
+  await app.register(postgres, { connection })
+  await app.register(redis)
+  await app.register(services)
+  await app.register(auth)
+  await app.register(openapi)
+
+  await app.register(autoload, { dir: join(import.meta.dirname, 'routes') })
+  return app
+}
+
+/**
+ * Ids by which one request is found in the log: a client's own, if it has the form of one, or else a
+ * counter behind a word that is new with each process.
+ */
+function createRequestIds () {
+  const process = randomBytes(4).toString('hex')
+  let count = 0
+  return (request: { headers: Record<string, string | string[] | undefined> }): string => {
+    const given = request.headers['x-request-id']
+    if (typeof given === 'string' && /^[\w.-]{1,64}$/.test(given)) return given
+    return `${process}-${(count++).toString(36)}`
+  }
+}

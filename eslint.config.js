@@ -1,0 +1,11 @@
+import neostandard from 'neostandard'
+
+export default [
+  { ignores: ['dist/', '.data/', '.tap/', 'bench/results/'] },
+  ...neostandard({ ts: true }),
+  {
+    files: ['**/*.ts'],
+    // A TypeBox schema and its type share a name on purpose; tsc finds the redeclarations that are mistakes.
+    rules: { '@typescript-eslint/no-redeclare': 'off' }
+  }
+]

@@ -1,0 +1,267 @@
+import { randomBytes } from 'node:crypto'
+import type { Server } from 'node:http'
+import { BlockList, isIP } from 'node:net'
+import { resolve } from 'node:path'
+import type { FastifyHttpOptions } from 'fastify'
+import { Value } from '@sinclair/typebox/value'
+import { Environment } from './schemas/environment.ts'
+import { ConfigurationError } from './services/configuration-error.ts'
+
+export type DatabaseConfig =
+  | { kind: 'embedded', directory: string }
+  | { kind: 'server', connection: ServerConnection }
+
+/** What `pg` needs to connect: a URL, or its parts. */
+export type ServerConnection =
+  | { connectionString: string }
+  | { host: string, port: number, user: string, password?: string, database: string }
+
+export interface Config {
+  environment: Environment['NODE_ENV']
+  publicUrl: string
+  server: {
+    host: string
+    port: number
+    readTimeoutMs: number
+    writeTimeoutMs: number
+    idleTimeoutMs: number
+    drainDelayMs: number
+    drainTimeoutMs: number
+    trustProxy: string[]
+  }
+  log: { level: string }
+  database: DatabaseConfig
+  databasePool: { max: number, min: number, maxLifetimeSeconds: number }
+  redis: { url: string } | { host: string, port: number, password?: string, db: number } | null
+  jwt: { secret: string, expiresInSeconds: number }
+  passwords: { cost: number }
+  cors: { origins: '*' | string[] }
+  rateLimit: { rps: number, burst: number, authRps: number, authBurst: number }
+  /** What the operator should hear at boot: settings that are legal and probably not meant. */
+  warnings: string[]
+}
+
+type Variables = Record<string, string | undefined>
+
+/**
+ * Turns environment variables into the one configuration of the service.
+ *
+ * @throws ConfigurationError that names every wrong setting at once and how to mend it
+ */
+export function loadConfig (variables: Variables): Readonly<Config> {
+  const problems: string[] = []
+  const environment = readEnvironment(variables, problems)
+  const isProduction = environment.NODE_ENV === 'production'
+
+  const secret = environment.JWT_SECRET_KEY ?? ''
+  const hasSecret = secret !== ''
+  if (isProduction || hasSecret) {
+    const bytes = Buffer.byteLength(secret)
+    if (bytes < 32) {
+      problems.push(`JWT_SECRET_KEY ${hasSecret ? `has ${bytes} bytes` : 'is missing'} and needs 32 or more: make one with: openssl rand -base64 48`)
+    }
+  }
+
+  const database = readDatabase(environment, problems)
+  if (isProduction && database.kind === 'embedded') {
+    problems.push('DATABASE_URL (or DB_HOST) is missing: name a PostgreSQL server, such as DATABASE_URL=postgres://user:password@host:5432/halo')
+  }
+  const redis = readRedis(environment, problems)
+  if (isProduction && redis === null) {
+    problems.push('REDIS_URL (or REDIS_HOST) is missing: name a Redis server, such as REDIS_URL=redis://host:6379')
+  }
+
+  const origins = readOrigins(environment, isProduction, problems)
+  const trustProxy = readTrustProxy(environment.TRUST_PROXY, problems)
+  const publicUrl = readPublicUrl(environment.PUBLIC_URL, problems)
+  if (environment.DB_MAX_IDLE_CONNS > environment.DB_MAX_OPEN_CONNS) {
+    problems.push(`DB_MAX_IDLE_CONNS (${environment.DB_MAX_IDLE_CONNS}) is above DB_MAX_OPEN_CONNS (${environment.DB_MAX_OPEN_CONNS}): lower the first or raise the second`)
+  }
+  if (isProduction && environment.PASSWORD_COST < 10) {
+    problems.push(`PASSWORD_COST is ${environment.PASSWORD_COST}, too cheap for production: use 10 or more`)
+  }
+  if (problems.length > 0) throw new ConfigurationError(problems)
+
+  return deepFreeze({
+    environment: environment.NODE_ENV,
+    publicUrl,
+    server: {
+      host: environment.SERVER_HOST,
+      port: environment.SERVER_PORT,
+      readTimeoutMs: environment.SERVER_READ_TIMEOUT * 1000,
+      writeTimeoutMs: environment.SERVER_WRITE_TIMEOUT * 1000,
+      idleTimeoutMs: environment.SERVER_IDLE_TIMEOUT * 1000,
+      drainDelayMs: environment.SERVER_DRAIN_DELAY * 1000,
+      drainTimeoutMs: environment.SERVER_DRAIN_TIMEOUT * 1000,
+      trustProxy
+    },
+    log: { level: environment.LOG_LEVEL },
+    database,
+    databasePool: {
+      max: environment.DB_MAX_OPEN_CONNS,
+      min: environment.DB_MAX_IDLE_CONNS,
+      maxLifetimeSeconds: environment.DB_CONN_MAX_LIFETIME
+    },
+    redis,
+    jwt: {
+      secret: hasSecret ? secret : randomBytes(48).toString('base64'),
+      expiresInSeconds: environment.JWT_EXPIRATION_HOURS * 3600
+    },
+    passwords: { cost: environment.PASSWORD_COST },
+    cors: { origins },
+    rateLimit: {
+      rps: environment.RATE_LIMIT_RPS,
+      burst: environment.RATE_LIMIT_BURST,
+      authRps: environment.AUTH_RATE_LIMIT_RPS,
+      authBurst: environment.AUTH_RATE_LIMIT_BURST
+    },
+    warnings: hasSecret ? [] : ['JWT_SECRET_KEY is not set: tokens are signed with a key of this process and end with it']
+  })
+}
+
+/** The options of Fastify's own server that follow from the configuration. */
+export function serverOptions (config: Config) {
+  const { server } = config
+  return {
+    // Only the listed proxies may say who the client is; `true` would let any client choose its address.
+    trustProxy: server.trustProxy.length > 0 ? server.trustProxy : false,
+    bodyLimit: 64 * 1024,
+    // The default of 0 keeps slow headers and slow bodies open for ever.
+    requestTimeout: server.readTimeoutMs,
+    connectionTimeout: server.writeTimeoutMs,
+    keepAliveTimeout: server.idleTimeoutMs,
+    http: {
+      headersTimeout: server.readTimeoutMs,
+      connectionsCheckingInterval: 1000
+    },
+    // While draining, a request on an open connection is served and told `Connection: close`, not refused.
+    return503OnClosing: false,
+    forceCloseConnections: 'idle',
+    // The schema refuses a long id with a reason; the router would say that there is no such address.
+    // The Go service redirected a trailing slash to the address without it; here both are the address.
+    routerOptions: { maxParamLength: 16_384, ignoreTrailingSlash: true }
+  } satisfies FastifyHttpOptions<Server>
+}
+
+function readEnvironment (variables: Variables, problems: string[]): Environment {
+  const given: Record<string, unknown> = {}
+  for (const [name, schema] of Object.entries(Environment.properties)) {
+    const value = variables[name]?.trim()
+    // An empty variable, as compose files and .env templates leave them, counts as not set.
+    if (value === undefined || value === '') continue
+    given[name] = schema.type === 'integer' && /^-?\d{1,15}$/.test(value) ? Number(value) : value
+  }
+  const candidate = Value.Default(Environment, given)
+  const wrong = new Set<string>()
+  for (const error of Value.Errors(Environment, candidate)) {
+    const name = error.path.split('/')[1] ?? ''
+    if (wrong.has(name)) continue
+    wrong.add(name)
+    const schema = Environment.properties[name as keyof typeof Environment.properties] as { mend?: string }
+    problems.push(`${name} is ${JSON.stringify(variables[name])}: ${schema.mend ?? error.message}`)
+    // Go on with the default, so that the settings after this one are judged as well.
+    Reflect.deleteProperty(given, name)
+  }
+  return (wrong.size > 0 ? Value.Default(Environment, given) : candidate) as Environment
+}
+
+function readDatabase (environment: Environment, problems: string[]): DatabaseConfig {
+  if (environment.DATABASE_URL) {
+    checkUrl('DATABASE_URL', environment.DATABASE_URL, ['postgres:', 'postgresql:'], problems)
+    return { kind: 'server', connection: { connectionString: environment.DATABASE_URL } }
+  }
+  if (environment.DB_HOST) {
+    return {
+      kind: 'server',
+      connection: {
+        host: environment.DB_HOST,
+        port: environment.DB_PORT,
+        user: environment.DB_USER ?? 'postgres',
+        ...(environment.DB_PASSWORD ? { password: environment.DB_PASSWORD } : {}),
+        database: environment.DB_NAME ?? 'halo'
+      }
+    }
+  }
+  return { kind: 'embedded', directory: resolve(environment.DATA_DIR ?? '.data') }
+}
+
+function readRedis (environment: Environment, problems: string[]): Config['redis'] {
+  if (environment.REDIS_URL) {
+    checkUrl('REDIS_URL', environment.REDIS_URL, ['redis:', 'rediss:'], problems)
+    return { url: environment.REDIS_URL }
+  }
+  if (environment.REDIS_HOST) {
+    return {
+      host: environment.REDIS_HOST,
+      port: environment.REDIS_PORT,
+      ...(environment.REDIS_PASSWORD ? { password: environment.REDIS_PASSWORD } : {}),
+      db: environment.REDIS_DB
+    }
+  }
+  return null
+}
+
+function readOrigins (environment: Environment, isProduction: boolean, problems: string[]): '*' | string[] {
+  const given = list(environment.CORS_ALLOWED_ORIGINS ?? (isProduction ? '' : '*'))
+  if (given.includes('*')) {
+    if (isProduction) {
+      problems.push('CORS_ALLOWED_ORIGINS is "*", which lets every web page call the API: list the origins, such as https://app.example.com')
+    }
+    return '*'
+  }
+  for (const origin of given) {
+    // A trailing slash or a path never equals what a browser sends, and would refuse it silently.
+    if (!URL.canParse(origin) || new URL(origin).origin !== origin) {
+      problems.push(`CORS_ALLOWED_ORIGINS has ${JSON.stringify(origin)}: an origin is scheme, host and port alone, such as https://app.example.com`)
+    }
+  }
+  return given
+}
+
+function readTrustProxy (value: string | undefined, problems: string[]): string[] {
+  const ranges = list(value ?? '')
+  for (const range of ranges) {
+    if (!isCidr(range)) {
+      problems.push(`TRUST_PROXY has ${JSON.stringify(range)}: list the proxies as addresses or CIDRs, such as 10.0.0.0/8; true or a count of hops would let clients choose their address`)
+    }
+  }
+  return ranges
+}
+
+function readPublicUrl (value: string | undefined, problems: string[]): string {
+  if (!value) return ''
+  checkUrl('PUBLIC_URL', value, ['http:', 'https:'], problems)
+  return value.replace(/\/+$/, '')
+}
+
+function checkUrl (name: string, value: string, protocols: string[], problems: string[]): void {
+  // The value may hold a password: the message shows none of it.
+  if (!URL.canParse(value) || !protocols.includes(new URL(value).protocol)) {
+    problems.push(`${name} is not a URL that begins with ${protocols.map(protocol => `${protocol}//`).join(' or ')}: mend it, or leave it out`)
+  }
+}
+
+function isCidr (range: string): boolean {
+  const [address = '', prefix, ...rest] = range.split('/')
+  const family = isIP(address)
+  if (family === 0 || rest.length > 0) return false
+  if (prefix === undefined) return true
+  if (!/^\d{1,3}$/.test(prefix)) return false
+  try {
+    new BlockList().addSubnet(address, Number(prefix), family === 6 ? 'ipv6' : 'ipv4')
+    return true
+  } catch {
+    return false
+  }
+}
+
+function list (value: string): string[] {
+  return value.split(',').map(item => item.trim()).filter(item => item !== '')
+}
+
+function deepFreeze<T extends object> (value: T): Readonly<T> {
+  for (const member of Object.values(value)) {
+    if (typeof member === 'object' && member !== null) deepFreeze(member)
+  }
+  return Object.freeze(value)
+}

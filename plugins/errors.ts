@@ -1,0 +1,134 @@
+import { STATUS_CODES } from 'node:http'
+import type { Socket } from 'node:net'
+import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import fp from 'fastify-plugin'
+import createRouter from 'find-my-way'
+import { ApiError, catalogue, problem, type ErrorCode, type Violation } from '../services/errors.ts'
+
+const contentType = 'application/problem+json; charset=utf-8'
+
+/** Which code a wrong value in the path gets; a wrong value elsewhere is `invalid_request`. */
+const codeOfParameter: Record<string, ErrorCode> = { id: 'invalid_id', user_id: 'invalid_id', metric: 'invalid_metric' }
+
+const partOfContext = { body: 'body', querystring: 'query', params: 'path', headers: 'headers' } as const
+
+const codeOfStatus: Record<number, ErrorCode> = {
+  400: 'invalid_request',
+  401: 'unauthorized',
+  404: 'not_found',
+  405: 'method_not_allowed',
+  408: 'request_timeout',
+  413: 'payload_too_large',
+  415: 'unsupported_media_type',
+  429: 'rate_limit_exceeded',
+  431: 'headers_too_large',
+  503: 'service_unavailable'
+}
+
+/** The one place that turns errors into HTTP: every answer that is not 2xx or 304 comes from here. */
+export default fp(async function errors (app) {
+  app.setErrorHandler((error, request, reply) => sendError(app, error, request, reply))
+
+  const methodsOf = collectMethods(app)
+  app.setNotFoundHandler((request, reply) => {
+    const allowed = methodsOf(request.url)
+    const error = allowed.length > 0
+      ? new ApiError('method_not_allowed', {
+        message: `This address takes ${allowed.join(', ')}, not ${request.method}`,
+        headers: { allow: allowed.join(', ') }
+      })
+      : new ApiError('not_found')
+    return sendError(app, error, request, reply)
+  })
+}, { name: 'halo:errors', dependencies: ['halo:config'] })
+
+/** For what fails before there is a route: a path that cannot be decoded, for example. */
+export function frameworkErrors (error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
+  sendError(request.server, error, request, reply)
+}
+
+/** For what is not HTTP, or too slow or too large to become a request: there is only a socket to answer on. */
+export function clientErrorHandler (this: FastifyInstance, error: Error & { code?: string }, socket: Socket): void {
+  if (error.code === 'ECONNRESET' || socket.destroyed) return
+  const code: ErrorCode = error.code === 'HPE_HEADER_OVERFLOW'
+    ? 'headers_too_large'
+    : error.code === 'ERR_HTTP_REQUEST_TIMEOUT' ? 'request_timeout' : 'invalid_request'
+  if (!socket.writable) {
+    socket.destroy()
+    return
+  }
+  const refusal = new ApiError(code, code === 'invalid_request' ? { message: 'This is not an HTTP/1.1 request' } : {})
+  const body = JSON.stringify(problem(refusal, this.config?.publicUrl ?? '', '', ''))
+  socket.end([
+    `HTTP/1.1 ${refusal.statusCode} ${STATUS_CODES[refusal.statusCode]}`,
+    `content-type: ${contentType}`,
+    `content-length: ${Buffer.byteLength(body)}`,
+    'connection: close',
+    '', body
+  ].join('\r\n'))
+}
+
+function sendError (app: FastifyInstance, error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
+  const answer = toApiError(error)
+  if (answer.statusCode === 500) {
+    request.log.error({ err: error }, 'unexpected error')
+  } else if (answer.statusCode === 503) {
+    request.log.warn({ error: answer.code, cause: String(answer.cause ?? '') }, answer.message)
+  }
+  if (answer.headers) reply.headers(answer.headers)
+  if (answer.retryAfter !== undefined) reply.header('retry-after', String(answer.retryAfter))
+  if (answer.statusCode === 401) {
+    // RFC 6750 §3: the scheme alone when no token came, the reason when one did.
+    reply.header('www-authenticate', request.headers.authorization
+      ? 'Bearer realm="halo", error="invalid_token"'
+      : 'Bearer realm="halo"')
+  }
+  const instance = request.url.split('?', 1)[0]!
+  return reply
+    .code(answer.statusCode)
+    .header('content-type', contentType)
+    .header('cache-control', 'no-store')
+    .send(problem(answer, app.config.publicUrl, instance, request.id))
+}
+
+function toApiError (error: unknown): ApiError {
+  if (error instanceof ApiError) return error
+  const { validation, validationContext, statusCode, message } = error as FastifyError
+  if (validation) {
+    const part = partOfContext[validationContext as keyof typeof partOfContext] ?? 'body'
+    const violations: Violation[] = validation.slice(0, 20).map(({ instancePath, params, message, keyword }) => ({
+      in: part,
+      pointer: keyword === 'required' ? `${instancePath}/${params.missingProperty as string}` : instancePath,
+      detail: keyword === 'enum' ? `must be one of ${(params.allowedValues as string[]).join(', ')}` : message ?? 'is not valid'
+    }))
+    const first = violations[0]
+    const code = part === 'path' ? codeOfParameter[first?.pointer.slice(1) ?? ''] : undefined
+    if (code) return new ApiError(code, { violations })
+    const name = first?.pointer.slice(1) || part
+    return new ApiError('invalid_request', { message: `${name} ${first?.detail ?? 'is not valid'}`, violations })
+  }
+  // An error's own status, never the reply's, which is still 200 here.
+  const code = statusCode === undefined ? undefined : codeOfStatus[statusCode]
+  if (code === undefined || catalogue[code].status >= 500) {
+    return code ? new ApiError(code, { cause: error }) : new ApiError('internal_error', { cause: error })
+  }
+  return new ApiError(code, code === 'invalid_request' ? { message, cause: error } : { cause: error })
+}
+
+/** A router of its own that knows which methods an address takes; it is asked only when there is no route. */
+function collectMethods (app: FastifyInstance): (url: string) => string[] {
+  const router = createRouter({ maxParamLength: 16_384, ignoreTrailingSlash: true })
+  const methods = new Set<string>()
+  app.addHook('onRoute', ({ method, url }) => {
+    for (const one of [method].flat()) {
+      // The wildcard of the CORS preflight is no address of its own.
+      if (one === 'OPTIONS' || router.hasRoute(one as 'GET', url)) continue
+      methods.add(one)
+      router.on(one as 'GET', url, () => {})
+    }
+  })
+  return url => {
+    const path = url.split('?', 1)[0]!
+    return [...methods].filter(method => router.find(method as 'GET', path) !== null).sort()
+  }
+}

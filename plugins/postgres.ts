@@ -1,0 +1,78 @@
+import postgres from '@fastify/postgres'
+import fp from 'fastify-plugin'
+import pg from 'pg'
+import type { ServerConnection } from '../fastify.config.ts'
+import { requiredSchemaVersion, schemaVersion } from '../db/migrate.ts'
+import type { Dependency } from '../services/dependencies.ts'
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    postgresChecks: Dependency[]
+  }
+}
+
+export interface PostgresOptions {
+  connection: ServerConnection
+}
+
+/**
+ * Milliseconds. A request may wait for a connection and then for its statement and must still be answered
+ * within a second, also by a server that accepts connections and says nothing.
+ */
+const connectMs = 400
+const statementMs = 450
+
+/** The connection pool, and the questions whether PostgreSQL answers and has the right schema. */
+export default fp<PostgresOptions>(async function haloPostgres (app, { connection }) {
+  const { databasePool } = app.config
+  await app.register(postgres, {
+    ...connection,
+    application_name: 'halo-api',
+    max: databasePool.max,
+    min: databasePool.min,
+    maxLifetimeSeconds: databasePool.maxLifetimeSeconds,
+    connectionTimeoutMillis: connectMs,
+    // On the server, so that a statement nobody waits for stops working; and here, for a silent server.
+    statement_timeout: statementMs,
+    query_timeout: statementMs,
+    keepAlive: true,
+    types: integersAsNumbers
+  })
+  // Without a listener an idle connection that breaks would end the process.
+  app.pg.pool.on('error', error => app.log.warn({ cause: error.message }, 'an idle PostgreSQL connection broke'))
+
+  // Probes have a connection of their own: a pool that is busy is not a database that is away.
+  const probe = new pg.Pool({
+    ...connection,
+    application_name: 'halo-api-probe',
+    max: 1,
+    connectionTimeoutMillis: connectMs,
+    query_timeout: statementMs
+  })
+  probe.on('error', () => {})
+  app.addHook('onClose', () => probe.end())
+
+  const required = await requiredSchemaVersion()
+  app.decorate('postgresChecks', [
+    {
+      name: 'database',
+      async check () { await probe.query('select 1') }
+    },
+    {
+      name: 'schema',
+      async check () {
+        const version = await schemaVersion(probe)
+        if (version < required) {
+          throw new Error(`The database has schema version ${version} and this service needs ${required}: run "npm run migrate"`)
+        }
+      }
+    }
+  ])
+}, { name: 'halo:postgres', dependencies: ['halo:config', 'halo:errors'] })
+
+/** int8 comes as text by default; ids and counts stay far below 2^53. */
+const integersAsNumbers = {
+  getTypeParser (oid: number, format?: 'text' | 'binary') {
+    return oid === pg.types.builtins.INT8 ? Number : pg.types.getTypeParser(oid, format as 'text')
+  }
+}

@@ -1,0 +1,28 @@
+import { LogController, type FastifyReply, type FastifyRequest } from 'fastify'
+import fp from 'fastify-plugin'
+
+/** One line for each request, when it is answered; Fastify's own would be two. */
+export class OneLineLog extends LogController {
+  override incomingRequest (): void {}
+
+  override requestCompleted (error: Error | null, request: FastifyRequest, reply: FastifyReply): void {
+    const line = {
+      method: request.method,
+      url: request.url,
+      status: reply.statusCode,
+      ms: Math.round(reply.elapsedTime * 10) / 10,
+      ip: request.ip
+    }
+    // An error here is one of the connection: the client left before it had its answer.
+    if (error) request.log.info({ ...line, cause: error.message }, 'request cut off')
+    else request.log.info(line, 'request')
+  }
+}
+
+/** Tells each client the id under which its request stands in the log. */
+export default fp(async function requestLog (app) {
+  app.addHook('onRequest', (request, reply, done) => {
+    reply.header('x-request-id', request.id)
+    done()
+  })
+}, { name: 'halo:request-log', dependencies: ['halo:errors'] })

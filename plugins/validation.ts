@@ -1,0 +1,130 @@
+import { Ajv } from 'ajv'
+import formats from 'ajv-formats'
+import type { FastifyInstance } from 'fastify'
+import fp from 'fastify-plugin'
+import { visit } from 'jsonc-parser'
+import { ApiError } from '../services/errors.ts'
+
+/** Objects and arrays inside each other; nothing that the API takes comes near. */
+const maxDepth = 16
+
+/** A media type in the one spelling that is taken; parsers that differ about the rest cannot be played off. */
+const jsonMediaType = /^application\/json[ \t]*(?:;[ \t]*charset="?utf-?8"?[ \t]*)?$/i
+
+/** How requests are read: strict JSON, nothing converted that was not text, nothing dropped silently. */
+export default fp(async function validation (app) {
+  app.setValidatorCompiler(createValidatorCompiler())
+  acceptStrictJson(app)
+}, { name: 'halo:validation', dependencies: ['halo:errors'] })
+
+interface ObjectSchema {
+  properties?: Record<string, { type?: string }>
+}
+
+function createValidatorCompiler () {
+  const ajv = new Ajv({
+    allErrors: true,
+    useDefaults: true,
+    coerceTypes: false,
+    removeAdditional: false,
+    strict: true
+  })
+  formats.default(ajv)
+  ajv.addFormat('text', isStorable)
+  // The length stands in the format as well: with `allErrors` the pattern would run on a text of any length.
+  const email = ajv.formats['email'] as RegExp
+  ajv.addFormat('email', value => value.length <= 255 && email.test(value))
+
+  return ({ schema, httpPart }: { schema: unknown, httpPart?: string }) => {
+    const validate = ajv.compile(schema as object)
+    if (httpPart !== 'params' && httpPart !== 'querystring') return validate
+    const read = createTextReader(schema as ObjectSchema)
+    const wrapped = (data: Record<string, unknown>): boolean => {
+      read(data)
+      const isValid = validate(data)
+      wrapped.errors = validate.errors
+      return isValid
+    }
+    wrapped.errors = validate.errors
+    return wrapped
+  }
+}
+
+/** Whether PostgreSQL can keep a text (no NUL) and UTF-8 can say it (no unpaired surrogate). */
+function isStorable (text: string): boolean {
+  return text.isWellFormed() && !text.includes('\0')
+}
+
+/**
+ * Paths and queries are text. Where the schema wants a number or a boolean, its one plain spelling is
+ * turned into it; anything else ("1e3", "0x10", " 5", "TRUE") stays text and is refused as such. Ajv's own
+ * coercion takes all of these.
+ */
+function createTextReader (schema: ObjectSchema): (data: Record<string, unknown>) => void {
+  const typed = Object.entries(schema.properties ?? {})
+    .filter(([, { type }]) => type === 'integer' || type === 'boolean')
+  return data => {
+    for (const [name, { type }] of typed) {
+      const text = data[name]
+      if (typeof text !== 'string') continue
+      if (type === 'boolean') {
+        if (text === 'true' || text === 'false') data[name] = text === 'true'
+      } else if (/^(?:0|-?[1-9]\d{0,15})$/.test(text)) {
+        data[name] = Number(text)
+      }
+    }
+  }
+}
+
+/** Replaces Fastify's parsers: UTF-8 JSON with unique names or nothing, whatever the Content-Type is called. */
+function acceptStrictJson (app: FastifyInstance): void {
+  const parse = app.getDefaultJsonParser('error', 'error')
+  const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: false })
+
+  app.removeAllContentTypeParsers()
+  app.addContentTypeParser('*', { parseAs: 'buffer' }, (request, body: Buffer, done) => {
+    // Clients send a Content-Type with an empty POST; there is nothing in it to misread.
+    if (body.length === 0) return done(null, undefined)
+    if (!jsonMediaType.test(request.headers['content-type'] ?? '')) {
+      return done(new ApiError('unsupported_media_type'))
+    }
+    let text: string
+    try {
+      text = utf8.decode(body)
+      refuseAmbiguity(text)
+    } catch (error) {
+      return done(error instanceof ApiError ? error : new ApiError('invalid_request', { message: 'The body is not UTF-8', cause: error }))
+    }
+    parse(request, text, (error, value) => {
+      done(error ? new ApiError('invalid_request', { message: 'The body is not JSON', cause: error }) : null, value)
+    })
+  })
+}
+
+/**
+ * Refuses what parsers read differently: a name twice in one object (RFC 7493 §2.3), and depth that
+ * exhausts a stack. Whether it is JSON at all, the parser decides after this.
+ */
+function refuseAmbiguity (text: string): void {
+  const open: Set<string>[] = []
+  const enter = () => {
+    open.push(new Set())
+    if (open.length > maxDepth) {
+      throw new ApiError('invalid_request', { message: `The body nests deeper than ${maxDepth} levels` })
+    }
+  }
+  const leave = () => { open.pop() }
+  visit(text, {
+    onObjectBegin: enter,
+    onObjectEnd: leave,
+    onArrayBegin: enter,
+    onArrayEnd: leave,
+    onObjectProperty (name) {
+      const names = open.at(-1)
+      if (names?.has(name)) {
+        throw new ApiError('invalid_request', { message: `The body has the name ${JSON.stringify(name.slice(0, 50))} twice` })
+      }
+      names?.add(name)
+    }
+  })
+}

@@ -1,0 +1,39 @@
+import { Type } from '@sinclair/typebox'
+import { responses } from '../schemas/problem.ts'
+import type { Handler, Routes } from '../schemas/route.ts'
+import { ApiError, catalogue, type ErrorCode } from '../services/errors.ts'
+
+const ErrorKind = Type.Object({
+  error: Type.String({ description: 'The stable code' }),
+  status: Type.Integer(),
+  title: Type.String(),
+  message: Type.String()
+}, { title: 'ErrorKind' })
+
+const listSchema = {
+  summary: 'Every kind of error that the API answers with',
+  tags: ['operations'],
+  response: responses({ 200: Type.Array(ErrorKind) })
+}
+const getSchema = {
+  summary: 'One kind of error: what the `type` of a problem points at',
+  tags: ['operations'],
+  params: Type.Object({ code: Type.String({ maxLength: 64, examples: ['not_found'] }) }),
+  response: responses({ 200: ErrorKind }, ['not_found'])
+}
+
+const routes: Routes = async app => {
+  app.get('/errors', { schema: listSchema }, list)
+  app.get('/errors/:code', { schema: getSchema }, get)
+}
+export default routes
+
+const toKind = (code: ErrorCode) => ({ error: code, ...catalogue[code] })
+
+const list: Handler<typeof listSchema> = async () => (Object.keys(catalogue) as ErrorCode[]).map(toKind)
+
+const get: Handler<typeof getSchema> = async request => {
+  const { code } = request.params
+  if (!Object.hasOwn(catalogue, code)) throw new ApiError('not_found', { message: `There is no error ${code}` })
+  return toKind(code as ErrorCode)
+}

@@ -1,0 +1,60 @@
+import { Health, Liveness, Readiness } from '../schemas/health.ts'
+import { responses } from '../schemas/problem.ts'
+import type { Handler, Routes } from '../schemas/route.ts'
+
+const tags = ['operations']
+
+const healthSchema = {
+  summary: 'Health of the service and its stores',
+  tags,
+  response: responses({ 200: Health, 503: Health })
+}
+const livenessSchema = {
+  summary: 'Whether this process works; asks nothing else',
+  tags,
+  response: responses({ 200: Liveness })
+}
+const readinessSchema = {
+  summary: 'Whether this process should get requests',
+  description: 'Redis away does not make a process unready: reads go on without it, and no other process has it either.',
+  tags,
+  response: responses({ 200: Readiness, 503: Readiness })
+}
+const startupSchema = {
+  summary: 'Whether the boot is over: every store has answered once',
+  tags,
+  response: responses({ 200: Readiness, 503: Readiness })
+}
+
+const routes: Routes = async app => {
+  app.get('/health', { schema: healthSchema }, health)
+  app.get('/livez', { schema: livenessSchema }, livez)
+  app.get('/readyz', { schema: readinessSchema }, readyz)
+  app.get('/startupz', { schema: startupSchema }, startupz)
+}
+export default routes
+
+const seconds = () => Math.floor(Date.now() / 1000)
+
+const health: Handler<typeof healthSchema> = async function (request, reply) {
+  const { database, redis } = await this.services.dependencies.status()
+  const isHealthy = database && redis
+  return await reply.code(isHealthy ? 200 : 503).send({ status: isHealthy ? 'healthy' : 'unhealthy', database, redis, time: seconds() })
+}
+
+const livez: Handler<typeof livenessSchema> = async () => ({ status: 'alive', time: seconds() })
+
+const readyz: Handler<typeof readinessSchema> = async function (request, reply) {
+  const status = await this.services.dependencies.status()
+  const isReady = status.database && status.schema && !this.lifecycle.isDraining
+  const word = this.lifecycle.isDraining ? 'draining' : isReady ? 'ready' : 'not_ready'
+  return await reply.code(isReady ? 200 : 503).send({ status: word, ...status, time: seconds() })
+}
+
+const startupz: Handler<typeof startupSchema> = async function (request, reply) {
+  const status = await this.services.dependencies.status()
+  if (status.database && status.schema && status.redis) this.lifecycle.hasStarted = true
+  return await reply
+    .code(this.lifecycle.hasStarted ? 200 : 503)
+    .send({ status: this.lifecycle.hasStarted ? 'ready' : 'not_ready', ...status, time: seconds() })
+}

@@ -1,0 +1,86 @@
+import { Type, type Static } from '@sinclair/typebox'
+
+/**
+ * Every environment variable that the service reads, in the order of the README's table. The README
+ * and `.env.example` are held to this schema by a test.
+ *
+ * `mend` says how to put a wrong value right; it closes the line that a refused boot prints.
+ */
+
+const port = (description: string, value: number) =>
+  Type.Integer({ minimum: 0, maximum: 65_535, default: value, description, mend: 'use a port from 0 (any free one) to 65535' })
+
+const seconds = (description: string, value: number) =>
+  Type.Integer({ minimum: 1, maximum: 86_400, default: value, description, mend: 'use whole seconds from 1 to 86400' })
+
+const count = (description: string, value: number, minimum = 1, maximum = 10_000_000) =>
+  Type.Integer({ minimum, maximum, default: value, description, mend: `use a whole number from ${minimum} to ${maximum}` })
+
+const text = (description: string, value?: string) =>
+  Type.Optional(Type.String({ description, ...(value === undefined ? {} : { default: value }) }))
+
+const logLevels = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'] as const
+
+export const Environment = Type.Object({
+  NODE_ENV: Type.Union([Type.Literal('development'), Type.Literal('production'), Type.Literal('test')], {
+    default: 'development',
+    description: '`production` refuses to boot without real servers and a real secret',
+    mend: 'use development, production or test'
+  }),
+
+  SERVER_HOST: Type.String({ default: '0.0.0.0', description: 'Address to listen on', mend: 'use an address of this machine, such as 127.0.0.1' }),
+  SERVER_PORT: port('Port to listen on', 8080),
+  SERVER_READ_TIMEOUT: seconds('Seconds in which a whole request, headers and body, must have arrived; then 408', 10),
+  SERVER_WRITE_TIMEOUT: seconds('Seconds without a byte moved, while a request is under way, after which its connection is cut', 10),
+  SERVER_IDLE_TIMEOUT: seconds('Seconds that an idle keep-alive connection is kept; must outlive the balancer’s own idle time', 120),
+  SERVER_DRAIN_DELAY: Type.Integer({
+    minimum: 0,
+    maximum: 300,
+    default: 0,
+    description: 'Seconds between SIGTERM (from then on `/readyz` answers 503) and the moment when the port is closed; on Kubernetes 5',
+    mend: 'use whole seconds from 0 to 300'
+  }),
+  SERVER_DRAIN_TIMEOUT: seconds('Seconds that requests in flight have to finish after the port is closed', 15),
+  TRUST_PROXY: text('Comma-separated CIDRs of the proxies whose `X-Forwarded-For` is believed; none when empty'),
+  PUBLIC_URL: text('Address at which clients reach the service; prefixes the `type` of errors and stands in the API page'),
+  LOG_LEVEL: Type.Union(logLevels.map(level => Type.Literal(level)), {
+    default: 'info',
+    description: 'Least severe level that is logged, as JSON lines on standard output',
+    mend: `use one of ${logLevels.join(', ')}`
+  }),
+
+  DATABASE_URL: text('PostgreSQL as a URL; wins over the `DB_*` parts'),
+  DB_HOST: text('PostgreSQL host. With neither this nor `DATABASE_URL`, an embedded PostgreSQL is started (not in production)'),
+  DB_PORT: port('PostgreSQL port', 5432),
+  DB_USER: text('PostgreSQL user', 'postgres'),
+  DB_PASSWORD: text('PostgreSQL password'),
+  DB_NAME: text('PostgreSQL database', 'halo'),
+  DB_MAX_OPEN_CONNS: count('Most connections to PostgreSQL', 100, 1, 10_000),
+  DB_MAX_IDLE_CONNS: count('Connections that stay open while idle; one beyond these is closed after 10 s without work', 10, 0, 10_000),
+  DB_CONN_MAX_LIFETIME: seconds('Seconds after which a connection is replaced', 3600),
+  DATA_DIR: text('Folder of the embedded PostgreSQL', '.data'),
+
+  REDIS_URL: text('Redis as a URL; wins over the `REDIS_*` parts'),
+  REDIS_HOST: text('Redis host. With neither this nor `REDIS_URL`, counters live in the process (not in production)'),
+  REDIS_PORT: port('Redis port', 6379),
+  REDIS_PASSWORD: text('Redis password'),
+  REDIS_DB: Type.Integer({ minimum: 0, maximum: 65_535, default: 0, description: 'Redis database number', mend: 'use a whole number from 0' }),
+  REDIS_POOL_SIZE: count('Accepted for the Go service’s sake, without effect: one connection multiplexes all commands', 100),
+  REDIS_MIN_IDLE_CONNS: count('Accepted for the Go service’s sake, without effect: the one connection is always open', 10, 0),
+
+  JWT_SECRET_KEY: Type.Optional(Type.String({
+    description: 'Secret that signs tokens, 32 bytes or more. Outside production one is made at each start when none is given, and tokens end with the process',
+    mend: 'make one with: openssl rand -base64 48'
+  })),
+  JWT_EXPIRATION_HOURS: Type.Integer({ minimum: 1, maximum: 8760, default: 24, description: 'Hours that a token is valid', mend: 'use whole hours from 1 to 8760' }),
+  PASSWORD_COST: Type.Integer({ minimum: 4, maximum: 16, default: 10, description: 'bcrypt cost of new password hashes; each step doubles the work', mend: 'use a whole number from 4 to 16, and 10 or more in production' }),
+
+  CORS_ALLOWED_ORIGINS: text('Comma-separated origins whose pages may call the API; `*` for every one (not in production)'),
+
+  RATE_LIMIT_RPS: count('Requests a second that one client address may make for ever', 1000),
+  RATE_LIMIT_BURST: count('Requests that one client address may make at once after a pause', 2000),
+  AUTH_RATE_LIMIT_RPS: count('The same a second for login and register, which have a bucket of their own each', 5),
+  AUTH_RATE_LIMIT_BURST: count('The same at once for login and register', 20)
+})
+
+export type Environment = Static<typeof Environment>

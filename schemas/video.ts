@@ -1,0 +1,28 @@
+import { Type, type Static } from '@sinclair/typebox'
+import { Id, Timestamp } from './atoms.ts'
+import { Counters } from './engagement.ts'
+
+export const Video = Type.Object({
+  id: Id,
+  user_id: Id,
+  title: Type.String({ examples: ['Sunset over the harbour'] }),
+  description: Type.String(),
+  thumbnail_url: Type.String(),
+  stream_url: Type.String(),
+  is_live: Type.Boolean(),
+  is_adult_content: Type.Boolean(),
+  ...Counters.properties,
+  created_at: Timestamp,
+  updated_at: Timestamp
+}, { title: 'Video' })
+export type Video = Static<typeof Video>
+
+export const Page = Type.Object({
+  limit: Type.Integer({ minimum: 1, maximum: 100, default: 20, description: 'Most videos to answer with' }),
+  offset: Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER, default: 0, description: 'Videos to pass over first' })
+})
+
+export const VideoListQuery = Type.Object({
+  ...Page.properties,
+  live: Type.Optional(Type.Boolean({ description: '`true`: live ones only; `false`: recorded ones only; left out: both' }))
+})

@@ -1,0 +1,61 @@
+/** A part outside the process whose absence the service survives and reports. */
+export interface Dependency {
+  name: 'database' | 'redis' | 'schema'
+  /** Resolves when the part answers as it should; anything else means that it is away. */
+  check (): Promise<void>
+}
+
+export type Status = Record<Dependency['name'], boolean>
+
+export interface DependencyOptions {
+  dependencies: Dependency[]
+  /** Milliseconds after which a silent part counts as away. */
+  timeoutMs?: number
+  /** Milliseconds for which an answer stands, so that probes do not become load. */
+  maxAgeMs?: number
+  now?: () => number
+  onChange?: (name: Dependency['name'], isUp: boolean, error: unknown) => void
+}
+
+export type DependencyService = ReturnType<typeof createDependencyService>
+
+/** Asks the dependencies how they are, at most once at a time and only when the last answer is old. */
+export function createDependencyService (options: DependencyOptions) {
+  const { dependencies, timeoutMs = 700, maxAgeMs = 500, now = Date.now, onChange = () => {} } = options
+  let last: { status: Status, at: number } | undefined
+  let underWay: Promise<Status> | undefined
+
+  async function ask (): Promise<Status> {
+    const answers = await Promise.all(dependencies.map(async ({ name, check }) => {
+      const isUp = await within(timeoutMs, check).then(() => true, (error: unknown) => {
+        if (last?.status[name] !== false) onChange(name, false, error)
+        return false
+      })
+      if (isUp && last?.status[name] === false) onChange(name, true, undefined)
+      return [name, isUp] as const
+    }))
+    // A part that is not used cannot be away.
+    const status: Status = { database: true, redis: true, schema: true, ...Object.fromEntries(answers) }
+    last = { status, at: now() }
+    return status
+  }
+
+  return {
+    /** Never rejects; answers within `timeoutMs`. */
+    status (): Promise<Status> {
+      if (last && now() - last.at < maxAgeMs) return Promise.resolve(last.status)
+      underWay ??= ask().finally(() => { underWay = undefined })
+      return underWay
+    }
+  }
+}
+
+async function within (ms: number, work: () => Promise<void>): Promise<void> {
+  const { promise, reject } = Promise.withResolvers<never>()
+  const timer = setTimeout(() => reject(new Error(`No answer within ${ms} ms`)), ms)
+  try {
+    await Promise.race([work(), promise])
+  } finally {
+    clearTimeout(timer)
+  }
+}

@@ -1,0 +1,95 @@
+/**
+ * The catalogue of errors: every code that the API answers with, and nothing else decides a status.
+ * Codes are part of the contract; a new situation gets a new code, an old code keeps its meaning.
+ */
+export const catalogue = {
+  invalid_request: { status: 400, title: 'Invalid request', message: 'The request is not valid' },
+  invalid_id: { status: 400, title: 'Invalid id', message: 'An id is a whole number from 1 to 9007199254740991' },
+  invalid_metric: { status: 400, title: 'Invalid metric', message: 'A metric is one of likes, comments, live_viewers' },
+  unauthorized: { status: 401, title: 'Unauthorized', message: 'A valid access token is required' },
+  invalid_credentials: { status: 401, title: 'Invalid credentials', message: 'Invalid email or password' },
+  not_found: { status: 404, title: 'Not found', message: 'There is nothing at this address' },
+  method_not_allowed: { status: 405, title: 'Method not allowed', message: 'This address does not take this method' },
+  request_timeout: { status: 408, title: 'Request timeout', message: 'The request took too long to arrive' },
+  user_exists: { status: 409, title: 'User exists', message: 'The email or the username is taken' },
+  payload_too_large: { status: 413, title: 'Payload too large', message: 'The body of the request is too large' },
+  unsupported_media_type: { status: 415, title: 'Unsupported media type', message: 'The body must be application/json in UTF-8' },
+  rate_limit_exceeded: { status: 429, title: 'Rate limit exceeded', message: 'Too many requests from this address' },
+  headers_too_large: { status: 431, title: 'Request header fields too large', message: 'The headers of the request are too large' },
+  internal_error: { status: 500, title: 'Internal error', message: 'Something went wrong on our side' },
+  service_unavailable: { status: 503, title: 'Service unavailable', message: 'A part of the service is away; try again shortly' },
+  engagement_unavailable: { status: 503, title: 'Engagement unavailable', message: 'Counters cannot be written right now; try again shortly' },
+  server_busy: { status: 503, title: 'Server busy', message: 'More work is waiting than can be done in time; try again shortly' }
+} as const satisfies Record<string, { status: number, title: string, message: string }>
+
+export type ErrorCode = keyof typeof catalogue
+
+/** One thing that is wrong with a request: where it stands (a JSON pointer) and what is wrong with it. */
+export interface Violation {
+  in: 'body' | 'query' | 'path' | 'headers'
+  pointer: string
+  detail: string
+}
+
+export interface ApiErrorOptions {
+  /** Replaces the catalogue's sentence for the person who reads it. */
+  message?: string
+  /** Seconds after which a further try makes sense; sent as Retry-After. */
+  retryAfter?: number
+  violations?: Violation[]
+  headers?: Record<string, string>
+  /** For the log alone; never shown to a client. */
+  cause?: unknown
+}
+
+/** An error that the client is told about, by a code of the catalogue. */
+export class ApiError extends Error {
+  override name = 'ApiError'
+  readonly code: ErrorCode
+  readonly statusCode: number
+  readonly retryAfter: number | undefined
+  readonly violations: Violation[] | undefined
+  readonly headers: Record<string, string> | undefined
+
+  constructor (code: ErrorCode, options: ApiErrorOptions = {}) {
+    super(options.message ?? catalogue[code].message, { cause: options.cause })
+    this.code = code
+    this.statusCode = catalogue[code].status
+    // Every 503 says when to come back; most causes are over within a second or two.
+    this.retryAfter = options.retryAfter ?? (this.statusCode === 503 ? 1 : undefined)
+    this.violations = options.violations
+    this.headers = options.headers
+  }
+}
+
+export interface Problem {
+  type: string
+  title: string
+  status: number
+  detail: string
+  instance: string
+  request_id: string
+  error: ErrorCode
+  message: string
+  violations?: Violation[]
+}
+
+/**
+ * The body of an error (RFC 9457, with the members `error` and `message` that HALO's clients read).
+ *
+ * @param base address that precedes `/errors/<code>` in `type`; empty makes it a relative reference
+ */
+export function problem (error: ApiError, base: string, instance: string, requestId: string): Problem {
+  const { title, status } = catalogue[error.code]
+  return {
+    type: `${base}/errors/${error.code}`,
+    title,
+    status,
+    detail: error.message,
+    instance,
+    request_id: requestId,
+    error: error.code,
+    message: error.message,
+    ...(error.violations ? { violations: error.violations } : {})
+  }
+}
