@@ -6,7 +6,7 @@ import fastify, { type FastifyBaseLogger } from 'fastify'
 import { serverOptions, type Config, type ServerConnection } from './fastify.config.ts'
 import auth from './plugins/auth.ts'
 import config from './plugins/config.ts'
-import cors from './plugins/cors.ts'
+import cors, { corsPreflight } from './plugins/cors.ts'
 import errors, { clientErrorHandler, frameworkErrors } from './plugins/errors.ts'
 import lifecycle from './plugins/lifecycle.ts'
 import openapi from './plugins/openapi.ts'
@@ -50,6 +50,7 @@ export async function buildApp ({ config: settings, connection, logger }: AppOpt
   await app.register(securityHeaders)
   await app.register(cors)
   await app.register(rateLimit)
+  await app.register(corsPreflight)
 
   await app.register(postgres, { connection })
   await app.register(redis)

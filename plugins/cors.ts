@@ -1,30 +1,14 @@
-import cors from '@fastify/cors'
-import type { FastifyInstance } from 'fastify'
+import fastifyCors from '@fastify/cors'
 import fp from 'fastify-plugin'
 
 const exposedHeaders = ['Retry-After', 'X-Request-Id', 'RateLimit', 'RateLimit-Policy', 'Link', 'Location']
 
 /**
- * Which web pages may call the API. Preflights are answered by @fastify/cors, in a scope of its own with
- * nothing but its wildcard route in it; a plain request pays for what depends on it alone, its Origin.
+ * Which web pages may read the answers. A request pays for what depends on it alone, its Origin; this stands
+ * before the limiter, so that a page can read a 429 as well.
  */
-export default fp(async function crossOrigin (app) {
+export default fp(async function cors (app) {
   const { origins } = app.config.cors
-
-  // Before the limiter, so that a page can read a 429 as well.
-  addOriginHeaders(app, origins)
-
-  app.register(async function preflight (scope) {
-    await scope.register(cors, {
-      origin: origins === '*' ? '*' : origins,
-      methods: ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE'],
-      maxAge: 600,
-      strictPreflight: false
-    })
-  })
-}, { name: 'halo:cors', dependencies: ['halo:config', 'halo:errors'] })
-
-function addOriginHeaders (app: FastifyInstance, origins: '*' | string[]): void {
   const exposed = exposedHeaders.join(', ')
   const allowed = new Set(origins)
   app.addHook('onRequest', (request, reply, done) => {
@@ -36,4 +20,21 @@ function addOriginHeaders (app: FastifyInstance, origins: '*' | string[]): void 
     }
     done()
   })
-}
+}, { name: 'halo:cors', dependencies: ['halo:config', 'halo:errors'] })
+
+/**
+ * Preflights, answered by @fastify/cors in a scope with nothing but its wildcard route in it, so that its
+ * hook runs for nothing else. It is registered after the limiter: a scope has the hooks that were there
+ * before it.
+ */
+export const corsPreflight = fp(async function corsPreflight (app) {
+  const { origins } = app.config.cors
+  app.register(async function preflight (scope) {
+    await scope.register(fastifyCors, {
+      origin: origins === '*' ? '*' : origins,
+      methods: ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE'],
+      maxAge: 600,
+      strictPreflight: false
+    })
+  })
+}, { name: 'halo:cors-preflight', dependencies: ['halo:cors', 'halo:rate-limit'] })

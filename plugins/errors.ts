@@ -42,9 +42,15 @@ export default fp(async function errors (app) {
   })
 }, { name: 'halo:errors', dependencies: ['halo:config'] })
 
-/** For what fails before there is a route: a path that cannot be decoded, for example. */
+/**
+ * For what fails before there is a route: a path that cannot be decoded, for example. No hook has run for it,
+ * so what every answer has is done here: the headers, and the limiter (by the peer's address: without a route
+ * Fastify believes no proxy).
+ */
 export function frameworkErrors (error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
-  sendError(request.server, error, request, reply)
+  const { server } = request
+  reply.headers(server.securityHeaders)
+  sendError(server, server.rateLimitRefusal(request) ?? error, request, reply)
 }
 
 /** For what is not HTTP, or too slow or too large to become a request: there is only a socket to answer on. */

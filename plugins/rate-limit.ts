@@ -7,6 +7,8 @@ import { createTokenBuckets, type TokenBuckets } from '../services/token-buckets
 
 declare module 'fastify' {
   interface FastifyInstance {
+    /** Takes a token from the bucket of a request's client; the error to answer with if there was none. */
+    rateLimitRefusal (request: FastifyRequest): ApiError | undefined
     /** The limit of one route that hashes passwords: `config: { rateLimit: app.passwordRateLimit() }`. */
     passwordRateLimit (): object
   }
@@ -22,10 +24,12 @@ export default fp(async function haloRateLimit (app) {
   const { rps, burst, authRps, authBurst } = app.config.rateLimit
   const buckets = createTokenBuckets({ rate: rps, burst })
 
-  app.addHook('onRequest', (request, reply, done) => {
+  app.decorate('rateLimitRefusal', request => {
     const waitMs = buckets.take(clientKey(request.ip), performance.now())
-    if (waitMs === 0) return done()
-    done(exceeded(waitMs, `${rps} requests a second with a burst of ${burst}`))
+    return waitMs === 0 ? undefined : exceeded(waitMs, `${rps} requests a second with a burst of ${burst}`)
+  })
+  app.addHook('onRequest', (request, reply, done) => {
+    done(app.rateLimitRefusal(request))
   })
 
   await app.register(rateLimit, {

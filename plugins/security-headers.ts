@@ -2,6 +2,12 @@ import helmet from '@fastify/helmet'
 import fastify from 'fastify'
 import fp from 'fastify-plugin'
 
+declare module 'fastify' {
+  interface FastifyInstance {
+    securityHeaders: Record<string, string>
+  }
+}
+
 /**
  * Helmet decides which headers there are, once: it answers one request of a throw-away server here, and
  * what it set goes out with every answer as one constant block. Run for every request, it halves the
@@ -9,6 +15,7 @@ import fp from 'fastify-plugin'
  */
 export default fp(async function securityHeaders (app) {
   const block = await headersOfHelmet()
+  app.decorate('securityHeaders', block)
   app.addHook('onRequest', (request, reply, done) => {
     reply.headers(block)
     done()

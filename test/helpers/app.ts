@@ -1,0 +1,116 @@
+import { randomBytes } from 'node:crypto'
+import { Redis } from 'ioredis'
+import pg from 'pg'
+import pino from 'pino'
+import type { Test } from 'tap'
+import { buildApp } from '../../app.ts'
+import { loadConfig } from '../../fastify.config.ts'
+import { migrate } from '../../db/migrate.ts'
+import type { Stores } from './stores.ts'
+
+export type App = Awaited<ReturnType<typeof buildApp>>
+
+export interface TestAppOptions {
+  stores: Stores
+  /** Settings that differ from the test's own; undefined takes one away. */
+  env?: Record<string, string | undefined>
+  /** Another database than a fresh one. */
+  databaseUrl?: string
+  /** Another Redis than the stores' own; null for none. */
+  redisUrl?: string | null
+}
+
+export const secret = 'a secret of the tests, long enough to sign with'
+
+/** Log lines of every app of this file, so that a test can look for what must not stand in them. */
+export const logLines: string[] = []
+
+/** The whole application on a database of its own; closed, and its database dropped, when the test ends. */
+export async function createApp (t: Test, options: TestAppOptions): Promise<App> {
+  const databaseUrl = options.databaseUrl ?? await createDatabase(t, options.stores)
+  const redisUrl = options.redisUrl === undefined ? options.stores.redisUrl : options.redisUrl
+  if (redisUrl !== null && options.redisUrl === undefined) await emptyRedis(redisUrl)
+  const config = loadConfig({
+    NODE_ENV: 'test',
+    DATABASE_URL: databaseUrl,
+    ...(redisUrl === null ? {} : { REDIS_URL: redisUrl }),
+    JWT_SECRET_KEY: secret,
+    PASSWORD_COST: '4',
+    DB_MAX_OPEN_CONNS: '10',
+    DB_MAX_IDLE_CONNS: '2',
+    RATE_LIMIT_RPS: '100000',
+    RATE_LIMIT_BURST: '100000',
+    AUTH_RATE_LIMIT_RPS: '100000',
+    AUTH_RATE_LIMIT_BURST: '100000',
+    LOG_LEVEL: 'debug',
+    ...options.env
+  })
+  if (config.database.kind === 'embedded') throw new Error('A test names its database')
+  const app = await buildApp({
+    config,
+    connection: config.database.connection,
+    logger: pino({ level: config.log.level }, { write: line => { logLines.push(line) } })
+  })
+  t.teardown(() => app.close())
+  return app
+}
+
+/** A fresh database, migrated unless told otherwise; dropped when the test ends. */
+export async function createDatabase (t: Test, { adminUrl }: Stores, { isMigrated = true } = {}): Promise<string> {
+  const name = `halo_test_${randomBytes(6).toString('hex')}`
+  await runSql(adminUrl, `create database ${name}`)
+  t.teardown(() => runSql(adminUrl, `drop database if exists ${name} with (force)`))
+  const url = new URL(adminUrl)
+  url.pathname = `/${name}`
+  if (isMigrated) await migrate({ connectionString: url.href })
+  return url.href
+}
+
+export async function runSql (url: string, text: string, values: unknown[] = []): Promise<Record<string, unknown>[]> {
+  const client = new pg.Client({ connectionString: url })
+  client.on('error', () => {})
+  await client.connect()
+  try {
+    return (await client.query(text, values)).rows as Record<string, unknown>[]
+  } finally {
+    await client.end()
+  }
+}
+
+async function emptyRedis (url: string): Promise<void> {
+  const redis = new Redis(url)
+  await redis.flushdb()
+  redis.disconnect()
+}
+
+let count = 0
+
+/** Somebody who is not registered yet. */
+export function randomUser (): { email: string, username: string, password: string, display_name: string } {
+  const name = `user_${randomBytes(5).toString('hex')}${count++}`
+  return { email: `${name}@example.com`, username: name, password: 'correct horse', display_name: 'A Person' }
+}
+
+export interface Session {
+  token: string
+  user: { id: number, email: string, username: string } & Record<string, unknown>
+  authorization: { authorization: string }
+}
+
+/** Registers somebody new. */
+export async function signUp (app: App, overrides: Record<string, unknown> = {}): Promise<Session> {
+  const response = await app.inject({ method: 'POST', url: '/api/v1/auth/register', payload: { ...randomUser(), ...overrides } })
+  if (response.statusCode !== 201) throw new Error(`Not registered: ${response.body}`)
+  const { token, user } = response.json<Session>()
+  return { token, user, authorization: { authorization: `Bearer ${token}` } }
+}
+
+/** Adds a video straight into the database: publishing is not under test where this is used. */
+export async function addVideo (app: App, userId: number, overrides: Record<string, unknown> = {}): Promise<number> {
+  const video = { user_id: userId, title: 'A video', ...overrides }
+  const names = Object.keys(video)
+  const { rows: [row] } = await app.pg.query<{ id: number }>(
+    `insert into videos (${names.join(', ')}) values (${names.map((_, index) => `$${index + 1}`).join(', ')}) returning id`,
+    Object.values(video))
+  return row!.id
+}

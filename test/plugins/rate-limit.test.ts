@@ -1,0 +1,65 @@
+import t from 'tap'
+import { addVideo, createApp, randomUser, signUp } from '../helpers/app.ts'
+import { hasProblem } from '../helpers/problem.ts'
+import { anyStores, onEachStore } from '../helpers/stores.ts'
+
+const tight = { RATE_LIMIT_RPS: '1', RATE_LIMIT_BURST: '3', TRUST_PROXY: '127.0.0.1' }
+const from = (address: string) => ({ 'x-forwarded-for': address })
+
+onEachStore(t, 'every route, for an address whose bucket is empty, answers 429 before anything else', async (t, stores) => {
+  const app = await createApp(t, { stores, env: tight })
+  const { user, authorization } = await signUp(app)
+  const id = await addVideo(app, user.id)
+  for (let n = 0; n < 3; n++) t.equal((await app.inject({ url: '/livez', headers: from('192.0.2.1') })).statusCode, 200)
+  for (const [method, url] of [
+    ['GET', '/health'], ['GET', '/livez'], ['GET', '/readyz'], ['GET', '/startupz'], ['GET', '/docs'], ['GET', '/openapi.json'], ['GET', '/errors'],
+    ['POST', '/api/v1/auth/register'], ['POST', '/api/v1/auth/login'], ['GET', '/api/v1/auth/me'],
+    ['GET', '/api/v1/videos'], ['GET', `/api/v1/videos/${id}`], ['GET', `/api/v1/users/${user.id}/videos`],
+    ['POST', `/api/v1/videos/${id}/engagement/likes`], ['GET', '/nothing/here'], ['DELETE', '/health'], ['OPTIONS', '/api/v1/videos']
+  ] as const) {
+    const answer = await app.inject({ method, url, headers: { ...from('192.0.2.1'), authorization: 'Bearer wrong' } })
+    hasProblem(t, answer, 'rate_limit_exceeded', { message: 'This address may make 1 requests a second with a burst of 3; try again in 1 s' }, `${method} ${url}`)
+    t.equal(answer.headers['access-control-allow-origin'], undefined)
+  }
+  const readable = await app.inject({ url: '/livez', headers: { ...from('192.0.2.1'), origin: 'https://app.example' } })
+  t.equal(readable.statusCode, 429)
+  t.equal(readable.headers['access-control-allow-origin'], '*', 'a web page can read why')
+  t.equal((await app.inject({ url: '/livez', headers: from('192.0.2.2') })).statusCode, 200, 'another address has its own bucket')
+  t.equal((await app.inject({ url: '/api/v1/auth/me', headers: { ...from('192.0.2.3'), ...authorization } })).statusCode, 200)
+})
+
+t.test('addresses of one IPv6 /64 share a bucket, those of another do not', async t => {
+  const app = await createApp(t, { stores: anyStores(), env: tight })
+  const status = async (address: string) => (await app.inject({ url: '/livez', headers: from(address) })).statusCode
+  for (const address of ['2001:db8:1:2::1', '2001:db8:1:2:ffff::9', '2001:0DB8:0001:0002:0:0:0:3']) t.equal(await status(address), 200, address)
+  t.equal(await status('2001:db8:1:2:3:4:5:6'), 429)
+  t.equal(await status('2001:db8:1:3::1'), 200)
+})
+
+t.test('an address, from a peer that is no trusted proxy, is not believed', async t => {
+  const app = await createApp(t, { stores: anyStores(), env: { ...tight, TRUST_PROXY: '' } })
+  const statuses: number[] = []
+  for (let n = 0; n < 5; n++) statuses.push((await app.inject({ url: '/livez', headers: from(`192.0.2.${n}`) })).statusCode)
+  t.strictSame(statuses, [200, 200, 200, 429, 429])
+})
+
+onEachStore(t, 'login and register have tighter buckets of their own each', async (t, stores) => {
+  const app = await createApp(t, { stores, env: { AUTH_RATE_LIMIT_RPS: '1', AUTH_RATE_LIMIT_BURST: '2', TRUST_PROXY: '127.0.0.1' } })
+  const person = randomUser()
+  const post = (url: string, payload: object, address = '192.0.2.1') => app.inject({ method: 'POST', url, payload, headers: from(address) })
+  t.equal((await post('/api/v1/auth/register', person)).statusCode, 201)
+  t.equal((await post('/api/v1/auth/register', {})).statusCode, 400, 'a refused body costs a token as well')
+  const message = /^This address may make 1 requests a second with a burst of 2; try again in 1 s$/
+  hasProblem(t, await post('/api/v1/auth/register', randomUser()), 'rate_limit_exceeded', { message })
+  t.equal((await post('/api/v1/auth/login', person)).statusCode, 200, 'login still has its own')
+  t.equal((await post('/api/v1/auth/login', { ...person, password: 'wrong' })).statusCode, 401)
+  hasProblem(t, await post('/api/v1/auth/login', person), 'rate_limit_exceeded', { message })
+  t.equal((await post('/api/v1/auth/login', person, '192.0.2.2')).statusCode, 200, 'another address has its own')
+  t.equal((await app.inject({ url: '/livez', headers: from('192.0.2.1') })).statusCode, 200, 'other routes are not affected')
+})
+
+t.test('a path that cannot be decoded costs a token as well', async t => {
+  const app = await createApp(t, { stores: anyStores(), env: tight })
+  for (let n = 0; n < 3; n++) t.equal((await app.inject('/%')).statusCode, 400)
+  hasProblem(t, await app.inject('/%'), 'rate_limit_exceeded', { message: /try again in 1 s/ })
+})
