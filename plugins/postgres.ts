@@ -38,8 +38,10 @@ export default fp<PostgresOptions>(async function haloPostgres (app, { connectio
     keepAlive: true,
     types: integersAsNumbers
   })
-  // Without a listener an idle connection that breaks would end the process.
+  // Without a listener a connection that breaks would end the process: the pool hears its idle ones, and
+  // nobody those that a statement is running on (the statement itself reports the error).
   app.pg.pool.on('error', error => app.log.warn({ cause: error.message }, 'an idle PostgreSQL connection broke'))
+  app.pg.pool.on('connect', client => { client.on('error', () => {}) })
 
   // Probes have a connection of their own: a pool that is busy is not a database that is away.
   const probe = new pg.Pool({
@@ -50,6 +52,7 @@ export default fp<PostgresOptions>(async function haloPostgres (app, { connectio
     query_timeout: statementMs
   })
   probe.on('error', () => {})
+  probe.on('connect', client => { client.on('error', () => {}) })
   app.addHook('onClose', () => probe.end())
 
   const required = await requiredSchemaVersion()
