@@ -8,7 +8,7 @@ import auth from './plugins/auth.ts'
 import config from './plugins/config.ts'
 import cors, { corsPreflight } from './plugins/cors.ts'
 import errors, { clientErrorHandler, frameworkErrors } from './plugins/errors.ts'
-import lifecycle from './plugins/lifecycle.ts'
+import lifecycle, { drainingResponse, type Lifecycle } from './plugins/lifecycle.ts'
 import openapi from './plugins/openapi.ts'
 import postgres from './plugins/postgres.ts'
 import rateLimit from './plugins/rate-limit.ts'
@@ -32,8 +32,11 @@ export interface AppOptions {
  * the limiter, then authentication, then the route.
  */
 export async function buildApp ({ config: settings, connection, logger }: AppOptions) {
+  const stage: Lifecycle = { hasStarted: false, isDraining: false }
+  const options = serverOptions(settings)
   const app = fastify({
-    ...serverOptions(settings),
+    ...options,
+    http: { ...options.http, ServerResponse: drainingResponse(stage) },
     loggerInstance: logger,
     logController: new OneLineLog(),
     genReqId: createRequestIds(),
@@ -42,7 +45,7 @@ export async function buildApp ({ config: settings, connection, logger }: AppOpt
   }).withTypeProvider<TypeBoxTypeProvider>()
 
   await app.register(config, { config: settings })
-  await app.register(lifecycle)
+  await app.register(lifecycle, { lifecycle: stage })
   await app.register(errors)
   await app.register(validation)
 

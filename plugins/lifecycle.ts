@@ -1,12 +1,35 @@
+import { ServerResponse } from 'node:http'
 import fp from 'fastify-plugin'
+
+/** Where in its life the process is. */
+export interface Lifecycle {
+  hasStarted: boolean
+  isDraining: boolean
+}
 
 declare module 'fastify' {
   interface FastifyInstance {
-    lifecycle: { hasStarted: boolean, isDraining: boolean }
+    lifecycle: Lifecycle
   }
 }
 
-/** Where in its life the process is; server.ts sets it, the probes of routes/health.ts tell it. */
-export default fp(async function lifecycle (app) {
-  app.decorate('lifecycle', { hasStarted: false, isDraining: false })
+/** server.ts sets it, the probes of routes/health.ts tell it. */
+export default fp<{ lifecycle: Lifecycle }>(async function lifecycle (app, options) {
+  app.decorate('lifecycle', options.lifecycle)
 }, { name: 'halo:lifecycle' })
+
+/**
+ * Answers that say `Connection: close` from the moment the process drains, those to requests that were in
+ * flight then among them: clients move on to another process by themselves, and the drain does not wait for
+ * connections that nobody uses. A hook would cost every request what this costs only then.
+ */
+export function drainingResponse (lifecycle: Lifecycle): typeof ServerResponse {
+  class DrainingResponse extends ServerResponse {
+    override writeHead (...args: unknown[]): this {
+      if (lifecycle.isDraining) this.shouldKeepAlive = false
+      return super.writeHead(...args as Parameters<ServerResponse['writeHead']>)
+    }
+  }
+  // Node's types make the class generic in its request, which a subclass of it cannot be.
+  return DrainingResponse as typeof ServerResponse
+}

@@ -1,10 +1,15 @@
 import swagger from '@fastify/swagger'
 import swaggerUi from '@fastify/swagger-ui'
 import fp from 'fastify-plugin'
+import { Problem } from '../schemas/problem.ts'
+
+const logo = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 150 40" height="40"><circle cx="20" cy="20" r="13" fill="none" stroke="#ffd166" stroke-width="5"/><text x="44" y="28" font-family="sans-serif" font-size="24" font-weight="700" fill="#fff">HALO</text></svg>'
 
 /** OpenAPI 3.1 from the schemas of the routes: `/openapi.json`, and as a page that can try them `/docs`. */
 export default fp(async function openapi (app) {
+  app.addSchema(Problem)
   await app.register(swagger, {
+    refResolver: { buildLocalReference: json => json['title'] as string },
     openapi: {
       openapi: '3.1.0',
       info: {
@@ -30,8 +35,12 @@ export default fp(async function openapi (app) {
   })
   await app.register(swaggerUi, {
     routePrefix: '/docs',
-    // The page's own policy: its scripts and styles by hash, and requests to this service alone.
-    staticCSP: true,
+    // The page's own policy: its files and this service, and no upgrade to https where there is none.
+    staticCSP: {
+      'default-src': "'self'", 'img-src': "'self' data:", 'style-src': "'self' 'unsafe-inline'", 'object-src': "'none'", 'base-uri': "'none'", 'frame-ancestors': "'none'"
+    },
+    theme: { title: 'HALO API' },
+    logo: { type: 'image/svg+xml', content: Buffer.from(logo) },
     uiConfig: { tryItOutEnabled: true, persistAuthorization: true, displayRequestDuration: true }
   })
 }, { name: 'halo:openapi', dependencies: ['halo:config', 'halo:security-headers'] })

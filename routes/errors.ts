@@ -4,10 +4,10 @@ import type { Handler, Routes } from '../schemas/route.ts'
 import { ApiError, catalogue, type ErrorCode } from '../services/errors.ts'
 
 const ErrorKind = Type.Object({
-  error: Type.String({ description: 'The stable code' }),
-  status: Type.Integer(),
-  title: Type.String(),
-  message: Type.String()
+  error: Type.String({ description: 'The stable code', examples: ['not_found'] }),
+  status: Type.Integer({ examples: [404] }),
+  title: Type.String({ examples: ['Not found'] }),
+  message: Type.String({ examples: ['There is nothing at this address'] })
 }, { title: 'ErrorKind' })
 
 const listSchema = {
@@ -18,7 +18,7 @@ const listSchema = {
 const getSchema = {
   summary: 'One kind of error: what the `type` of a problem points at',
   tags: ['operations'],
-  params: Type.Object({ code: Type.String({ maxLength: 64, examples: ['not_found'] }) }),
+  params: Type.Object({ code: Type.String({ description: 'A code of an error', maxLength: 64, examples: ['not_found'] }) }),
   response: responses({ 200: ErrorKind }, ['not_found'])
 }
 

@@ -15,7 +15,8 @@ export const Timestamp = Type.String({ format: 'date-time', description: 'ISO 86
 
 export const Text = (options: Record<string, unknown>) => Type.String({ format: 'text', ...options })
 
-export const Count = (description: string) => Type.Integer({ minimum: 0, description })
+export const Count = (description: string, options: Record<string, unknown> = {}) =>
+  Type.Integer({ minimum: 0, description, examples: [7], ...options })
 
 /** One of some words; `enum` reads better in errors and in OpenAPI than TypeBox's union of literals. */
 export const OneOf = <const T extends readonly string[]>(words: T, options: Record<string, unknown> = {}) =>

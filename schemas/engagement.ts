@@ -7,7 +7,8 @@ export const Metric = OneOf(metrics, { description: 'What is counted', examples:
 export type Metric = Static<typeof Metric>
 
 /** An unknown number is null, never 0: see `counters`. */
-const KnownCount = (description: string) => Type.Union([Count(description), Type.Null()])
+const KnownCount = (description: string) =>
+  Type.Unsafe<number | null>({ type: ['integer', 'null'], minimum: 0, description, examples: [7] })
 
 export const CounterFields = {
   live_viewers: KnownCount('Viewers right now; null while unknown'),

@@ -1,12 +1,12 @@
 import { Type } from '@sinclair/typebox'
 import { OneOf } from './atoms.ts'
 
-const Time = Type.Integer({ description: 'Unix time in seconds' })
+const Time = Type.Integer({ description: 'Unix time in seconds', examples: [1795532400] })
 
 export const Health = Type.Object({
   status: OneOf(['healthy', 'unhealthy']),
-  database: Type.Boolean({ description: 'PostgreSQL answers' }),
-  redis: Type.Boolean({ description: 'Redis answers, or is not used' }),
+  database: Type.Boolean({ description: 'PostgreSQL answers', examples: [true] }),
+  redis: Type.Boolean({ description: 'Redis answers, or is not used', examples: [true] }),
   time: Time
 }, { title: 'Health' })
 
@@ -14,8 +14,8 @@ export const Liveness = Type.Object({ status: OneOf(['alive']), time: Time }, { 
 
 export const Readiness = Type.Object({
   status: OneOf(['ready', 'not_ready', 'draining']),
-  database: Type.Boolean({ description: 'PostgreSQL answers' }),
-  redis: Type.Boolean({ description: 'Redis answers, or is not used' }),
-  schema: Type.Boolean({ description: 'The database has the schema that this version needs' }),
+  database: Type.Boolean({ description: 'PostgreSQL answers', examples: [true] }),
+  redis: Type.Boolean({ description: 'Redis answers, or is not used', examples: [true] }),
+  schema: Type.Boolean({ description: 'The database has the schema that this version needs', examples: [true] }),
   time: Time
 }, { title: 'Readiness' })

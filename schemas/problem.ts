@@ -1,4 +1,4 @@
-import { Type, type TObject } from '@sinclair/typebox'
+import { Type, type TSchema } from '@sinclair/typebox'
 import { catalogue, type ErrorCode } from '../services/errors.ts'
 
 /** The body of every answer that is not 2xx or 304. */
@@ -21,11 +21,19 @@ export const Problem = Type.Object({
 /** What any route may answer, whatever it does. */
 const everywhere: ErrorCode[] = ['invalid_request', 'rate_limit_exceeded', 'internal_error', 'service_unavailable']
 
+/** Headers that go with a status, for the documentation. */
+const headersOf: Record<number, Record<string, object>> = {
+  401: { 'WWW-Authenticate': { type: 'string', description: 'Bearer, with the reason when a token was sent (RFC 6750)' } },
+  429: { 'Retry-After': { type: 'integer', description: 'Seconds until a further try makes sense' } },
+  503: { 'Retry-After': { type: 'integer', description: 'Seconds until a further try makes sense' } }
+}
+
 /**
  * The `response` member of a route's schema: its successes, and one problem for each status that the
- * given codes (and those that any route may answer with) stand for.
+ * given codes (and those that any route may answer with) stand for. `Problem` is a shared schema, which
+ * plugins/openapi.ts registers.
  */
-export function responses<S extends Record<number, unknown>> (successes: S, codes: ErrorCode[] = []) {
+export function responses<S extends Record<number, TSchema>> (successes: S, codes: ErrorCode[] = []) {
   const byStatus = new Map<number, ErrorCode[]>()
   for (const code of new Set([...codes, ...everywhere])) {
     const { status } = catalogue[code]
@@ -33,18 +41,18 @@ export function responses<S extends Record<number, unknown>> (successes: S, code
   }
   const problems = Object.fromEntries([...byStatus].sort(([a], [b]) => a - b).map(([status, group]) => [status, {
     description: group.map(code => `\`${code}\`: ${catalogue[code].message}`).join('; '),
-    content: { 'application/problem+json': { schema: withExample(group[0]!) } }
+    ...(headersOf[status] ? { headers: headersOf[status] } : {}),
+    content: { 'application/problem+json': { schema: Type.Ref('Problem#'), example: exampleOf(group[0]!) } }
   }]))
-  return { ...problems, ...successes } as S
+  const described = Object.fromEntries(Object.entries(successes).map(([status, schema]) =>
+    [status, { ...schema, 'x-response-description': nameOf(schema) }]))
+  return { ...problems, ...described } as unknown as S
 }
 
-function withExample (code: ErrorCode): TObject {
+const nameOf = (schema: TSchema): string =>
+  schema['type'] === 'array' ? `${nameOf(schema['items'] as TSchema)}s` : schema.title ?? 'The answer'
+
+function exampleOf (code: ErrorCode): object {
   const { status, title, message } = catalogue[code]
-  return {
-    ...Problem,
-    $id: undefined,
-    examples: [{
-      type: `/errors/${code}`, title, status, detail: message, instance: '/api/v1/…', request_id: 'k3v9-1a', error: code, message
-    }]
-  } as unknown as TObject
+  return { type: `/errors/${code}`, title, status, detail: message, instance: '/api/v1/…', request_id: '066af438-5', error: code, message }
 }

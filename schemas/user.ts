@@ -7,10 +7,10 @@ export const Account = Type.Object({
   email: Type.String({ examples: ['test@example.com'] }),
   username: Type.String({ examples: ['testuser'] }),
   display_name: Type.String({ examples: ['Test User'] }),
-  bio: Type.String({ description: '"" when never set' }),
-  avatar_url: Type.String({ description: '"" when never set' }),
-  is_adult: Type.Boolean(),
-  adult_mode: Type.Boolean({ description: 'false at registration' }),
+  bio: Type.String({ description: '"" when never set', examples: [''] }),
+  avatar_url: Type.String({ description: '"" when never set', examples: [''] }),
+  is_adult: Type.Boolean({ examples: [true] }),
+  adult_mode: Type.Boolean({ description: 'false at registration', examples: [false] }),
   created_at: Timestamp,
   updated_at: Timestamp
 }, { title: 'Account' })
@@ -25,7 +25,7 @@ export const Registration = Type.Object({
   username: Text({ minLength: 3, maxLength: 30, pattern: '^\\S(.*\\S)?$', description: 'Unique in any letter case; no space at either end', examples: ['testuser'] }),
   password: Password(8),
   display_name: Text({ minLength: 1, maxLength: 50, pattern: '\\S', examples: ['Test User'] }),
-  is_adult: Type.Optional(Type.Boolean({ default: false }))
+  is_adult: Type.Optional(Type.Boolean({ default: false, examples: [true] }))
 }, { title: 'Registration' })
 export type Registration = Static<typeof Registration>
 
@@ -36,6 +36,6 @@ export const Credentials = Type.Object({
 export type Credentials = Static<typeof Credentials>
 
 export const Session = Type.Object({
-  token: Type.String({ description: 'JWT, for `Authorization: Bearer …`' }),
+  token: Type.String({ description: 'JWT, for `Authorization: Bearer …`', examples: ['eyJhbGciOiJIUzI1NiJ9.eyJ1c2VyX2lkIjo0Mn0.c2lnbmF0dXJl'] }),
   user: Account
 }, { title: 'Session' })

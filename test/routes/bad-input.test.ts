@@ -192,4 +192,3 @@ t.test('a request id, with the form of one, is taken over; another is replaced',
   t.equal(await idOf('my-request.1'), 'my-request.1')
   for (const bad of ['a b', 'a\tb', '"', '<script>', 'é', 'x'.repeat(65), '']) t.match(await idOf(bad), /^[0-9a-f]{8}-[0-9a-z]+$/, bad)
 })
-

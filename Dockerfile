@@ -1,0 +1,33 @@
+# syntax=docker/dockerfile:1
+
+# Everything that the build needs, development packages among it.
+FROM node:24-slim AS build
+WORKDIR /app
+COPY package.json package-lock.json .npmrc ./
+RUN npm ci
+COPY tsconfig.json tsconfig.build.json app.ts server.ts fastify.config.ts ./
+COPY plugins plugins
+COPY routes routes
+COPY schemas schemas
+COPY services services
+COPY db db
+RUN npm run build
+
+# What runs: production packages and compiled code. The optional packages are other machines' Node.
+FROM node:24-slim AS packages
+WORKDIR /app
+COPY package.json package-lock.json .npmrc ./
+RUN npm ci --omit=dev --omit=optional && npm cache clean --force
+
+FROM node:24-slim
+ENV NODE_ENV=production
+WORKDIR /app
+COPY --from=packages /app/node_modules node_modules
+COPY --from=build /app/dist dist
+COPY package.json ./
+USER node
+EXPOSE 8080
+HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
+  CMD ["node", "-e", "fetch(`http://127.0.0.1:${process.env.SERVER_PORT || 8080}/livez`).then(r => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
+# Not npm: it would stand between the signals and the service.
+CMD ["node", "dist/server.js"]

@@ -1,0 +1,116 @@
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import t from 'tap'
+import { loadConfig, serverOptions } from '../fastify.config.ts'
+import { Environment } from '../schemas/environment.ts'
+import { ConfigurationError } from '../services/configuration-error.ts'
+
+const production = {
+  NODE_ENV: 'production',
+  DATABASE_URL: 'postgres://halo:secret@db:5432/halo',
+  REDIS_URL: 'redis://cache:6379',
+  JWT_SECRET_KEY: 'x'.repeat(32)
+}
+
+function problemsOf (variables: Record<string, string>): string[] {
+  try {
+    loadConfig(variables)
+    return []
+  } catch (error) {
+    return (error as ConfigurationError).problems
+  }
+}
+
+t.test('no variables at all make a development configuration on embedded stores', async t => {
+  const config = loadConfig({})
+  t.match(config, {
+    environment: 'development',
+    server: { port: 8080, readTimeoutMs: 10_000, writeTimeoutMs: 10_000, idleTimeoutMs: 120_000, trustProxy: [] },
+    database: { kind: 'embedded' },
+    databasePool: { max: 100, min: 10, maxLifetimeSeconds: 3600 },
+    redis: null,
+    jwt: { expiresInSeconds: 24 * 3600 },
+    cors: { origins: '*' },
+    rateLimit: { rps: 1000, burst: 2000 }
+  })
+  t.ok(Buffer.byteLength(config.jwt.secret) >= 32)
+  t.not(loadConfig({}).jwt.secret, config.jwt.secret, 'each process has a key of its own')
+  t.match(config.warnings, [/JWT_SECRET_KEY/])
+  t.throws(() => { (config.server as { port: number }).port = 1 }, TypeError, 'it is frozen')
+})
+
+t.test('URLs win over the parts, and empty variables count as not set', async t => {
+  const parts = { DB_HOST: 'db', DB_PORT: '6543', DB_USER: 'u', DB_PASSWORD: 'p', DB_NAME: 'n', REDIS_HOST: 'cache', REDIS_PORT: '6380', REDIS_PASSWORD: 'q', REDIS_DB: '3' }
+  t.match(loadConfig(parts), {
+    database: { kind: 'server', connection: { host: 'db', port: 6543, user: 'u', password: 'p', database: 'n' } },
+    redis: { host: 'cache', port: 6380, password: 'q', db: 3 }
+  })
+  t.match(loadConfig({ ...parts, DATABASE_URL: 'postgres://x/y', REDIS_URL: 'rediss://z' }), {
+    database: { connection: { connectionString: 'postgres://x/y' } },
+    redis: { url: 'rediss://z' }
+  })
+  t.match(loadConfig({ DB_HOST: '', REDIS_HOST: ' ', SERVER_PORT: '', DB_PASSWORD: '' }), { database: { kind: 'embedded' }, redis: null, server: { port: 8080 } })
+})
+
+t.test('production, with everything it needs, boots; without, it names all that is missing at once', async t => {
+  t.strictSame(problemsOf(production), [])
+  t.strictSame(loadConfig(production).cors.origins, [], 'no origin is allowed unless it is listed')
+  t.match(problemsOf({ NODE_ENV: 'production' }), [/^JWT_SECRET_KEY is missing.*openssl/, /^DATABASE_URL.*missing/, /^REDIS_URL.*missing/])
+  t.match(problemsOf({ ...production, JWT_SECRET_KEY: 'x'.repeat(31) }), [/31 bytes/])
+  t.strictSame(problemsOf({ ...production, JWT_SECRET_KEY: 'é'.repeat(16) }), [], '32 bytes, not 32 characters')
+  t.match(problemsOf({ ...production, CORS_ALLOWED_ORIGINS: '*' }), [/CORS_ALLOWED_ORIGINS/])
+  t.match(problemsOf({ ...production, PASSWORD_COST: '9' }), [/PASSWORD_COST/])
+})
+
+t.test('every wrong setting is named at once, with how to mend it and without a secret', async t => {
+  const problems = problemsOf({
+    NODE_ENV: 'staging',
+    SERVER_PORT: '99999',
+    SERVER_READ_TIMEOUT: '10s',
+    DB_MAX_OPEN_CONNS: '5',
+    DB_MAX_IDLE_CONNS: '6',
+    DATABASE_URL: 'mysql://user:hunter2@host/db',
+    REDIS_URL: 'hunter3',
+    LOG_LEVEL: 'loud',
+    JWT_SECRET_KEY: 'hunter4',
+    CORS_ALLOWED_ORIGINS: 'https://a.example/,b.example',
+    RATE_LIMIT_RPS: '0',
+    TRUST_PROXY: '10.0.0.0/8,true,10.0.0.0/33,1',
+    PUBLIC_URL: 'api.example'
+  })
+  for (const name of ['NODE_ENV', 'SERVER_PORT', 'SERVER_READ_TIMEOUT', 'DB_MAX_IDLE_CONNS', 'DATABASE_URL', 'REDIS_URL', 'LOG_LEVEL', 'JWT_SECRET_KEY', 'CORS_ALLOWED_ORIGINS', 'RATE_LIMIT_RPS', 'TRUST_PROXY', 'PUBLIC_URL']) {
+    const own = problems.filter(problem => problem.startsWith(name))
+    t.ok(own.length > 0, name)
+    for (const problem of own) t.match(problem, /: .{10}/, 'says how to mend it')
+  }
+  t.equal(problems.filter(problem => problem.startsWith('TRUST_PROXY')).length, 3, 'true, a prefix of 33 and a count of hops')
+  t.notMatch(problems.join('\n'), /hunter/)
+  const error = new ConfigurationError(problems)
+  t.equal(error.message.split('\n').length, problems.length + 1)
+})
+
+for (const value of ['1.5', '-1', '1e3', '0x10', 'abc', '10 s', '9'.repeat(30), 'NaN']) {
+  t.match(problemsOf({ SERVER_PORT: value }), [/^SERVER_PORT is /], `SERVER_PORT=${value}`)
+}
+
+t.test("the contract's timeouts reach the server", async t => {
+  t.match(serverOptions(loadConfig({})), {
+    requestTimeout: 10_000, connectionTimeout: 10_000, keepAliveTimeout: 120_000, return503OnClosing: false, trustProxy: false, http: { headersTimeout: 10_000 }
+  })
+  t.strictSame(serverOptions(loadConfig({ TRUST_PROXY: '10.0.0.0/8, ::1' })).trustProxy, ['10.0.0.0/8', '::1'])
+})
+
+t.test('the README and .env.example name every setting, with its default, and no other', async t => {
+  const readme = readFileSync(join(import.meta.dirname, '..', 'README.md'), 'utf8')
+  const example = readFileSync(join(import.meta.dirname, '..', '.env.example'), 'utf8')
+  const documented = new Map([...readme.matchAll(/^\| `([A-Z_]+)` \| (?:`([^`]*)`|–) \| (.+) \|$/gm)].map(([, name, value, text]) => [name, { value, text }]))
+  for (const [name, schema] of Object.entries(Environment.properties)) {
+    const { default: value, description } = schema as { default?: unknown, description?: string }
+    t.strictSame(documented.get(name), { value: value === undefined ? undefined : String(value), text: description }, `README: ${name}`)
+    t.match(example, new RegExp(`^# ?${name}=|^${name}=`, 'm'), `.env.example: ${name}`)
+  }
+  t.strictSame([...documented.keys()], Object.keys(Environment.properties))
+  const known = new Set(Object.keys(Environment.properties))
+  t.strictSame([...example.matchAll(/^#? ?([A-Z_]+)=/gm)].map(([, name]) => name!).filter(name => !known.has(name)), [])
+  t.doesNotThrow(() => loadConfig(Object.fromEntries([...example.matchAll(/^([A-Z_]+)=(.*)$/gm)].map(([, name, value]) => [name, value]))), '.env.example works as it stands')
+})
