@@ -36,7 +36,7 @@ async function main (): Promise<void> {
 async function serve (database: OpenDatabase): Promise<void> {
   const app = await buildApp({ config, connection: database.connection, logger })
   // The boot waits a moment for the schema, so that the first request finds it, and for no longer.
-  await Promise.race([keepSchemaCurrent(app, database.connection), sleep(2000, undefined, { ref: false })])
+  await Promise.race([keepSchemaCurrent(app, database.connection), sleep(2000)])
   const address = await listen(app)
   drainOnSignal(app, database)
   logger.info({ address, environment: config.environment }, 'listening')
@@ -67,7 +67,7 @@ async function keepSchemaCurrent (app: App, connection: ServerConnection): Promi
       return
     } catch (error) {
       logger.error({ err: error }, 'the database could not be migrated; trying again')
-      await sleep(Math.min(500 * attempt, 5000), undefined, { ref: false })
+      await sleep(Math.min(500 * attempt, 5000))
     }
   }
 }
