@@ -6,7 +6,9 @@ import fastify, { type FastifyBaseLogger } from 'fastify'
 import { serverOptions, type Config, type ServerConnection } from './fastify.config.ts'
 import auth from './plugins/auth.ts'
 import config from './plugins/config.ts'
+import counters from './plugins/counters.ts'
 import cors, { corsPreflight } from './plugins/cors.ts'
+import database from './plugins/database.ts'
 import errors, { clientErrorHandler, frameworkErrors } from './plugins/errors.ts'
 import lifecycle, { drainingResponse, type Lifecycle } from './plugins/lifecycle.ts'
 import openapi from './plugins/openapi.ts'
@@ -17,12 +19,14 @@ import requestLog, { OneLineLog } from './plugins/request-log.ts'
 import securityHeaders from './plugins/security-headers.ts'
 import services from './plugins/services.ts'
 import validation from './plugins/validation.ts'
+import type { CounterTimes } from './services/counters/store.ts'
 
 export interface AppOptions {
   config: Readonly<Config>
   /** How to reach PostgreSQL; the embedded one's address is known only once it runs. */
   connection: ServerConnection
   logger: FastifyBaseLogger
+  counterTimes?: Partial<CounterTimes>
 }
 
 /**
@@ -31,7 +35,7 @@ export interface AppOptions {
  * The order below is the order in which a request meets the hooks: the headers that every answer has, then
  * the limiter, then authentication, then the route.
  */
-export async function buildApp ({ config: settings, connection, logger }: AppOptions) {
+export async function buildApp ({ config: settings, connection, logger, counterTimes }: AppOptions) {
   const stage: Lifecycle = { hasStarted: false, isDraining: false }
   const options = serverOptions(settings)
   const app = fastify({
@@ -57,6 +61,8 @@ export async function buildApp ({ config: settings, connection, logger }: AppOpt
 
   await app.register(postgres, { connection })
   await app.register(redis)
+  await app.register(database)
+  await app.register(counters, { times: counterTimes })
   await app.register(services)
   await app.register(auth)
   await app.register(openapi)

@@ -32,7 +32,7 @@ export interface Config {
   log: { level: string }
   database: DatabaseConfig
   databasePool: { max: number, min: number, maxLifetimeSeconds: number }
-  redis: { url: string } | { host: string, port: number, password?: string, db: number } | null
+  redis: ({ url: string } | { host: string, port: number, password?: string, db: number }) & { isCluster: boolean } | null
   jwt: { secret: string, expiresInSeconds: number }
   passwords: { cost: number }
   cors: { origins: '*' | string[] }
@@ -188,14 +188,15 @@ function readDatabase (environment: Environment, problems: string[]): DatabaseCo
 function readRedis (environment: Environment, problems: string[]): Config['redis'] {
   if (environment.REDIS_URL) {
     checkUrl('REDIS_URL', environment.REDIS_URL, ['redis:', 'rediss:'], problems)
-    return { url: environment.REDIS_URL }
+    return { url: environment.REDIS_URL, isCluster: environment.REDIS_CLUSTER === 'true' }
   }
   if (environment.REDIS_HOST) {
     return {
       host: environment.REDIS_HOST,
       port: environment.REDIS_PORT,
       ...(environment.REDIS_PASSWORD ? { password: environment.REDIS_PASSWORD } : {}),
-      db: environment.REDIS_DB
+      db: environment.REDIS_DB,
+      isCluster: environment.REDIS_CLUSTER === 'true'
     }
   }
   return null

@@ -36,7 +36,8 @@ async function main (): Promise<void> {
 async function serve (database: OpenDatabase): Promise<void> {
   const app = await buildApp({ config, connection: database.connection, logger })
   // The boot waits a moment for the schema, so that the first request finds it, and for no longer.
-  await Promise.race([keepSchemaCurrent(app, database.connection), sleep(2000)])
+  // And for what the Go service had counted, so that nobody sees a count begin again at zero.
+  await Promise.race([keepSchemaCurrent(app, database.connection).then(() => app.counters.takenOver), sleep(2000)])
   const address = await listen(app)
   drainOnSignal(app, database)
   logger.info({ address, environment: config.environment }, 'listening')

@@ -22,6 +22,8 @@ declare module 'fastify' {
   interface FastifyInstance {
     /** A scope in which every route needs a valid token; its bearer is `request.user`. */
     authenticated (routes: (scope: FastifyInstance) => Promise<void> | void): void
+    /** Who asks, where a token is welcome and not needed; undefined without one, or with one that is not valid (any more). */
+    callerOf (request: FastifyRequest): number | undefined
     /** A new access token for a user. */
     issueToken (account: Account): string
   }
@@ -45,6 +47,16 @@ export default fp(async function auth (app) {
 
   app.decorate('issueToken', ({ id, email, username }: Account) =>
     app.jwt.sign({ user_id: id, email, username, nbf: Math.floor(Date.now() / 1000) }))
+
+  // An app whose token has just expired still shows public pages: no 401 where none is needed.
+  app.decorate('callerOf', request => {
+    if (request.headers.authorization === undefined) return undefined
+    try {
+      return claimsOf(app, request).user_id
+    } catch {
+      return undefined
+    }
+  })
 
   app.decorate('authenticated', function (this: FastifyInstance, routes: (scope: FastifyInstance) => Promise<void> | void) {
     this.register(async scope => {

@@ -1,4 +1,5 @@
 import postgres from '@fastify/postgres'
+import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import pg from 'pg'
 import type { ServerConnection } from '../fastify.config.ts'
@@ -8,6 +9,8 @@ import type { Dependency } from '../services/dependencies.ts'
 declare module 'fastify' {
   interface FastifyInstance {
     postgresChecks: Dependency[]
+    /** Connections for work that no request waits for: it may take longer, and must not stand in a request's way. */
+    backgroundPool: pg.Pool
   }
 }
 
@@ -21,6 +24,7 @@ export interface PostgresOptions {
  */
 const connectMs = 400
 const statementMs = 450
+const backgroundStatementMs = 10_000
 
 /** The connection pool, and the questions whether PostgreSQL answers and has the right schema. */
 export default fp<PostgresOptions>(async function haloPostgres (app, { connection }) {
@@ -43,17 +47,26 @@ export default fp<PostgresOptions>(async function haloPostgres (app, { connectio
   app.pg.pool.on('error', error => app.log.warn({ cause: error.message }, 'an idle PostgreSQL connection broke'))
   app.pg.pool.on('connect', client => { client.on('error', () => {}) })
 
+  const background = openPool(app, {
+    ...connection,
+    application_name: 'halo-api-background',
+    max: 2,
+    connectionTimeoutMillis: 1000,
+    statement_timeout: backgroundStatementMs,
+    query_timeout: backgroundStatementMs + 1000,
+    keepAlive: true,
+    types: integersAsNumbers
+  })
+  app.decorate('backgroundPool', background)
+
   // Probes have a connection of their own: a pool that is busy is not a database that is away.
-  const probe = new pg.Pool({
+  const probe = openPool(app, {
     ...connection,
     application_name: 'halo-api-probe',
     max: 1,
     connectionTimeoutMillis: connectMs,
     query_timeout: statementMs
   })
-  probe.on('error', () => {})
-  probe.on('connect', client => { client.on('error', () => {}) })
-  app.addHook('onClose', () => probe.end())
 
   const required = await requiredSchemaVersion()
   app.decorate('postgresChecks', [
@@ -72,6 +85,15 @@ export default fp<PostgresOptions>(async function haloPostgres (app, { connectio
     }
   ])
 }, { name: 'halo:postgres', dependencies: ['halo:config', 'halo:errors'] })
+
+/** A pool beside the main one: it hears its errors, which its statements report, and ends with the application. */
+function openPool (app: FastifyInstance, config: pg.PoolConfig): pg.Pool {
+  const pool = new pg.Pool(config)
+  pool.on('error', () => {})
+  pool.on('connect', client => { client.on('error', () => {}) })
+  app.addHook('onClose', () => pool.end())
+  return pool
+}
 
 /** int8 comes as text by default; ids and counts stay far below 2^53. */
 const integersAsNumbers = {

@@ -18,7 +18,7 @@ export default fp(async function validation (app) {
 }, { name: 'halo:validation', dependencies: ['halo:errors'] })
 
 interface ObjectSchema {
-  properties?: Record<string, { type?: string }>
+  properties?: Record<string, { type?: string, items?: { type?: string } }>
 }
 
 function createValidatorCompiler () {
@@ -58,22 +58,24 @@ function isStorable (text: string): boolean {
 /**
  * Paths and queries are text. Where the schema wants a number or a boolean, its one plain spelling is
  * turned into it; anything else ("1e3", "0x10", " 5", "TRUE") stays text and is refused as such. Ajv's own
- * coercion takes all of these.
+ * coercion takes all of these. A list of numbers is written with commas.
  */
 function createTextReader (schema: ObjectSchema): (data: Record<string, unknown>) => void {
   const typed = Object.entries(schema.properties ?? {})
-    .filter(([, { type }]) => type === 'integer' || type === 'boolean')
+    .filter(([, { type }]) => type === 'integer' || type === 'boolean' || type === 'array')
   return data => {
-    for (const [name, { type }] of typed) {
+    for (const [name, { type, items }] of typed) {
       const text = data[name]
       if (typeof text !== 'string') continue
-      if (type === 'boolean') {
-        if (text === 'true' || text === 'false') data[name] = text === 'true'
-      } else if (/^(?:0|-?[1-9]\d{0,15})$/.test(text)) {
-        data[name] = Number(text)
-      }
+      data[name] = type === 'array' ? text.split(',').map(item => readScalar(item, items?.type)) : readScalar(text, type)
     }
   }
+}
+
+function readScalar (text: string, type: string | undefined): unknown {
+  if (type === 'boolean') return text === 'true' || text === 'false' ? text === 'true' : text
+  if (type === 'integer') return /^(?:0|-?[1-9]\d{0,15})$/.test(text) ? Number(text) : text
+  return text
 }
 
 /** Replaces Fastify's parsers: UTF-8 JSON with unique names or nothing, whatever the Content-Type is called. */

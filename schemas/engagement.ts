@@ -1,5 +1,5 @@
 import { Type, type Static } from '@sinclair/typebox'
-import { Count, OneOf } from './atoms.ts'
+import { Count, Id, OneOf } from './atoms.ts'
 
 export const metrics = ['likes', 'comments', 'live_viewers'] as const
 
@@ -10,19 +10,38 @@ export type Metric = Static<typeof Metric>
 const KnownCount = (description: string) =>
   Type.Unsafe<number | null>({ type: ['integer', 'null'], minimum: 0, description, examples: [7] })
 
+export const Freshness = Type.Object({
+  stale: Type.Boolean({ description: 'true while Redis is away: the counts are those of the last flush', examples: [false] }),
+  as_of: Type.Unsafe<string | null>({
+    type: ['string', 'null'], format: 'date-time', description: 'When the counts were right; null when that is not known', examples: ['2026-02-09T12:00:00.000Z']
+  })
+}, { title: 'Freshness' })
+
 export const CounterFields = {
   live_viewers: KnownCount('Viewers right now; null while unknown'),
-  like_count: KnownCount('Likes; null while unknown'),
-  comment_count: KnownCount('Comments; null while unknown')
+  like_count: Count('Likes'),
+  comment_count: Count('Comments'),
+  view_count: Count('Views'),
+  counters: Freshness
 }
 
 export const Counters = Type.Object({
-  ...CounterFields,
-  view_count: Count('Views')
+  live_viewers: CounterFields.live_viewers,
+  like_count: CounterFields.like_count,
+  comment_count: CounterFields.comment_count,
+  view_count: CounterFields.view_count,
+  liked: Type.Optional(Type.Unsafe<boolean | null>({
+    type: ['boolean', 'null'], description: 'Whether the caller likes it; only with a token, null while unknown', examples: [true]
+  })),
+  counters: Freshness
 }, { title: 'Counters' })
 export type Counters = Static<typeof Counters>
+
+export const CountersOfVideo = Type.Object({ video_id: Id, ...Counters.properties }, { title: 'CountersOfVideo' })
+export type CountersOfVideo = Static<typeof CountersOfVideo>
 
 export const Engagement = Type.Object({
   message: Type.String({ examples: ['Engagement recorded'] }),
   data: Counters
 }, { title: 'Engagement' })
+export type Engagement = Static<typeof Engagement>

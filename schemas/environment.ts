@@ -65,6 +65,11 @@ export const Environment = Type.Object({
   REDIS_PORT: port('Redis port', 6379),
   REDIS_PASSWORD: text('Redis password'),
   REDIS_DB: Type.Integer({ minimum: 0, maximum: 65_535, default: 0, description: 'Redis database number', mend: 'use a whole number from 0' }),
+  REDIS_CLUSTER: Type.Union([Type.Literal('true'), Type.Literal('false')], {
+    default: 'false',
+    description: '`true` when the named Redis is a node of a Redis Cluster; the others are found through it',
+    mend: 'use true or false'
+  }),
   REDIS_POOL_SIZE: count('Accepted for the Go service’s sake, without effect: one connection multiplexes all commands', 100),
   REDIS_MIN_IDLE_CONNS: count('Accepted for the Go service’s sake, without effect: the one connection is always open', 10, 0),
 

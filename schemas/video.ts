@@ -1,6 +1,6 @@
 import { Type, type Static } from '@sinclair/typebox'
 import { Id, Timestamp } from './atoms.ts'
-import { Counters } from './engagement.ts'
+import { CounterFields } from './engagement.ts'
 
 export const Video = Type.Object({
   id: Id,
@@ -11,7 +11,7 @@ export const Video = Type.Object({
   stream_url: Type.String({ examples: ['https://stream.halo.example/live/42/master.m3u8'] }),
   is_live: Type.Boolean({ examples: [true] }),
   is_adult_content: Type.Boolean({ examples: [false] }),
-  ...Counters.properties,
+  ...CounterFields,
   created_at: Timestamp,
   updated_at: Timestamp
 }, { title: 'Video' })

@@ -1,61 +1,236 @@
-import type { Counters, Metric } from '../schemas/engagement.ts'
-import type { Database } from './database.ts'
+import { createHash } from 'node:crypto'
+import type { Counters, CountersOfVideo, Engagement } from '../schemas/engagement.ts'
+import type { KnownVideo, KnownVideos } from './counters/known-videos.ts'
+import type { Ledger, LedgerRow } from './counters/ledger.ts'
+import { counterTimes, type CounterStore, type StoredCounters } from './counters/store.ts'
 import { ApiError } from './errors.ts'
 
-/** The counters of one video as a store keeps them. */
-export interface StoredCounters {
-  live_viewers: number
-  like_count: number
-  comment_count: number
+export interface EngagementOptions {
+  store: CounterStore
+  ledger: Ledger
+  known: KnownVideos
+  /** Until when the ledger is known to have everything, in milliseconds since 1970; undefined when never. */
+  flushedUntil: () => number | undefined
 }
 
-/** Where counters live: Redis, or this process. */
-export interface CounterStore {
-  /** Counts one up and answers with all counters of the video. Rejects when the store is away. */
-  increment (videoId: number, metric: Metric): Promise<StoredCounters>
-  /** The counters of each video, in the order of the ids. Rejects when the store is away. */
-  read (videoIds: number[]): Promise<StoredCounters[]>
+/** A comment as it was sent. */
+export interface CommentRequest {
+  /** The client's Idempotency-Key. */
+  key?: string | undefined
+  payload: unknown
 }
 
-/** The columns of a video that its counters need. */
-interface CountedVideo {
-  id: number
-  view_count: number
-}
+/** Milliseconds for which a viewer's own heartbeat answers the next ones. */
+const repeatMs = 1000
 
-const viewsOfVideo = {
-  name: 'views_of_video',
-  text: 'select id, view_count from videos where id = $1'
-}
+/** Milliseconds after which a first use of a key without an answer is not in flight any more: its process died. */
+const inFlightMs = 2000
 
-const unknown = { live_viewers: null, like_count: null, comment_count: null }
+const message = 'Engagement recorded'
 
 export type EngagementService = ReturnType<typeof createEngagementService>
 
-export function createEngagementService (database: Database, store: CounterStore) {
-  return {
-    /**
-     * Counts one like, comment or viewer of a video.
-     *
-     * @throws ApiError `not_found` for a video that does not exist, which is never counted;
-     *   `engagement_unavailable` when the store is away
-     */
-    async record (videoId: number, metric: Metric): Promise<Counters> {
-      const [video] = await database.query<CountedVideo>(viewsOfVideo, [videoId])
-      if (!video) throw new ApiError('not_found', { message: `There is no video ${videoId}` })
-      try {
-        const stored = await store.increment(videoId, metric)
-        return { ...stored, view_count: video.view_count }
-      } catch (error) {
-        throw new ApiError('engagement_unavailable', { cause: error })
+/** What people do to a video and what is counted of it: the store's count on top of the ledger's. */
+export function createEngagementService ({ store, ledger, known, flushedUntil }: EngagementOptions) {
+  const beats = createRecent<StoredCounters>(repeatMs)
+  const inFlight = new Map<string, string>()
+
+  async function existing (videoId: number): Promise<KnownVideo> {
+    const row = (await known.get([videoId])).get(videoId)
+    if (!row) throw new ApiError('not_found', { message: `There is no video ${videoId}` })
+    return row
+  }
+
+  /** A row that was read before the generation of the store's count began says too little: it is read again. */
+  async function current<Row extends LedgerRow> (rows: Row[], readAt: (row: Row) => number): Promise<LedgerRow[]> {
+    const early = rows.filter(row => readAt(row) <= store.generationOf(row.video_id).seenAt)
+    if (early.length === 0) return rows
+    const again = await known.reload(early.map(row => row.video_id)).catch(() => new Map<number, KnownVideo>())
+    return rows.map(row => again.get(row.video_id) ?? row)
+  }
+
+  async function answer (row: KnownVideo, stored: StoredCounters, userId: number): Promise<Counters> {
+    const [base] = await current([row], ({ readAt }) => readAt)
+    const counters = add(base!, stored)
+    const isLiked = stored.isLiked ?? (counters.like_count === 0 ? false : await likedBy(userId, [row.video_id]).then(liked => liked?.has(row.video_id) ?? null))
+    return { ...counters, liked: isLiked }
+  }
+
+  const likedBy = (userId: number, videoIds: number[]): Promise<Set<number> | undefined> =>
+    videoIds.length === 0 ? Promise.resolve(new Set()) : ledger.likedBy(userId, videoIds).catch(() => undefined)
+
+  async function setLike (videoId: number, userId: number, isLiked: boolean): Promise<Counters> {
+    const row = await existing(videoId)
+    return await answer(row, await available(async () => {
+      for (;;) {
+        const stored = await store.setLike(videoId, userId, isLiked)
+        if (stored !== 'cold') return stored
+        await store.warm(videoId, () => ledger.likersOf(videoId))
       }
+    }), userId)
+  }
+
+  /** A comment that carries a key, which counts once however often it comes. */
+  async function commentOnce (row: KnownVideo, userId: number, key: string, payload: unknown): Promise<{ body: Engagement, isReplay: boolean }> {
+    const videoId = row.video_id
+    const once = { use: hash(`${userId}:${key}`), fingerprint: hash(JSON.stringify(payload) ?? '') }
+    const claim = `${videoId}:${once.use}`
+    const claimed = inFlight.get(claim)
+    if (claimed !== undefined) throw claimed === once.fingerprint ? new ApiError('idempotency_in_flight', { retryAfter: 1 }) : new ApiError('idempotency_key_reused')
+    inFlight.set(claim, once.fingerprint)
+    try {
+      const used = await usedBefore(videoId, once.use) ?? await available(() => store.addComment(videoId, userId, once))
+      if ('fingerprint' in used) {
+        if (used.fingerprint !== once.fingerprint) throw new ApiError('idempotency_key_reused')
+        if (used.answer !== undefined) return { body: JSON.parse(used.answer) as Engagement, isReplay: true }
+        if (used.ageMs < inFlightMs) throw new ApiError('idempotency_in_flight', { retryAfter: 1 })
+      }
+      const stored = 'fingerprint' in used ? (await available(() => store.read([videoId], userId)))[0]! : used
+      const body = { message, data: await answer(row, stored, userId) }
+      await available(() => store.keepAnswer(videoId, once, JSON.stringify(body)))
+      return { body, isReplay: 'fingerprint' in used }
+    } finally {
+      inFlight.delete(claim)
+    }
+  }
+
+  /** For a day after a store began anew: a use that it has lost, but the ledger has not. */
+  async function usedBefore (videoId: number, use: string) {
+    if (Date.now() - store.generationOf(videoId).since > counterTimes.receiptMs) return undefined
+    const receipt = await ledger.findReceipt(videoId, use)
+    return receipt && {
+      fingerprint: receipt.fingerprint,
+      answer: await available(() => store.answerOf(videoId, use)),
+      ageMs: Date.now() - receipt.countedAt.getTime()
+    }
+  }
+
+  /** The counters of rows as they stand in the ledger now; Redis away is no error. */
+  async function read (rows: LedgerRow[], readAt: number): Promise<Counters[]> {
+    if (rows.length === 0) return []
+    const stored = await store.read(rows.map(row => row.video_id)).catch(() => undefined)
+    if (!stored) return rows.map(row => stale(row, flushedUntil()))
+    return (await current(rows, () => readAt)).map((row, index) => add(row, stored[index]!))
+  }
+
+  return {
+    like: (videoId: number, userId: number): Promise<Counters> => setLike(videoId, userId, true),
+
+    unlike: (videoId: number, userId: number): Promise<Counters> => setLike(videoId, userId, false),
+
+    /**
+     * Counts a comment.
+     *
+     * @throws ApiError `not_found`; `engagement_unavailable`; with a key also `idempotency_key_reused` and
+     *   `idempotency_in_flight`
+     */
+    async comment (videoId: number, userId: number, { key, payload }: CommentRequest): Promise<{ body: Engagement, isReplay: boolean }> {
+      const row = await existing(videoId)
+      if (key !== undefined) return await commentOnce(row, userId, key, payload)
+      const stored = await available(() => store.addComment(videoId, userId))
+      if ('fingerprint' in stored) throw new Error('A comment without a key was replayed')
+      return { body: { message, data: await answer(row, stored, userId) }, isReplay: false }
     },
 
-    /** The counters of some videos in one round trip. A number that the store cannot tell is null, not 0. */
-    async read (videos: CountedVideo[]): Promise<Counters[]> {
-      if (videos.length === 0) return []
-      const stored = await store.read(videos.map(video => video.id)).catch(() => undefined)
-      return videos.map((video, index) => ({ ...(stored?.[index] ?? unknown), view_count: video.view_count }))
+    /** The viewer watches now. A client that says so many times a second is answered from memory. */
+    async heartbeat (videoId: number, userId: number): Promise<Counters> {
+      const row = await existing(videoId)
+      const stored = beats.get(`${videoId}:${userId}`, () => store.heartbeat(videoId, userId))
+      return await answer(row, await available(() => stored), userId)
+    },
+
+    /** The viewer has left. */
+    async leave (videoId: number, userId: number): Promise<Counters> {
+      const row = await existing(videoId)
+      beats.delete(`${videoId}:${userId}`)
+      return await answer(row, await available(() => store.leave(videoId, userId)), userId)
+    },
+
+    /** The counters of those videos that exist, in the order of the ids; each id once. */
+    async counters (videoIds: number[], userId?: number): Promise<CountersOfVideo[]> {
+      const wanted = [...new Set(videoIds)]
+      const [found, answers] = await Promise.all([known.get(wanted), store.read(wanted, userId).catch(() => undefined)])
+      const stored = new Map(wanted.map((id, index) => [id, answers?.[index]]))
+      const ids = wanted.filter(id => found.has(id))
+      const rows = answers
+        ? await current(ids.map(id => found.get(id)!), ({ readAt }) => readAt)
+        : await known.reload(ids).then(rows => ids.flatMap(id => rows.get(id) ?? []), () => ids.map(id => found.get(id)!))
+      const cold = userId === undefined ? [] : ids.filter(id => stored.get(id)?.isLiked == null)
+      const liked = userId === undefined ? undefined : await likedBy(userId, cold)
+      return rows.map(row => {
+        const id = row.video_id
+        const one = stored.get(id)
+        return {
+          video_id: id,
+          ...one ? add(row, one) : stale(row, flushedUntil()),
+          ...userId === undefined ? {} : { liked: one?.isLiked ?? liked?.has(id) ?? null }
+        }
+      })
+    },
+
+    read
+  }
+}
+
+/** The ledger's count of a video and what the store has counted on top of it. */
+function add (row: LedgerRow, stored: StoredCounters): Counters {
+  const beyond = (total: number, known: number): number =>
+    stored.generation === row.generation ? Math.max(0, total - known) : stored.generation > row.generation ? total : 0
+  return {
+    live_viewers: stored.liveViewers,
+    like_count: row.legacy_likes + (stored.likes ?? row.like_count),
+    comment_count: row.comment_base + row.comment_n + beyond(stored.comments, row.comment_n),
+    view_count: row.view_count + beyond(stored.views, row.view_n),
+    counters: { stale: false, as_of: new Date().toISOString() }
+  }
+}
+
+/** The ledger's count alone: right until the last flush. Who watches is not known then, and unknown is not zero. */
+function stale (row: LedgerRow, flushedUntil: number | undefined): Counters {
+  return {
+    live_viewers: null,
+    like_count: row.legacy_likes + row.like_count,
+    comment_count: row.comment_base + row.comment_n,
+    view_count: row.view_count,
+    counters: { stale: true, as_of: flushedUntil === undefined ? null : new Date(flushedUntil).toISOString() }
+  }
+}
+
+/** @throws ApiError `engagement_unavailable` when the store is away, or holds as much as it may */
+async function available<T> (work: () => Promise<T>): Promise<T> {
+  try {
+    return await work()
+  } catch (cause) {
+    throw new ApiError('engagement_unavailable', { cause })
+  }
+}
+
+/** Answers of the last moments by key: two maps that take turns, so that nothing has to be swept. */
+function createRecent<T> (maxAgeMs: number) {
+  let young = new Map<string, { at: number, answer: Promise<T> }>()
+  let old = new Map<string, { at: number, answer: Promise<T> }>()
+  let turnedAt = performance.now()
+  return {
+    get (key: string, ask: () => Promise<T>): Promise<T> {
+      const at = performance.now()
+      if (at - turnedAt > maxAgeMs) {
+        old = at - turnedAt > 2 * maxAgeMs ? new Map() : young
+        young = new Map()
+        turnedAt = at
+      }
+      const last = young.get(key) ?? old.get(key)
+      if (last && at - last.at < maxAgeMs) return last.answer
+      const answer = ask()
+      young.set(key, { at, answer })
+      // A failure is not remembered.
+      answer.catch(() => young.delete(key))
+      return answer
+    },
+    delete (key: string): void {
+      young.delete(key)
+      old.delete(key)
     }
   }
 }
+
+const hash = (text: string): string => createHash('sha256').update(text).digest('base64url')

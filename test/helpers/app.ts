@@ -6,6 +6,7 @@ import type { Test } from 'tap'
 import { buildApp } from '../../app.ts'
 import { loadConfig } from '../../fastify.config.ts'
 import { migrate } from '../../db/migrate.ts'
+import type { CounterTimes } from '../../services/counters/store.ts'
 import type { Stores } from './stores.ts'
 
 export type App = Awaited<ReturnType<typeof buildApp>>
@@ -18,6 +19,8 @@ export interface TestAppOptions {
   databaseUrl?: string
   /** Another Redis than the stores' own; null for none. */
   redisUrl?: string | null
+  /** Times of the counters that differ from those of production. */
+  counterTimes?: Partial<CounterTimes>
 }
 
 export const secret = 'a secret of the tests, long enough to sign with'
@@ -49,6 +52,7 @@ export async function createApp (t: Test, options: TestAppOptions): Promise<App>
   const app = await buildApp({
     config,
     connection: config.database.connection,
+    ...(options.counterTimes ? { counterTimes: options.counterTimes } : {}),
     logger: pino({ level: config.log.level }, { write: line => { logLines.push(line) } })
   })
   t.teardown(() => app.close())

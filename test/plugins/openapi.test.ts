@@ -32,7 +32,7 @@ t.test('the document is OpenAPI 3.1 and describes every route with its errors an
   const operations = Object.entries(document.paths).flatMap(([path, methods]) =>
     Object.entries(methods).map(([method, operation]) => ({ name: `${method.toUpperCase()} ${path}`, operation })))
   for (const contracted of ['GET /health', 'POST /api/v1/auth/register', 'POST /api/v1/auth/login', 'GET /api/v1/auth/me', 'GET /api/v1/videos',
-    'GET /api/v1/videos/{id}', 'GET /api/v1/users/{user_id}/videos', 'POST /api/v1/videos/{id}/engagement/{metric}']) {
+    'GET /api/v1/videos/{id}', 'GET /api/v1/users/{user_id}/videos', ...['likes', 'comments', 'live_viewers'].map(metric => `POST /api/v1/videos/{id}/engagement/${metric}`)]) {
     t.ok(operations.some(({ name }) => name === contracted), contracted)
   }
   for (const { name, operation } of operations) {
@@ -50,7 +50,9 @@ t.test('the document is OpenAPI 3.1 and describes every route with its errors an
         t.match(content['application/problem+json']!.example, { status: Number(status), error: /^[a-z_]+$/ })
         if (['401', '429', '503'].includes(status)) t.ok(headers, `${name} ${status} documents its header`)
       } else {
-        t.strictSame(withoutExample(content!['application/json']!.schema), [], `${name} ${status}: every member has an example`)
+        const [type] = Object.keys(content!)
+        t.equal(type, name.endsWith('/stream') ? 'text/event-stream' : 'application/json', `${name} ${status}: the media type`)
+        t.strictSame(withoutExample(content![type!]!.schema), [], `${name} ${status}: every member has an example`)
       }
     }
     if (operation.requestBody) t.strictSame(withoutExample(operation.requestBody.content['application/json']!.schema), [], `${name}: the body has examples`)

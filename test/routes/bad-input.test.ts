@@ -160,7 +160,7 @@ onEachStore(t, 'a body, that is not the JSON it should be, is refused by its cod
 
 t.test('an address that does not exist answers 404, and a method that it does not take 405 with Allow', async t => {
   const app = await createApp(t, { stores: anyStores() })
-  for (const url of ['/', '/api', '/api/v1', '/api/v1/video', '/api/v2/videos', '/api/v1/videos/1/engagement', '/favicon.ico', '/../etc/passwd', `/${long}`, '/wp-login.php?x=%00']) {
+  for (const url of ['/', '/api', '/api/v1', '/api/v1/video', '/api/v2/videos', '/api/v1/videos/1/engagements', '/favicon.ico', '/../etc/passwd', `/${long}`, '/wp-login.php?x=%00']) {
     hasProblem(t, await app.inject(url), 'not_found', {}, url.slice(0, 40))
   }
   for (const [method, url, allow] of [
@@ -170,7 +170,8 @@ t.test('an address that does not exist answers 404, and a method that it does no
     ['POST', '/api/v1/auth/me', 'GET, HEAD'],
     ['DELETE', '/api/v1/videos?limit=abc', 'GET, HEAD'],
     ['PATCH', '/api/v1/users/1/videos', 'GET, HEAD'],
-    ['GET', '/api/v1/videos/1/engagement/likes', 'POST'],
+    ['GET', '/api/v1/videos/1/engagement/likes', 'DELETE, POST'],
+    ['PUT', '/api/v1/videos/1/engagement/stream', 'GET, POST'],
     ['TRACE', '/api/v1/videos/1', 'GET, HEAD']
   ] as const) {
     const answer = await app.inject({ method: method as 'GET', url })

@@ -1,6 +1,5 @@
 import { Type } from '@sinclair/typebox'
 import { PathId } from '../../../schemas/atoms.ts'
-import { Engagement, Metric } from '../../../schemas/engagement.ts'
 import { responses } from '../../../schemas/problem.ts'
 import type { Handler, Routes } from '../../../schemas/route.ts'
 import { Page, Video, VideoListQuery } from '../../../schemas/video.ts'
@@ -24,21 +23,10 @@ const listOfUserSchema = {
   querystring: Page,
   response: responses({ 200: Type.Array(Video) }, ['invalid_id'])
 }
-const engageSchema = {
-  summary: 'Count one like, comment or viewer',
-  tags: ['engagement'],
-  params: Type.Object({ id: PathId('Id of the video'), metric: Metric }),
-  response: responses({ 200: Engagement }, ['invalid_id', 'invalid_metric', 'unauthorized', 'not_found', 'engagement_unavailable'])
-}
-
 const routes: Routes = async app => {
   app.get('/videos', { schema: listSchema }, list)
   app.get('/videos/:id', { schema: getSchema }, get)
   app.get('/users/:user_id/videos', { schema: listOfUserSchema }, listOfUser)
-
-  app.authenticated(scope => {
-    scope.post('/videos/:id/engagement/:metric', { schema: engageSchema }, engage)
-  })
 }
 export default routes
 
@@ -52,9 +40,4 @@ const get: Handler<typeof getSchema> = async function (request) {
 
 const listOfUser: Handler<typeof listOfUserSchema> = async function (request) {
   return await this.services.videos.listOfUser(request.params.user_id, request.query)
-}
-
-const engage: Handler<typeof engageSchema> = async function (request) {
-  const { id, metric } = request.params
-  return { message: 'Engagement recorded', data: await this.services.engagement.record(id, metric) }
 }

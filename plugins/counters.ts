@@ -1,0 +1,75 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { FastifyInstance } from 'fastify'
+import fp from 'fastify-plugin'
+import { createFlusher, type Flusher } from '../services/counters/flusher.ts'
+import { createKnownVideos } from '../services/counters/known-videos.ts'
+import { createLedger, type Ledger } from '../services/counters/ledger.ts'
+import { createMemoryStore } from '../services/counters/memory-store.ts'
+import { createRedisStore } from '../services/counters/redis-store.ts'
+import { counterTimes, type CounterStore, type CounterTimes } from '../services/counters/store.ts'
+import { takeOver } from '../services/counters/takeover.ts'
+import { createEngagementService, type EngagementService } from '../services/engagement.ts'
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    counters: {
+      engagement: EngagementService
+      store: CounterStore
+      ledger: Ledger
+      flusher: Flusher
+      /** Resolves when what the Go service had counted is in the ledger. */
+      takenOver: Promise<void>
+    }
+  }
+}
+
+export interface CountersOptions {
+  /** Times that differ from those of production; for tests, which cannot wait for half a minute. */
+  times?: Partial<CounterTimes> | undefined
+}
+
+/** The counters: a store that counts, the ledger in PostgreSQL, and the flusher that brings the one into the other. */
+export default fp<CountersOptions>(async function counters (app, { times = {} }) {
+  const ledger = createLedger(app.database, app.backgroundDatabase)
+  const { recovery } = ledger
+  const store = app.redisClient
+    ? createRedisStore({
+      redis: app.redisClient,
+      recovery,
+      times,
+      onRecovery: event => app.log.warn(event, 'the counters of a shard began a new generation')
+    })
+    : createMemoryStore({ recovery, times })
+  // A video goes cold when it was quiet for `warmMs`: what the ledger says of its likes must be younger than that.
+  const known = createKnownVideos({ read: ledger.read, oldMs: Math.min(60_000, (times.warmMs ?? counterTimes.warmMs) / 4) })
+  const flusher = createFlusher({ store, ledger, known, log: app.log })
+  const abort = new AbortController()
+  app.decorate('counters', {
+    store,
+    ledger,
+    flusher,
+    engagement: createEngagementService({ store, ledger, known, flushedUntil: flusher.flushedUntil }),
+    takenOver: takeOverWhenPossible(app, ledger, abort.signal)
+  })
+  app.addHook('onReady', async () => { flusher.start() })
+  app.addHook('onClose', async () => {
+    abort.abort()
+    await flusher.close()
+  })
+}, { name: 'halo:counters', dependencies: ['halo:config', 'halo:database', 'halo:redis'] })
+
+/** Both stores must answer for it, and the schema must be there: it is tried until it is done. */
+async function takeOverWhenPossible ({ redisClient, log }: FastifyInstance, ledger: Ledger, signal: AbortSignal): Promise<void> {
+  if (!redisClient) return
+  for (;;) {
+    if (signal.aborted) return
+    try {
+      const result = await takeOver(redisClient, ledger)
+      if (result && result.videos > 0) log.info(result, 'the counts of the Go service were taken over')
+      return
+    } catch (error) {
+      log.debug({ cause: (error as Error).message }, 'the counts of the Go service could not be taken over yet')
+      await sleep(500, undefined, { signal, ref: false }).catch(() => {})
+    }
+  }
+}

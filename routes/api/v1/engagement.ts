@@ -1,0 +1,152 @@
+import { Type } from '@sinclair/typebox'
+import type { FastifyReply } from 'fastify'
+import { Id, PathId } from '../../../schemas/atoms.ts'
+import { Counters, CountersOfVideo, Engagement, Metric } from '../../../schemas/engagement.ts'
+import { responses } from '../../../schemas/problem.ts'
+import type { Handler, Routes } from '../../../schemas/route.ts'
+import { ApiError } from '../../../services/errors.ts'
+
+const tags = ['engagement']
+const params = Type.Object({ id: PathId('Id of the video') })
+const ofWriting = ['invalid_id', 'unauthorized', 'not_found', 'engagement_unavailable'] as const
+
+const likeSchema = {
+  summary: 'Like a video; liking it again changes nothing',
+  tags,
+  params,
+  response: responses({ 200: Engagement }, [...ofWriting])
+}
+const unlikeSchema = { ...likeSchema, summary: 'Take a like back; taking it back again changes nothing' }
+const commentSchema = {
+  summary: 'Count one comment',
+  description: 'A request that is repeated with the same `Idempotency-Key` within a day gets the same answer and counts once. A key is the caller’s own, for one video.',
+  tags,
+  params,
+  headers: Type.Object({
+    'idempotency-key': Type.Optional(Type.String({ minLength: 1, maxLength: 255, description: 'Any text that the client has not used before', examples: ['8e03978e-40d5-43dd-bc93-6894a57f9324'] }))
+  }),
+  response: responses({ 200: Engagement }, [...ofWriting, 'idempotency_in_flight', 'idempotency_key_reused', 'payload_too_large', 'unsupported_media_type'])
+}
+const heartbeatSchema = {
+  summary: 'I am watching: send it every 15 seconds',
+  description: 'A viewer counts at once and for 45 seconds after the last heartbeat. The first heartbeat 30 seconds or more after the first one is a view, once in half an hour.',
+  tags,
+  params,
+  response: responses({ 200: Engagement }, [...ofWriting])
+}
+const leaveSchema = { ...heartbeatSchema, summary: 'I have stopped watching', description: 'Without it a viewer is gone 45 seconds after the last heartbeat.' }
+const otherMetricSchema = {
+  ...likeSchema,
+  summary: 'Any other metric is refused',
+  hide: true,
+  params: Type.Object({ id: PathId('Id of the video'), metric: Metric }),
+  response: responses({ 200: Engagement }, [...ofWriting, 'invalid_metric'])
+}
+const getSchema = {
+  summary: 'The counters of one video',
+  tags,
+  params,
+  response: responses({ 200: Counters }, ['invalid_id', 'not_found'])
+}
+const listSchema = {
+  summary: 'The counters of up to 100 videos',
+  description: 'In the order of the ids; videos that do not exist are left out.',
+  tags,
+  querystring: Type.Object({
+    ids: Type.Array(Id, { minItems: 1, maxItems: 100, description: 'Ids, with commas between them', examples: [[1, 2, 3]] })
+  }),
+  response: responses({ 200: Type.Array(CountersOfVideo) })
+}
+const streamSchema = {
+  summary: 'The counters of one video, as Server-Sent Events',
+  description: 'An event `counters` at once and then at most one a second, when something has changed; an event `end` when the video is deleted. The event’s id says what it says: with `Last-Event-ID` what is known is not sent again.',
+  tags,
+  params,
+  produces: ['text/event-stream'],
+  response: responses({ 200: Type.String({ title: 'EventStream', description: 'Events of `counters` with the JSON of Counters', examples: ['id: 3.7.1.42\nevent: counters\ndata: {"live_viewers":3}\n\n'] }) }, ['invalid_id', 'not_found', 'server_busy'])
+}
+
+const routes: Routes = async app => {
+  app.get('/videos/engagement', { schema: listSchema }, list)
+  app.get('/videos/:id/engagement', { schema: getSchema }, get)
+  app.get('/videos/:id/engagement/stream', { schema: streamSchema, exposeHeadRoute: false }, stream)
+
+  app.authenticated(scope => {
+    scope.post('/videos/:id/engagement/likes', { schema: likeSchema }, like)
+    scope.delete('/videos/:id/engagement/likes', { schema: unlikeSchema }, unlike)
+    scope.post('/videos/:id/engagement/comments', { schema: commentSchema }, comment)
+    scope.post('/videos/:id/engagement/live_viewers', { schema: heartbeatSchema }, heartbeat)
+    scope.delete('/videos/:id/engagement/live_viewers', { schema: leaveSchema }, leave)
+    scope.post('/videos/:id/engagement/:metric', { schema: otherMetricSchema }, refuseMetric)
+  })
+}
+export default routes
+
+const recorded = (data: Counters): Engagement => ({ message: 'Engagement recorded', data })
+
+const like: Handler<typeof likeSchema> = async function (request) {
+  return recorded(await this.counters.engagement.like(request.params.id, request.user.user_id))
+}
+
+const unlike: Handler<typeof unlikeSchema> = async function (request) {
+  return recorded(await this.counters.engagement.unlike(request.params.id, request.user.user_id))
+}
+
+const comment: Handler<typeof commentSchema> = async function (request, reply) {
+  const { body, isReplay } = await this.counters.engagement.comment(request.params.id, request.user.user_id, {
+    key: request.headers['idempotency-key'], payload: request.body
+  })
+  if (isReplay) reply.header('idempotency-replayed', 'true')
+  return body
+}
+
+const heartbeat: Handler<typeof heartbeatSchema> = async function (request) {
+  return recorded(await this.counters.engagement.heartbeat(request.params.id, request.user.user_id))
+}
+
+const leave: Handler<typeof leaveSchema> = async function (request) {
+  return recorded(await this.counters.engagement.leave(request.params.id, request.user.user_id))
+}
+
+const refuseMetric: Handler<typeof otherMetricSchema> = async function () {
+  throw new ApiError('invalid_metric')
+}
+
+const get: Handler<typeof getSchema> = async function (request, reply) {
+  const [counters] = await this.counters.engagement.counters([request.params.id], this.callerOf(request))
+  if (!counters) throw missing(request.params.id)
+  return await reply.header('cache-control', 'no-store').send(counters)
+}
+
+const list: Handler<typeof listSchema> = async function (request, reply) {
+  return await reply.header('cache-control', 'no-store')
+    .send(await this.counters.engagement.counters(request.query.ids, this.callerOf(request)))
+}
+
+const stream: Handler<typeof streamSchema> = async function (request, reply) {
+  const { streams } = this.services
+  if (streams.isFull) throw new ApiError('server_busy')
+  const [counters] = await this.counters.engagement.counters([request.params.id])
+  if (!counters) throw missing(request.params.id)
+  const { raw } = openEventStream(reply)
+  const lastEventId = request.headers['last-event-id']
+  raw.on('close', streams.add(raw, counters, typeof lastEventId === 'string' ? lastEventId : undefined))
+  if (this.lifecycle.isDraining) streams.sendAway(raw)
+}
+
+const missing = (videoId: number) => new ApiError('not_found', { message: `There is no video ${videoId}` })
+
+/** From here on the response is the stream's: Fastify sends nothing more, and silence is no reason to cut it. */
+function openEventStream (reply: FastifyReply): FastifyReply {
+  reply.hijack()
+  reply.raw.writeHead(200, {
+    ...reply.getHeaders() as Record<string, string>,
+    'content-type': 'text/event-stream; charset=utf-8',
+    'cache-control': 'no-cache, no-transform',
+    // nginx would collect the events into pages.
+    'x-accel-buffering': 'no'
+  })
+  reply.raw.on('error', () => {})
+  reply.raw.socket?.setTimeout(0)
+  return reply
+}

@@ -1,0 +1,422 @@
+import { randomBytes } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Cluster, type Redis } from 'ioredis'
+import { createBatcher } from './batcher.ts'
+import { generationKeys, metaKey, receiptKey, sessionsKey, viewersKey } from './redis-keys.ts'
+import { scripts, scriptsOf, type CountingScript, type OtherScript, type Script } from './scripts.ts'
+import {
+  BacklogError, counterLimits, counterTimes, shardCount, shardOf,
+  type Batch, type CounterLimits, type CounterStore, type CounterTimes, type IdempotentUse, type RecoveryLedger,
+  type StoredCounters, type StoreStats
+} from './store.ts'
+
+export interface RedisStoreOptions {
+  redis: Redis | Cluster
+  recovery: RecoveryLedger
+  times?: Partial<CounterTimes>
+  limits?: Partial<CounterLimits>
+  /** A shard's memory was lost, or may have been: what it came from and what began. */
+  onRecovery?: (event: { shard: number, from: number, to: number, ms: number }) => void
+}
+
+/** What a process knows of a shard; `generation` 0 when the shard has none. */
+interface Shard {
+  generation: number
+  /** Looks at the shard's pending changes that this process knows of; a memory with fewer is an older one. */
+  looks: number
+  since: number
+  seenAt: number
+  keys: ReturnType<typeof generationKeys>
+  scripts: Record<CountingScript, Script>
+}
+
+type Row = [views: number, comments: number, likes: number, viewers: number, liked: number]
+type Refusal = [code: number]
+type Used = [code: number, fingerprint: string, answer: string, ageMs: number]
+
+interface Operation { videoId: number }
+interface LikeOperation extends Operation { userId: number, isLiked: boolean }
+interface PresenceOperation extends Operation { userId: number, isThere: boolean }
+interface CommentOperation extends Operation { userId: number, use: IdempotentUse | undefined }
+
+/** What a script answered to one operation, and in which generation. */
+interface Counted<Answer> { generation: number, row: Answer }
+
+interface Call { keys: string[], args: (string | number)[] }
+
+/** Milliseconds after which a write that could not be done, because a recovery takes long, is given up. */
+const patienceMs = 230
+
+/** Operations in one script: Redis does nothing else meanwhile, for about two milliseconds. */
+const maxOperations = 200
+
+/** Milliseconds for which a loader of likes may be silent. */
+const ticketMs = 5000
+
+/** Counters in Redis, where all processes share them. See redis-keys.ts for what lies where and scripts/ for what is done. */
+export function createRedisStore (options: RedisStoreOptions): CounterStore {
+  const { redis, recovery, onRecovery = () => {} } = options
+  const times = { ...counterTimes, ...options.times }
+  const limits = { ...counterLimits, ...options.limits }
+  const shards: (Shard | undefined)[] = []
+  const settling: (Promise<void> | undefined)[] = []
+  const stats: StoreStats = { pending: 0, recoveries: 0 }
+
+  const evalsha = (script: Script, { keys, args }: Call): Promise<unknown> =>
+    redis.evalsha(script.sha, keys.length, ...keys, ...args)
+
+  /** For scripts that are not fenced by their hash: sends the text when the server does not know it. */
+  async function call (name: OtherScript, keys: string[], args: (string | number)[]): Promise<unknown> {
+    const script = scripts[name]
+    return await evalsha(script, { keys, args }).catch((error: unknown) => {
+      if (!isMissingScript(error)) throw error
+      return redis.eval(script.text, keys.length, ...keys, ...args)
+    })
+  }
+
+  /** Runs a counting script in the generation that takes writes; recovers first when there is none. */
+  async function count<Answer> (shard: number, name: CountingScript, build: (state: Shard) => Call): Promise<{ generation: number, answer: Answer }> {
+    const deadline = performance.now() + patienceMs
+    for (;;) {
+      const state = shards[shard]
+      if (state && state.generation > 0) {
+        try {
+          return { generation: state.generation, answer: await evalsha(state.scripts[name], build(state)) as Answer }
+        } catch (error) {
+          if (!isMissingScript(error) && !isFenced(error)) throw error
+        }
+      }
+      const patience = deadline - performance.now()
+      if (patience <= 0) throw new Error('The counters are being recovered')
+      await within(patience, settle(shard, state?.generation))
+    }
+  }
+
+  async function countEach<Answer> (shard: number, name: CountingScript, build: (state: Shard) => Call): Promise<Counted<Answer>[]> {
+    const { generation, answer } = await count<Answer[]>(shard, name, build)
+    return answer.map(row => ({ generation, row }))
+  }
+
+  /** Finds out which generation there is, or begins one, when the given one is none to write to. */
+  function settle (shard: number, seen: number | undefined): Promise<void> {
+    if (shards[shard]?.generation !== seen) return Promise.resolve()
+    settling[shard] ??= (async () => {
+      const found = await adopt(shard)
+      if (found === 0 || found === seen) await recover(shard, found)
+    })().finally(() => { settling[shard] = undefined })
+    return settling[shard]
+  }
+
+  async function adopt (shard: number): Promise<number> {
+    const [generation, since, looks] = await redis.hmget(metaKey(shard), 'generation', 'since', 'looks')
+    const found = Number(generation ?? 0)
+    if (shards[shard]?.generation !== found) {
+      shards[shard] = {
+        generation: found,
+        looks: Number(looks ?? 0),
+        since: Number(since ?? 0),
+        seenAt: Date.now(),
+        keys: generationKeys(shard, found),
+        scripts: scriptsOf(found)
+      }
+    }
+    return found
+  }
+
+  /**
+   * Closes a generation, brings what survived of it into the ledger, and begins the next one. Any number of
+   * processes may do this at once, and stop anywhere in it: merging is idempotent, and one of them begins. The
+   * scripts are loaded before the generation opens: if the server is restarted in between, they are missing
+   * again, and the next write finds it out.
+   */
+  async function recover (shard: number, from: number): Promise<void> {
+    const startedAt = performance.now()
+    const found = Number(await call('close', [metaKey(shard)], [from]))
+    if (found === from) {
+      if (from > 0) await mergeSurvivors(shard, from)
+      const next = await recovery.nextGeneration(from)
+      await load(scriptsOf(next))
+      const opened = Number(await call('open', [metaKey(shard)], [from, next]))
+      if (opened === next) {
+        if (from > 0) await dropGeneration(shard, from)
+        stats.recoveries++
+        onRecovery({ shard, from, to: next, ms: Math.round(performance.now() - startedAt) })
+      }
+    }
+    await adopt(shard)
+  }
+
+  async function mergeSurvivors (shard: number, generation: number): Promise<void> {
+    for (;;) {
+      const collected = await collectShard(shard, generation, { gapMs: 0, isClosing: true })
+      if (!collected || isEmpty(collected.batch)) return
+      await recovery.merge(collected.batch)
+      await acknowledge(collected.batch)
+    }
+  }
+
+  async function load (texts: Record<CountingScript, Script>): Promise<void> {
+    const nodes = redis instanceof Cluster ? redis.nodes('master') : [redis]
+    await Promise.all(nodes.flatMap(node => Object.values(texts).map(({ text }) => node.script('LOAD', text))))
+  }
+
+  async function dropGeneration (shard: number, generation: number): Promise<void> {
+    const { views, comments, peaks, dirty, pending, unflushed, receipts } = generationKeys(shard, generation)
+    // Sets of likes carry an expiry of their own once nothing of them is pending.
+    await redis.unlink(views, comments, peaks, dirty, pending, unflushed, receipts)
+  }
+
+  const setLike = createBatcher<LikeOperation, Counted<Row | Refusal>>({
+    maxSize: maxOperations,
+    send: async (shard, operations) => await countEach<Row | Refusal>(shard, 'likes', ({ generation, looks, keys }) => {
+      const videos = indexVideos(operations)
+      return {
+        keys: [metaKey(shard), keys.views, keys.comments, keys.pending, keys.unflushed,
+          ...videos.ids.flatMap(id => [keys.likes(id), viewersKey(id)])],
+        args: [generation, looks, times.presenceMs, limits.maxWaiting, videos.ids.length, ...videos.ids,
+          ...operations.flatMap(({ videoId, userId, isLiked }) => [videos.indexOf(videoId), userId, isLiked ? '1' : '0'])]
+      }
+    })
+  })
+
+  const setPresence = createBatcher<PresenceOperation, Counted<Row>>({
+    maxSize: maxOperations,
+    send: async (shard, operations) => await countEach<Row>(shard, 'presence', ({ generation, looks, keys }) => {
+      const videos = indexVideos(operations)
+      return {
+        keys: [metaKey(shard), keys.views, keys.comments, keys.peaks, keys.dirty,
+          ...videos.ids.flatMap(id => [viewersKey(id), sessionsKey(id), keys.likes(id)])],
+        args: [generation, looks, times.presenceMs, times.watchedMs, times.viewWindowMs, videos.ids.length, ...videos.ids,
+          ...operations.flatMap(({ videoId, userId, isThere }) => [videos.indexOf(videoId), userId, isThere ? '1' : '0'])]
+      }
+    })
+  })
+
+  const addComment = createBatcher<CommentOperation, Counted<Row | Refusal | Used>>({
+    maxSize: maxOperations,
+    send: async (shard, operations) => await countEach<Row | Refusal | Used>(shard, 'comments', ({ generation, looks, keys }) => {
+      const videos = indexVideos(operations)
+      const used = operations.filter(({ use }) => use !== undefined)
+      return {
+        keys: [metaKey(shard), keys.views, keys.comments, keys.dirty, keys.receipts,
+          ...videos.ids.flatMap(id => [keys.likes(id), viewersKey(id)]),
+          ...used.map(({ videoId, use }) => receiptKey(videoId, use!.use))],
+        args: [generation, looks, times.presenceMs, times.receiptMs, limits.maxWaiting, videos.ids.length, ...videos.ids,
+          ...operations.flatMap(operation => [
+            videos.indexOf(operation.videoId), operation.userId, used.indexOf(operation) + 1, operation.use?.use ?? '', operation.use?.fingerprint ?? ''])]
+      }
+    })
+  })
+
+  /** One shard's part of a read; asked again when the generation turned out to be another one. */
+  async function readShard (shard: number, videoIds: number[], userId: number | undefined, isRetry = false): Promise<StoredCounters[]> {
+    if (!shards[shard]) await adopt(shard)
+    const { generation, keys } = shards[shard]!
+    const [current, ...rows] = await call('read',
+      [metaKey(shard), keys.views, keys.comments, ...videoIds.flatMap(id => [keys.likes(id), viewersKey(id)])],
+      [generation, times.presenceMs, userId ?? '', ...videoIds]) as [string, ...Row[]]
+    if (Number(current) === generation && rows.length > 0) return rows.map(row => toCounters(row, generation))
+    if (Number(current) === 0) return videoIds.map(() => ({ generation: 0, views: 0, comments: 0, likes: null, liveViewers: 0, isLiked: null }))
+    if (isRetry) throw new Error('The generation of the counters changes too fast')
+    await adopt(shard)
+    return await readShard(shard, videoIds, userId, true)
+  }
+
+  async function collectShard (shard: number, generation: number, { gapMs, isClosing = false }: { gapMs: number, isClosing?: boolean }) {
+    const keys = generationKeys(shard, generation)
+    const answer = await call('collect',
+      [metaKey(shard), keys.views, keys.comments, keys.peaks, keys.dirty, keys.pending, keys.receipts],
+      [generation, isClosing ? 0 : shards[shard]?.looks ?? 0, gapMs, limits.batchSize, isClosing ? '1' : '0']
+    ) as [string] | [string, string, string, number, string[], string[], string[]]
+    const state = shards[shard]
+    if (state?.generation === generation) state.looks = Math.max(state.looks, Number(answer[0]))
+    if (answer.length === 1) return undefined
+    const [, run, currentRun, waiting, counters, likes, receipts] = answer
+    const batch: Batch = {
+      shard,
+      generation,
+      counters: groups(counters, 4).map(([id, views, comments, peak]) =>
+        ({ videoId: Number(id), views: Number(views), comments: Number(comments), peak: Number(peak) })),
+      likes: groups(likes, 2).map(([field, value]) => {
+        const [videoId, userId] = field!.split(':')
+        const [flag, version] = value!.split(':')
+        return { videoId: Number(videoId), userId: Number(userId), isLiked: flag === '1', version: Number(version) }
+      }),
+      receipts: groups(receipts, 2).map(([field, fingerprint]) => {
+        const [videoId, use] = field!.split(':')
+        return { videoId: Number(videoId), use: use!, fingerprint: fingerprint! }
+      }),
+      isPartial: false
+    }
+    batch.isPartial = waiting > batch.counters.length + batch.likes.length + batch.receipts.length
+    return { batch, waiting, isSameServer: run === currentRun }
+  }
+
+  async function acknowledge ({ shard, generation, counters, likes, receipts }: Batch): Promise<void> {
+    const keys = generationKeys(shard, generation)
+    const videos = indexVideos(likes)
+    await call('acknowledge', [
+      metaKey(shard), keys.views, keys.comments, keys.peaks, keys.dirty, keys.pending, keys.unflushed, keys.receipts,
+      ...videos.ids.map(id => keys.likes(id))
+    ], [
+      generation, times.warmMs,
+      counters.length, ...counters.flatMap(({ videoId, views, comments, peak }) => [videoId, views, comments, peak]),
+      likes.length, ...likes.flatMap(({ videoId, userId, isLiked, version }) =>
+        [`${videoId}:${userId}`, `${isLiked ? 1 : 0}:${version}`, videoId, videos.indexOf(videoId)]),
+      ...receipts.map(({ videoId, use }) => `${videoId}:${use}`)
+    ])
+  }
+
+  return {
+    stats,
+
+    async setLike (videoId, userId, isLiked) {
+      const { row, generation } = await setLike({ videoId, userId, isLiked })
+      if (row[0] === -1) return 'cold'
+      if (row[0] === -2) throw new BacklogError('Too many likes wait for the ledger')
+      return toCounters(row as Row, generation)
+    },
+
+    async warm (videoId, pages) {
+      const shard = shardOf(videoId)
+      const ticket = randomBytes(9).toString('base64url')
+      const step = async (name: 'begin' | 'page' | 'end', users: number[] = []) =>
+        (await count<'warm' | 'mine' | 'taken'>(shard, 'warm', ({ generation, looks, keys }) => ({
+          keys: [metaKey(shard), keys.likes(videoId), keys.ticket(videoId), keys.loading(videoId)],
+          args: [generation, looks, ticket, ticketMs, name, times.warmMs, ...users]
+        }))).answer
+
+      for (const deadline = performance.now() + ticketMs; performance.now() < deadline;) {
+        let state = await step('begin')
+        if (state === 'mine') {
+          for await (const users of pages()) {
+            state = await step('page', users)
+            if (state !== 'mine') break
+          }
+          if (state === 'mine') state = await step('end')
+        }
+        if (state === 'warm') return
+        await sleep(20)
+      }
+      throw new Error(`The likes of video ${videoId} could not be loaded`)
+    },
+
+    async addComment (videoId, userId, use) {
+      const { row, generation } = await addComment({ videoId, userId, use })
+      if (row[0] === -2) throw new BacklogError('Too many receipts wait for the ledger')
+      if (row[0] !== -3) return toCounters(row as Row, generation)
+      const [, fingerprint, answer, ageMs] = row as Used
+      return { fingerprint, answer: answer === '' ? undefined : answer, ageMs }
+    },
+
+    async keepAnswer (videoId, { use, fingerprint }, answer) {
+      const key = receiptKey(videoId, use)
+      await Promise.all([redis.hset(key, { fingerprint, answer, at: Date.now() }), redis.pexpire(key, times.receiptMs)])
+    },
+
+    async heartbeat (videoId, userId) {
+      const { row, generation } = await setPresence({ videoId, userId, isThere: true })
+      return toCounters(row, generation)
+    },
+
+    async leave (videoId, userId) {
+      const { row, generation } = await setPresence({ videoId, userId, isThere: false })
+      return toCounters(row, generation)
+    },
+
+    async read (videoIds, userId) {
+      const byShard = new Map<number, number[]>()
+      for (const id of videoIds) {
+        const shard = shardOf(id)
+        const ids = byShard.get(shard)
+        if (ids) ids.push(id)
+        else byShard.set(shard, [id])
+      }
+      const found = new Map<number, StoredCounters>()
+      await Promise.all([...byShard].map(async ([shard, ids]) => {
+        const rows = await readShard(shard, ids, userId)
+        ids.forEach((id, index) => found.set(id, rows[index]!))
+      }))
+      return videoIds.map(id => found.get(id)!)
+    },
+
+    async collect ({ isForced = false } = {}) {
+      const collected = await Promise.all(Array.from({ length: shardCount }, async (_, shard) => {
+        try {
+          const generation = shards[shard]?.generation || await adopt(shard)
+          // Nobody has counted anything here yet.
+          if (generation === 0) return { batch: undefined, waiting: 0 }
+          const found = await collectShard(shard, generation, { gapMs: isForced ? 0 : times.collectGapMs })
+          if (found && !found.isSameServer) {
+            await settle(shard, generation)
+            return { batch: undefined, waiting: 0 }
+          }
+          return found
+        } catch (error) {
+          if (!isFenced(error)) throw error
+          await settle(shard, shards[shard]?.generation)
+          return { batch: undefined, waiting: 0 }
+        }
+      }))
+      if (collected.every(found => found !== undefined)) {
+        stats.pending = collected.reduce((sum, found) => sum + found.waiting, 0)
+      }
+      return collected.flatMap(found => found?.batch && !isEmpty(found.batch) ? [found.batch] : [])
+    },
+
+    acknowledge,
+
+    async forget (tombstones) {
+      await Promise.all(tombstones.map(async ({ videoId, userId }) => {
+        const shard = shardOf(videoId)
+        const { keys } = shards[shard] ?? (await adopt(shard), shards[shard]!)
+        await call('forget', [
+          metaKey(shard), keys.views, keys.comments, keys.peaks, keys.dirty, keys.pending, keys.unflushed,
+          keys.likes(videoId), keys.ticket(videoId), viewersKey(videoId), sessionsKey(videoId)
+        ], [videoId, userId ?? ''])
+      }))
+    },
+
+    async answerOf (videoId, use) {
+      return await redis.hget(receiptKey(videoId, use), 'answer') ?? undefined
+    },
+
+    generationOf: videoId => shards[shardOf(videoId)] ?? { since: 0, seenAt: 0 }
+  }
+}
+
+/** The videos of some operations, each once, and their positions from 1, as Lua counts. */
+function indexVideos (operations: Operation[]) {
+  const positions = new Map<number, number>()
+  for (const { videoId } of operations) {
+    if (!positions.has(videoId)) positions.set(videoId, positions.size + 1)
+  }
+  return { ids: [...positions.keys()], indexOf: (videoId: number): number => positions.get(videoId)! }
+}
+
+function toCounters ([views, comments, likes, liveViewers, liked]: Row, generation: number): StoredCounters {
+  return { generation, views, comments, likes: likes < 0 ? null : likes, liveViewers, isLiked: liked < 0 ? null : liked === 1 }
+}
+
+function isEmpty ({ counters, likes, receipts }: Batch): boolean {
+  return counters.length + likes.length + receipts.length === 0
+}
+
+function groups<T> (flat: T[], size: number): T[][] {
+  return Array.from({ length: flat.length / size }, (_, index) => flat.slice(index * size, (index + 1) * size))
+}
+
+const isMissingScript = (error: unknown): boolean => error instanceof Error && error.message.startsWith('NOSCRIPT')
+
+const isFenced = (error: unknown): boolean => error instanceof Error && error.message.includes('FENCED')
+
+async function within (ms: number, work: Promise<void>): Promise<void> {
+  const { promise, reject } = Promise.withResolvers<never>()
+  const timer = setTimeout(() => reject(new Error(`No answer within ${Math.round(ms)} ms`)), ms)
+  work.catch(() => {})
+  try {
+    await Promise.race([work, promise])
+  } finally {
+    clearTimeout(timer)
+  }
+}

@@ -1,0 +1,51 @@
+-- Counts comments on videos of one shard; one that carries the use of an Idempotency-Key once.
+--
+-- In:  KEYS 1 meta, 2 views, 3 comments, 4 dirty, 5 receipts, then for each video: likes, viewers,
+--      then for each operation with a use: its receipt.
+--      ARGV 1 generation, 2 looks, 3 presence in ms, 4 ms that a receipt is kept, 5 most changes that may wait,
+--      6 count of videos, then their ids, then for each operation: index of its video, user, number of its
+--      receipt or '0', use, fingerprint.
+-- Out: for each operation {views, comments, likes or -1, viewers, liked or -1}; {-2} when too many changes wait;
+--      {-3, fingerprint, answer or '', age in ms} when the key was used before.
+--      FENCED when the generation does not take writes.
+-- Atomic because a comment and its receipt are one fact: with one and not the other, a repeated request would
+-- be counted twice or not at all.
+local state = redis.call('HMGET', KEYS[1], 'open', 'looks', 'waiting')
+if not takes_writes(state, ARGV[1], ARGV[2]) then return redis.error_reply('FENCED') end
+local waiting = tonumber(state[3] or '0')
+local presence, keep, limit, count = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local now = clock()
+local answers = {}
+local added = 0
+
+for p = 7 + count, #ARGV, 5 do
+  local index, user, receipt, use, fingerprint = tonumber(ARGV[p]), ARGV[p + 1], tonumber(ARGV[p + 2]), ARGV[p + 3], ARGV[p + 4]
+  local video, likes, viewers = ARGV[6 + index], KEYS[4 + index * 2], KEYS[5 + index * 2]
+  local answer
+  if receipt > 0 then
+    local key = KEYS[5 + count * 2 + receipt]
+    local used = redis.call('HMGET', key, 'fingerprint', 'answer', 'at')
+    if used[1] then
+      answer = { -3, used[1], used[2] or '', now - tonumber(used[3]) }
+    elseif waiting + added >= limit then
+      answer = { -2 }
+    else
+      redis.call('HSET', key, 'fingerprint', fingerprint, 'at', text(now))
+      redis.call('PEXPIRE', key, keep)
+      redis.call('HSET', KEYS[5], video .. ':' .. use, fingerprint)
+      added = added + 1
+    end
+  end
+  if not answer then
+    local comments = redis.call('HINCRBY', KEYS[3], video, 1)
+    redis.call('SADD', KEYS[4], video)
+    local size, liked = redis.call('SCARD', likes), -1
+    if size > 0 then liked = redis.call('SISMEMBER', likes, user) end
+    answer = {
+      tonumber(redis.call('HGET', KEYS[2], video) or '0'), comments, size - 1, watching(viewers, now, presence), liked
+    }
+  end
+  answers[#answers + 1] = answer
+end
+if added > 0 then redis.call('HINCRBY', KEYS[1], 'waiting', added) end
+return answers

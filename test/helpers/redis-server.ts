@@ -1,0 +1,76 @@
+import { spawn, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { copyFile, mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Redis } from 'ioredis'
+import { freePort } from './free-port.ts'
+
+/** A Redis of a test's own, which the test may kill and bring back. */
+export interface RedisServer {
+  port: number
+  url: string
+  /** For the test itself, not for what is under test. */
+  client: Redis
+  /** As `kill -9`: it says and keeps nothing more. */
+  kill (): Promise<void>
+  /** Starts it again, with what the last snapshot holds (none: empty). */
+  restart (snapshot?: string): Promise<void>
+  /** Writes a snapshot, and tells where a copy of it lies. */
+  snapshot (): Promise<string>
+  stop (): Promise<void>
+}
+
+/** Starts `redis-server` on a free port of this machine. It keeps nothing on disk but the snapshots that are asked for. */
+export async function startRedis (args: string[] = []): Promise<RedisServer> {
+  const folder = await mkdtemp(join(tmpdir(), 'halo-redis-'))
+  const port = await freePort()
+  let child: ChildProcess
+  let snapshots = 0
+
+  async function start (): Promise<void> {
+    child = spawn('redis-server', [
+      '--port', String(port), '--bind', '127.0.0.1', '--dir', folder, '--save', '', '--appendonly', 'no', ...args
+    ], { stdio: 'ignore' })
+    for (let tries = 0; ; tries++) {
+      const isUp = await client.ping().then(() => true, () => false)
+      if (isUp) return
+      if (tries > 250 || child.exitCode !== null) throw new Error(`redis-server did not start on port ${port}`)
+      await sleep(20)
+    }
+  }
+
+  async function kill (): Promise<void> {
+    if (child.exitCode !== null || child.signalCode !== null) return
+    child.kill('SIGKILL')
+    await once(child, 'exit')
+  }
+
+  const client = new Redis(port, '127.0.0.1', { retryStrategy: () => 20, maxRetriesPerRequest: 0, enableOfflineQueue: false })
+  client.on('error', () => {})
+  await start()
+  return {
+    port,
+    url: `redis://127.0.0.1:${port}`,
+    client,
+    kill,
+    async restart (snapshot) {
+      await kill()
+      await rm(join(folder, 'dump.rdb'), { force: true })
+      if (snapshot !== undefined) await copyFile(snapshot, join(folder, 'dump.rdb'))
+      await start()
+    },
+    async snapshot () {
+      await client.save()
+      const copy = join(folder, `snapshot-${snapshots++}.rdb`)
+      await copyFile(join(folder, 'dump.rdb'), copy)
+      return copy
+    },
+    async stop () {
+      client.disconnect()
+      await kill()
+      await rm(folder, { recursive: true, force: true })
+    }
+  }
+}
