@@ -43,7 +43,7 @@ export function createEngagementStreams (options: EngagementStreamsOptions) {
   let listeners = 0
   let dropped = 0
   let timer: NodeJS.Timeout | undefined
-  let pingedAt = 0
+  let pingedAt = performance.now()
 
   function schedule (): void {
     timer ??= setTimeout(() => {

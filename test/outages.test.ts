@@ -18,11 +18,14 @@ const faults: Record<string, (proxy: FaultyProxy) => void | Promise<void>> = {
 /** The contract's second, and what a noisy machine may add to its timers. */
 const boundMs = 1000 + 300
 
-async function timed<T> (t: Test, name: string, work: Promise<T>): Promise<T> {
+/** A write that finds no Redis is answered sooner: whoever watches sends the next one soon. */
+const engagementBoundMs = 250 + 150
+
+async function timed<T> (t: Test, name: string, work: Promise<T>, bound = boundMs): Promise<T> {
   const startedAt = performance.now()
   const result = await work
   const ms = performance.now() - startedAt
-  t.ok(ms < boundMs, `${name} was answered in ${ms.toFixed(0)} ms`)
+  t.ok(ms < bound, `${name} was answered in ${ms.toFixed(0)} ms`)
   return result
 }
 
@@ -127,7 +130,7 @@ async function redisIsAway (t: Test, app: App, id: number, like: () => Promise<{
   t.equal(video.statusCode, 200)
   t.match(video.json(), { live_viewers: null, view_count: 5, counters: { stale: true } }, 'unknown is not zero')
   t.equal((await timed(t, 'a list', app.inject('/api/v1/videos'))).statusCode, 200)
-  hasProblem(t, await timed(t, 'a like', like()), 'engagement_unavailable')
+  hasProblem(t, await timed(t, 'a like', like(), engagementBoundMs), 'engagement_unavailable')
   const health = await timed(t, 'health', app.inject('/health'))
   t.equal(health.statusCode, 503)
   t.match(health.json(), { status: 'unhealthy', database: true, redis: false })

@@ -32,7 +32,9 @@ export const logLines: string[] = []
 export async function createApp (t: Test, options: TestAppOptions): Promise<App> {
   const databaseUrl = options.databaseUrl ?? await createDatabase(t, options.stores)
   const redisUrl = options.redisUrl === undefined ? options.stores.redisUrl : options.redisUrl
-  if (redisUrl !== null && options.redisUrl === undefined) await emptyRedis(redisUrl)
+  // A second app of a test names both stores, and finds in them what the first one left.
+  const isFirst = options.redisUrl === undefined || options.databaseUrl === undefined
+  if (isFirst && options.stores.redisUrl !== null) await emptyRedis(options.stores.redisUrl)
   const config = loadConfig({
     NODE_ENV: 'test',
     DATABASE_URL: databaseUrl,
