@@ -6,6 +6,7 @@ import type { FastifyHttpOptions } from 'fastify'
 import { Value } from '@sinclair/typebox/value'
 import { Environment } from './schemas/environment.ts'
 import { ConfigurationError } from './services/configuration-error.ts'
+import type { RedisAddress } from './services/redis-connection.ts'
 
 export type DatabaseConfig =
   | { kind: 'embedded', directory: string }
@@ -32,7 +33,7 @@ export interface Config {
   log: { level: string }
   database: DatabaseConfig
   databasePool: { max: number, min: number, maxLifetimeSeconds: number }
-  redis: ({ url: string } | { host: string, port: number, password?: string, db: number }) & { isCluster: boolean } | null
+  redis: RedisAddress | null
   jwt: { secret: string, expiresInSeconds: number }
   passwords: { cost: number }
   cors: { origins: '*' | string[] }

@@ -3,6 +3,7 @@ import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import pg from 'pg'
 import type { ServerConnection } from '../fastify.config.ts'
+import { integersAsNumbers } from '../db/integers.ts'
 import { requiredSchemaVersion, schemaVersion } from '../db/migrate.ts'
 import type { Dependency } from '../services/dependencies.ts'
 
@@ -93,11 +94,4 @@ function openPool (app: FastifyInstance, config: pg.PoolConfig): pg.Pool {
   pool.on('connect', client => { client.on('error', () => {}) })
   app.addHook('onClose', () => pool.end())
   return pool
-}
-
-/** int8 comes as text by default; ids and counts stay far below 2^53. */
-const integersAsNumbers = {
-  getTypeParser (oid: number, format?: 'text' | 'binary') {
-    return oid === pg.types.builtins.INT8 ? Number : pg.types.getTypeParser(oid, format as 'text')
-  }
 }

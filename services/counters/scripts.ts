@@ -18,7 +18,7 @@ export const countingScripts = ['likes', 'presence', 'comments', 'warm'] as cons
 export type CountingScript = typeof countingScripts[number]
 
 /** Scripts that may run on any memory: they count nothing, or only what is as it was. */
-const otherScripts = ['read', 'collect', 'acknowledge', 'forget', 'close', 'open'] as const
+const otherScripts = ['read', 'collect', 'acknowledge', 'forget', 'close', 'open', 'raise'] as const
 export type OtherScript = typeof otherScripts[number]
 
 const read = (name: string): string => readFileSync(join(import.meta.dirname, 'scripts', `${name}.lua`), 'utf8')

@@ -1,0 +1,66 @@
+import { parseArgs } from 'node:util'
+import pg from 'pg'
+import { loadConfig } from '../fastify.config.ts'
+import { connectRedis } from '../services/redis-connection.ts'
+import { ConfigurationError } from '../services/configuration-error.ts'
+import { createLedger } from '../services/counters/ledger.ts'
+import { takeOver } from '../services/counters/takeover.ts'
+import { describe, repairCounters, verifyCounters } from '../services/counters/verify.ts'
+import { createDatabase } from '../services/database.ts'
+import { integersAsNumbers } from './integers.ts'
+import { openDatabase } from './open-database.ts'
+
+const usage = 'Usage: npm run counters:verify [-- --repair], npm run counters:takeover'
+
+/** `npm run counters:verify` and `counters:takeover`, for operators. Exit 1 when there is drift, or it could not be told. */
+try {
+  const { command, isRepair } = readArguments()
+  const config = loadConfig({ ...process.env, JWT_SECRET_KEY: process.env['JWT_SECRET_KEY'] ?? 'not needed for counters, which sign nothing' })
+  const opened = await openDatabase(config.database)
+  const pool = new pg.Pool({ ...opened.connection, application_name: 'halo-counters', max: 2, connectionTimeoutMillis: 5000, types: integersAsNumbers })
+  const redis = config.redis === null ? undefined : connectRedis(config.redis)
+  try {
+    await redis?.connect()
+    const database = createDatabase({ pool, maxWaiting: 10 })
+    if (command === 'takeover') {
+      if (!redis) throw new ConfigurationError(['REDIS_URL (or REDIS_HOST) is missing: name the Redis in which the Go service had counted'])
+      const { videos, skipped } = (await takeOver(redis, createLedger(database, database), { force: true }))!
+      process.stdout.write(`Took over the counts of ${videos} videos; ${skipped} keys were no count of a video that exists.\n`)
+    } else {
+      await verify({ database, redis }, isRepair)
+    }
+  } finally {
+    redis?.disconnect()
+    await pool.end()
+    await opened.stop()
+  }
+} catch (error) {
+  process.stderr.write(`${error instanceof ConfigurationError ? error.message : `Nothing could be told: ${(error as Error).message}`}\n`)
+  process.exitCode = 1
+}
+
+async function verify (stores: Parameters<typeof verifyCounters>[0], isRepair: boolean): Promise<void> {
+  const { videos, drifts } = await verifyCounters(stores)
+  for (const drift of drifts.slice(0, 100)) process.stdout.write(`${describe(drift)}\n`)
+  if (drifts.length > 100) process.stdout.write(`and ${drifts.length - 100} more\n`)
+  process.stdout.write(`Recounted ${videos} videos${stores.redis ? ' in PostgreSQL and Redis' : ' in PostgreSQL'}: ${drifts.length === 0 ? 'no drift' : `${drifts.length} drifts`}.\n`)
+  if (drifts.length > 0 && isRepair) {
+    await repairCounters(stores, drifts)
+    const left = await verifyCounters(stores)
+    process.stdout.write(left.drifts.length === 0 ? 'All mended.\n' : `${left.drifts.length} could not be mended yet: run it again.\n`)
+    process.exitCode = left.drifts.length === 0 ? 0 : 1
+  } else if (drifts.length > 0) {
+    process.stdout.write('Mend it with: npm run counters:verify -- --repair\n')
+    process.exitCode = 1
+  }
+}
+
+function readArguments (): { command: 'verify' | 'takeover', isRepair: boolean } {
+  try {
+    const { values, positionals: [command, ...rest] } = parseArgs({ allowPositionals: true, options: { repair: { type: 'boolean', default: false } } })
+    if ((command === 'verify' || (command === 'takeover' && !values.repair)) && rest.length === 0) return { command, isRepair: values.repair }
+  } catch {
+    // Said below.
+  }
+  throw new ConfigurationError([usage])
+}
