@@ -1,4 +1,4 @@
-import { execFile, spawn } from 'node:child_process'
+import { execFile, spawn, type ChildProcess } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { constants, existsSync, statSync } from 'node:fs'
 import { chmod, chown, cp, mkdir, mkdtemp, readFile, rename, rm, symlink } from 'node:fs/promises'
@@ -18,6 +18,8 @@ export interface EmbeddedPostgres {
   version: string
   /** How it came to run: a new cluster, an old one started again, or one that was still running. */
   origin: 'created' | 'started' | 'reused'
+  /** Restarts the server as after a crash: connections break, and it recovers from its log. For tests. */
+  restart (): Promise<void>
   /** Stops the server, unless another process (a seed, a second service, psql) is connected to it. */
   stop (): Promise<void>
 }
@@ -60,6 +62,13 @@ export async function startEmbeddedPostgres (directory: string): Promise<Embedde
     url,
     version,
     origin,
+    async restart () {
+      const child = spawn(binaries.pg_ctl, ['restart', '-D', data, '-m', 'immediate', '-w', '-t', '60', '-l', join(data, 'server.log')], {
+        ...identity, cwd: home, stdio: 'ignore'
+      })
+      const code = await exitOf(child)
+      if (code !== 0) throw new Error(`The embedded PostgreSQL in ${data} did not restart`)
+    },
     async stop () {
       if (await hasOtherClients(url)) return
       await run(binaries.pg_ctl, ['stop', '-D', data, '-m', 'fast', '-w', '-t', '10'], { ...identity, cwd: home })
@@ -190,11 +199,7 @@ async function startServer (data: string, binaries: Binaries, identity: Identity
   const child = spawn(binaries.pg_ctl, ['start', '-D', data, '-l', log, '-w', '-t', '60', '-o', options], {
     ...identity, cwd: dirname(data), stdio: 'ignore', detached: true
   })
-  const code = await new Promise<number | null>((resolve, reject) => {
-    child.once('error', reject)
-    child.once('exit', resolve)
-  })
-  if (code !== 0) {
+  if (await exitOf(child) !== 0) {
     // Another process may have been faster; its server is ours too.
     for (let tries = 0; tries < 20; tries++) {
       const running = await runningPort(data, binaries, identity)
@@ -205,6 +210,13 @@ async function startServer (data: string, binaries: Binaries, identity: Identity
     throw new Error(`The embedded PostgreSQL in ${data} did not start. Its log ends with:\n${tail}`)
   }
   return port
+}
+
+function exitOf (child: ChildProcess): Promise<number | null> {
+  return new Promise((resolve, reject) => {
+    child.once('error', reject)
+    child.once('exit', resolve)
+  })
 }
 
 async function freePort (): Promise<number> {

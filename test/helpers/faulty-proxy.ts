@@ -1,6 +1,5 @@
 import { once } from 'node:events'
 import { connect, createServer, type Server, type Socket } from 'node:net'
-import type { Test } from 'tap'
 
 /** A TCP proxy in front of a store that can go away in every way in which a store goes away. */
 export interface FaultyProxy {
@@ -14,10 +13,15 @@ export interface FaultyProxy {
   silence (): void
   /** Every packet takes this long, in milliseconds. */
   slow (delayMs: number): void
+  /** Another server takes the place of this one: connections break, new ones go there. */
+  retarget (target: string): void
 }
 
-export async function createFaultyProxy (t: Test, target: string, defaultPort: number): Promise<FaultyProxy> {
-  const { hostname, port: targetPort } = new URL(target)
+/** Who ends what was started: a test, or whoever plays one. */
+export interface Owner { teardown (end: () => unknown): void }
+
+export async function createFaultyProxy (t: Owner, target: string, defaultPort: number): Promise<FaultyProxy> {
+  let { hostname, port: targetPort } = new URL(target)
   let isSilent = false
   let delayMs = 0
   let server: Server | undefined
@@ -78,6 +82,10 @@ export async function createFaultyProxy (t: Test, target: string, defaultPort: n
       server = undefined
     },
     silence () { isSilent = true },
-    slow (ms) { delayMs = ms }
+    slow (ms) { delayMs = ms },
+    retarget (other) {
+      ({ hostname, port: targetPort } = new URL(other))
+      dropAll()
+    }
   }
 }
