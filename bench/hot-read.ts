@@ -1,7 +1,7 @@
 import { fork, spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs'
-import { cpus, tmpdir } from 'node:os'
+import { mkdtempSync, openSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import autocannon from 'autocannon'
 import { openDatabase } from '../db/open-database.ts'
@@ -10,6 +10,7 @@ import { seed } from '../db/seed.ts'
 import { loadConfig } from '../fastify.config.ts'
 import { clientKey } from '../services/client-address.ts'
 import { createTokenBuckets } from '../services/token-buckets.ts'
+import { cpuMicros, machine, median } from './measure.ts'
 
 /**
  * `npm run bench`: what a GET of one video costs with everything on that production has on (log, limiter,
@@ -112,20 +113,8 @@ async function measure ({ url, pid }: Target): Promise<Sample> {
   return { rate: requests / result.duration, cpuMicros: (cpuMicros(pid) - before) / requests }
 }
 
-/** CPU time of a process so far, in microseconds: user and system, of all its threads. */
-function cpuMicros (pid: number): number {
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]!.split(' ')
-  // Clock ticks of 10 ms; the run is long enough for them.
-  return (Number(fields[11]) + Number(fields[12])) * 10_000
-}
-
-function median (values: number[]): number {
-  return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)]!
-}
-
 function print (): void {
-  const [cpu] = cpus()
-  process.stdout.write(`GET /api/v1/videos/:id on ${cpus().length} × ${cpu!.model}, Node ${process.versions.node}, ${rounds} rounds of ${seconds} s, 64 connections\n`)
+  process.stdout.write(`GET /api/v1/videos/:id on ${machine()}, ${rounds} rounds of ${seconds} s, 64 connections\n`)
   process.stdout.write(`database: ${database.description.replace(/ \(.*/, '')}; counters: ${process.env['REDIS_URL'] ? 'Redis' : 'in the process'}\n\n`)
 }
 

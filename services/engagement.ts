@@ -36,28 +36,34 @@ export function createEngagementService ({ store, ledger, known, flushedUntil }:
   const inFlight = new Map<string, string>()
 
   async function existing (videoId: number): Promise<KnownVideo> {
-    const row = (await known.get([videoId])).get(videoId)
+    const row = known.peek(videoId) ?? (await known.get([videoId])).get(videoId)
     if (!row) throw new ApiError('not_found', { message: `There is no video ${videoId}` })
     return row
   }
 
-  /** A row that was read before the generation of the store's count began says too little: it is read again. */
+  /** Whether a row was read before the generation of the store's count began, and may say too little. */
+  const isEarly = (row: LedgerRow, readAt: number): boolean => readAt <= store.generationOf(row.video_id).seenAt
+
+  /** Rows that are too early are read again. */
   async function current<Row extends LedgerRow> (rows: Row[], readAt: (row: Row) => number): Promise<LedgerRow[]> {
-    const early = rows.filter(row => readAt(row) <= store.generationOf(row.video_id).seenAt)
+    const early = rows.filter(row => isEarly(row, readAt(row)))
     if (early.length === 0) return rows
     const again = await known.reload(early.map(row => row.video_id)).catch(() => new Map<number, KnownVideo>())
     return rows.map(row => again.get(row.video_id) ?? row)
   }
 
   async function answer (row: KnownVideo, stored: StoredCounters, userId: number): Promise<Counters> {
-    const [base] = await current([row], ({ readAt }) => readAt)
-    const counters = add(base!, stored)
-    const isLiked = stored.isLiked ?? (counters.like_count === 0 ? false : await likedBy(userId, [row.video_id]).then(liked => liked?.has(row.video_id) ?? null))
-    return { ...counters, liked: isLiked }
+    const base = isEarly(row, row.readAt) ? (await current([row], ({ readAt }) => readAt))[0]! : row
+    const counters: Counters = add(base, stored)
+    counters.liked = stored.isLiked ?? (counters.like_count === 0 ? false : await isLikedBy(userId, row.video_id))
+    return counters
   }
 
   const likedBy = (userId: number, videoIds: number[]): Promise<Set<number> | undefined> =>
     videoIds.length === 0 ? Promise.resolve(new Set()) : ledger.likedBy(userId, videoIds).catch(() => undefined)
+
+  const isLikedBy = async (userId: number, videoId: number): Promise<boolean | null> =>
+    (await likedBy(userId, [videoId]))?.has(videoId) ?? null
 
   async function setLike (videoId: number, userId: number, isLiked: boolean): Promise<Counters> {
     const row = await existing(videoId)

@@ -1,6 +1,5 @@
-import { shardOf } from './store.ts'
-
 export interface BatcherOptions<Operation, Answer> {
+  shardOf: (videoId: number) => number
   /** Does the operations of one shard, and answers them in their order. */
   send: (shard: number, operations: Operation[]) => Promise<Answer[]>
   /** Operations that go together at most. */
@@ -18,7 +17,7 @@ interface Waiting<Operation, Answer> {
  * reads the clock and the fence once for all of them, and the client writes one command instead of many; that
  * is what makes a counted like as cheap as a plain INCR (npm run bench:counters).
  */
-export function createBatcher<Operation extends { videoId: number }, Answer> ({ send, maxSize }: BatcherOptions<Operation, Answer>) {
+export function createBatcher<Operation extends { videoId: number }, Answer> ({ shardOf, send, maxSize }: BatcherOptions<Operation, Answer>) {
   let queues = new Map<number, Waiting<Operation, Answer>[]>()
 
   function flush (): void {

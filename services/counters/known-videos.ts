@@ -100,7 +100,13 @@ export function createKnownVideos ({ read, freshMs = 10_000, oldMs = 60_000, max
       return found
     },
 
-    /** The same, read now. */
+    /** One video, if it is known well enough for nobody to wait: the way of the many. */
+    peek (videoId: number): KnownVideo | undefined {
+      const row = known.get(videoId)
+      return row && Math.abs(now() - row.readAt) <= Math.min(freshMs, oldMs) ? row : undefined
+    },
+
+    /** Those of the videos that exist, read now. */
     async reload (videoIds: number[]): Promise<Map<number, KnownVideo>> {
       const rows = await load(videoIds)
       return new Map(videoIds.flatMap(id => rows.has(id) ? [[id, rows.get(id)!]] : []))

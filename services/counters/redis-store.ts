@@ -2,10 +2,10 @@ import { randomBytes } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Cluster, type Redis } from 'ioredis'
 import { createBatcher } from './batcher.ts'
-import { generationKeys, metaKey, receiptKey, sessionsKey, viewersKey } from './redis-keys.ts'
+import { createRedisKeys, type GenerationKeys } from './redis-keys.ts'
 import { scripts, scriptsOf, type CountingScript, type OtherScript, type Script } from './scripts.ts'
 import {
-  BacklogError, counterLimits, counterTimes, shardCount, shardOf,
+  BacklogError, counterLimits, counterTimes,
   type Batch, type CounterLimits, type CounterStore, type CounterTimes, type IdempotentUse, type RecoveryLedger,
   type StoredCounters, type StoreStats
 } from './store.ts'
@@ -26,7 +26,7 @@ interface Shard {
   looks: number
   since: number
   seenAt: number
-  keys: ReturnType<typeof generationKeys>
+  keys: GenerationKeys
   scripts: Record<CountingScript, Script>
 }
 
@@ -58,6 +58,8 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
   const { redis, recovery, onRecovery = () => {} } = options
   const times = { ...counterTimes, ...options.times }
   const limits = { ...counterLimits, ...options.limits }
+  const names = createRedisKeys({ isCluster: redis instanceof Cluster })
+  const { shardCount, shardOf } = names
   const shards: (Shard | undefined)[] = []
   const settling: (Promise<void> | undefined)[] = []
   const stats: StoreStats = { pending: 0, recoveries: 0 }
@@ -108,7 +110,7 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
   }
 
   async function adopt (shard: number): Promise<number> {
-    const [generation, since, looks] = await redis.hmget(metaKey(shard), 'generation', 'since', 'looks')
+    const [generation, since, looks] = await redis.hmget(names.meta(shard), 'generation', 'since', 'looks')
     const found = Number(generation ?? 0)
     if (shards[shard]?.generation !== found) {
       shards[shard] = {
@@ -116,7 +118,7 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
         looks: Number(looks ?? 0),
         since: Number(since ?? 0),
         seenAt: Date.now(),
-        keys: generationKeys(shard, found),
+        keys: names.ofGeneration(shard, found),
         scripts: scriptsOf(found)
       }
     }
@@ -131,12 +133,12 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
    */
   async function recover (shard: number, from: number): Promise<void> {
     const startedAt = performance.now()
-    const found = Number(await call('close', [metaKey(shard)], [from]))
+    const found = Number(await call('close', [names.meta(shard)], [from]))
     if (found === from) {
       if (from > 0) await mergeSurvivors(shard, from)
       const next = await recovery.nextGeneration(from)
       await load(scriptsOf(next))
-      const opened = Number(await call('open', [metaKey(shard)], [from, next]))
+      const opened = Number(await call('open', [names.meta(shard)], [from, next]))
       if (opened === next) {
         if (from > 0) await dropGeneration(shard, from)
         stats.recoveries++
@@ -161,18 +163,19 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
   }
 
   async function dropGeneration (shard: number, generation: number): Promise<void> {
-    const { views, comments, peaks, dirty, pending, unflushed, receipts } = generationKeys(shard, generation)
+    const { views, comments, peaks, dirty, pending, unflushed, receipts } = names.ofGeneration(shard, generation)
     // Sets of likes carry an expiry of their own once nothing of them is pending.
     await redis.unlink(views, comments, peaks, dirty, pending, unflushed, receipts)
   }
 
   const setLike = createBatcher<LikeOperation, Counted<Row | Refusal>>({
+    shardOf,
     maxSize: maxOperations,
     send: async (shard, operations) => await countEach<Row | Refusal>(shard, 'likes', ({ generation, looks, keys }) => {
       const videos = indexVideos(operations)
       return {
-        keys: [metaKey(shard), keys.views, keys.comments, keys.pending, keys.unflushed,
-          ...videos.ids.flatMap(id => [keys.likes(id), viewersKey(id)])],
+        keys: [names.meta(shard), keys.views, keys.comments, keys.pending, keys.unflushed,
+          ...videos.ids.flatMap(id => [keys.likes(id), names.viewers(id)])],
         args: [generation, looks, times.presenceMs, limits.maxWaiting, videos.ids.length, ...videos.ids,
           ...operations.flatMap(({ videoId, userId, isLiked }) => [videos.indexOf(videoId), userId, isLiked ? '1' : '0'])]
       }
@@ -180,12 +183,13 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
   })
 
   const setPresence = createBatcher<PresenceOperation, Counted<Row>>({
+    shardOf,
     maxSize: maxOperations,
     send: async (shard, operations) => await countEach<Row>(shard, 'presence', ({ generation, looks, keys }) => {
       const videos = indexVideos(operations)
       return {
-        keys: [metaKey(shard), keys.views, keys.comments, keys.peaks, keys.dirty,
-          ...videos.ids.flatMap(id => [viewersKey(id), sessionsKey(id), keys.likes(id)])],
+        keys: [names.meta(shard), keys.views, keys.comments, keys.peaks, keys.dirty,
+          ...videos.ids.flatMap(id => [names.viewers(id), names.sessions(id), keys.likes(id)])],
         args: [generation, looks, times.presenceMs, times.watchedMs, times.viewWindowMs, videos.ids.length, ...videos.ids,
           ...operations.flatMap(({ videoId, userId, isThere }) => [videos.indexOf(videoId), userId, isThere ? '1' : '0'])]
       }
@@ -193,14 +197,15 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
   })
 
   const addComment = createBatcher<CommentOperation, Counted<Row | Refusal | Used>>({
+    shardOf,
     maxSize: maxOperations,
     send: async (shard, operations) => await countEach<Row | Refusal | Used>(shard, 'comments', ({ generation, looks, keys }) => {
       const videos = indexVideos(operations)
       const used = operations.filter(({ use }) => use !== undefined)
       return {
-        keys: [metaKey(shard), keys.views, keys.comments, keys.dirty, keys.receipts,
-          ...videos.ids.flatMap(id => [keys.likes(id), viewersKey(id)]),
-          ...used.map(({ videoId, use }) => receiptKey(videoId, use!.use))],
+        keys: [names.meta(shard), keys.views, keys.comments, keys.dirty, keys.receipts,
+          ...videos.ids.flatMap(id => [keys.likes(id), names.viewers(id)]),
+          ...used.map(({ videoId, use }) => names.receipt(videoId, use!.use))],
         args: [generation, looks, times.presenceMs, times.receiptMs, limits.maxWaiting, videos.ids.length, ...videos.ids,
           ...operations.flatMap(operation => [
             videos.indexOf(operation.videoId), operation.userId, used.indexOf(operation) + 1, operation.use?.use ?? '', operation.use?.fingerprint ?? ''])]
@@ -213,7 +218,7 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
     if (!shards[shard]) await adopt(shard)
     const { generation, keys } = shards[shard]!
     const [current, ...rows] = await call('read',
-      [metaKey(shard), keys.views, keys.comments, ...videoIds.flatMap(id => [keys.likes(id), viewersKey(id)])],
+      [names.meta(shard), keys.views, keys.comments, ...videoIds.flatMap(id => [keys.likes(id), names.viewers(id)])],
       [generation, times.presenceMs, userId ?? '', ...videoIds]) as [string, ...Row[]]
     if (Number(current) === generation && rows.length > 0) return rows.map(row => toCounters(row, generation))
     if (Number(current) === 0) return videoIds.map(() => ({ generation: 0, views: 0, comments: 0, likes: null, liveViewers: 0, isLiked: null }))
@@ -223,9 +228,9 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
   }
 
   async function collectShard (shard: number, generation: number, { gapMs, isClosing = false }: { gapMs: number, isClosing?: boolean }) {
-    const keys = generationKeys(shard, generation)
+    const keys = names.ofGeneration(shard, generation)
     const answer = await call('collect',
-      [metaKey(shard), keys.views, keys.comments, keys.peaks, keys.dirty, keys.pending, keys.receipts],
+      [names.meta(shard), keys.views, keys.comments, keys.peaks, keys.dirty, keys.pending, keys.receipts],
       [generation, isClosing ? 0 : shards[shard]?.looks ?? 0, gapMs, limits.batchSize, isClosing ? '1' : '0']
     ) as [string] | [string, string, string, number, string[], string[], string[]]
     const state = shards[shard]
@@ -253,10 +258,10 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
   }
 
   async function acknowledge ({ shard, generation, counters, likes, receipts }: Batch): Promise<void> {
-    const keys = generationKeys(shard, generation)
+    const keys = names.ofGeneration(shard, generation)
     const videos = indexVideos(likes)
     await call('acknowledge', [
-      metaKey(shard), keys.views, keys.comments, keys.peaks, keys.dirty, keys.pending, keys.unflushed, keys.receipts,
+      names.meta(shard), keys.views, keys.comments, keys.peaks, keys.dirty, keys.pending, keys.unflushed, keys.receipts,
       ...videos.ids.map(id => keys.likes(id))
     ], [
       generation, times.warmMs,
@@ -282,7 +287,7 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
       const ticket = randomBytes(9).toString('base64url')
       const step = async (name: 'begin' | 'page' | 'end', users: number[] = []) =>
         (await count<'warm' | 'mine' | 'taken'>(shard, 'warm', ({ generation, looks, keys }) => ({
-          keys: [metaKey(shard), keys.likes(videoId), keys.ticket(videoId), keys.loading(videoId)],
+          keys: [names.meta(shard), keys.likes(videoId), keys.ticket(videoId), keys.loading(videoId)],
           args: [generation, looks, ticket, ticketMs, name, times.warmMs, ...users]
         }))).answer
 
@@ -310,7 +315,7 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
     },
 
     async keepAnswer (videoId, { use, fingerprint }, answer) {
-      const key = receiptKey(videoId, use)
+      const key = names.receipt(videoId, use)
       await Promise.all([redis.hset(key, { fingerprint, answer, at: Date.now() }), redis.pexpire(key, times.receiptMs)])
     },
 
@@ -371,14 +376,14 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
         const shard = shardOf(videoId)
         const { keys } = shards[shard] ?? (await adopt(shard), shards[shard]!)
         await call('forget', [
-          metaKey(shard), keys.views, keys.comments, keys.peaks, keys.dirty, keys.pending, keys.unflushed,
-          keys.likes(videoId), keys.ticket(videoId), viewersKey(videoId), sessionsKey(videoId)
+          names.meta(shard), keys.views, keys.comments, keys.peaks, keys.dirty, keys.pending, keys.unflushed,
+          keys.likes(videoId), keys.ticket(videoId), names.viewers(videoId), names.sessions(videoId)
         ], [videoId, userId ?? ''])
       }))
     },
 
     async answerOf (videoId, use) {
-      return await redis.hget(receiptKey(videoId, use), 'answer') ?? undefined
+      return await redis.hget(names.receipt(videoId, use), 'answer') ?? undefined
     },
 
     generationOf: videoId => shards[shardOf(videoId)] ?? { since: 0, seenAt: 0 }

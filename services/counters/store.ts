@@ -149,8 +149,3 @@ export interface CounterLimits {
 }
 
 export const counterLimits: CounterLimits = { maxWaiting: 200_000, batchSize: 2000 }
-
-/** Videos are spread over this many shards; the keys of a shard share one Redis Cluster slot. Never change it. */
-export const shardCount = 16
-
-export const shardOf = (videoId: number): number => videoId % shardCount

@@ -1,9 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Cluster, type Redis } from 'ioredis'
 import type { Database } from '../database.ts'
-import { generationKeys, metaKey } from './redis-keys.ts'
+import { createRedisKeys, likesPattern, parseLikesKey, type GenerationKeys } from './redis-keys.ts'
 import { scripts } from './scripts.ts'
-import { shardCount, shardOf } from './store.ts'
 
 /** One number that is not what it should be. */
 export interface Drift {
@@ -69,6 +68,8 @@ const readLikers = {
   text: 'select user_id from video_likes where video_id = $1 and liked'
 }
 
+type Names = ReturnType<typeof createRedisKeys>
+
 interface Total { video_id: number, generation: number, views: number, comments: number }
 
 /**
@@ -89,10 +90,11 @@ export async function repairCounters ({ database, redis }: VerifyOptions, drifts
   const wrong = drifts.filter(({ kind }) => kind === 'like_count').map(({ videoId }) => videoId)
   if (wrong.length > 0) await database.query(repairLikes, [wrong])
   if (!redis) return
+  const names = createRedisKeys({ isCluster: redis instanceof Cluster })
   for (const { kind, videoId } of drifts) {
-    const shard = shardOf(videoId)
-    const generation = Number(await redis.hget(metaKey(shard), 'generation') ?? 0)
-    const { views, comments, peaks, dirty, likes, unflushed } = generationKeys(shard, generation)
+    const shard = names.shardOf(videoId)
+    const generation = Number(await redis.hget(names.meta(shard), 'generation') ?? 0)
+    const { views, comments, peaks, dirty, likes, unflushed } = names.ofGeneration(shard, generation)
     if (kind === 'warm_likes') {
       // Whoever likes next loads them from the rows.
       if (await redis.hexists(unflushed, String(videoId)) === 0) await redis.unlink(likes(videoId))
@@ -101,7 +103,7 @@ export async function repairCounters ({ database, redis }: VerifyOptions, drifts
       await redis.srem(dirty, videoId)
     } else if (kind !== 'like_count') {
       const [row] = await database.query<Total>(readTotals, [[videoId]])
-      await redis.eval(scripts.raise.text, 4, metaKey(shard), views, comments, dirty, generation, videoId, row?.views ?? 0, row?.comments ?? 0)
+      await redis.eval(scripts.raise.text, 4, names.meta(shard), views, comments, dirty, generation, videoId, row?.views ?? 0, row?.comments ?? 0)
     }
   }
 }
@@ -112,20 +114,19 @@ async function look (database: Database, redis: Redis | Cluster | undefined): Pr
     .map((row): Drift => ({ kind: 'like_count', videoId: row.video_id, is: row.like_count, shouldBe: row.rows }))
   const counted = new Set(rows.map(row => row.video_id))
   if (redis) {
-    for (let shard = 0; shard < shardCount; shard++) {
-      const generation = Number(await redis.hget(metaKey(shard), 'generation') ?? 0)
-      if (generation === 0) continue
-      await lookAtTotals(database, redis, shard, generation, drifts, counted)
+    const names = createRedisKeys({ isCluster: redis instanceof Cluster })
+    for (let shard = 0; shard < names.shardCount; shard++) {
+      const generation = Number(await redis.hget(names.meta(shard), 'generation') ?? 0)
+      if (generation > 0) await lookAtTotals(database, redis, names.ofGeneration(shard, generation), generation, drifts, counted)
     }
-    await lookAtLikes(database, redis, drifts)
+    await lookAtLikes(database, redis, names, drifts)
   }
   return { videos: counted.size, drifts }
 }
 
 async function lookAtTotals (
-  database: Database, redis: Redis | Cluster, shard: number, generation: number, drifts: Drift[], counted: Set<number>
+  database: Database, redis: Redis | Cluster, keys: GenerationKeys, generation: number, drifts: Drift[], counted: Set<number>
 ): Promise<void> {
-  const keys = generationKeys(shard, generation)
   for (const metric of ['views', 'comments'] as const) {
     for await (const page of scanHash(redis, keys[metric])) {
       const ids = [...page.keys()]
@@ -145,27 +146,29 @@ async function lookAtTotals (
 }
 
 /** Compares the likes of warm videos with the rows, member by member. */
-async function lookAtLikes (database: Database, redis: Redis | Cluster, drifts: Drift[]): Promise<void> {
+async function lookAtLikes (database: Database, redis: Redis | Cluster, names: Names, drifts: Drift[]): Promise<void> {
   for (const node of redis instanceof Cluster ? redis.nodes('master') : [redis]) {
     for (let cursor = '0', isFirst = true; isFirst || cursor !== '0'; isFirst = false) {
-      const [next, found] = await node.scan(cursor, 'MATCH', 'halo:{*}:*:likes:*', 'COUNT', 1000)
+      const [next, found] = await node.scan(cursor, 'MATCH', likesPattern, 'COUNT', 1000)
       cursor = next
-      for (const key of found) await lookAtLikesOf(database, redis, key, drifts)
+      for (const key of found) await lookAtLikesOf(database, redis, names, key, drifts)
     }
   }
 }
 
-async function lookAtLikesOf (database: Database, redis: Redis | Cluster, key: string, drifts: Drift[]): Promise<void> {
-  const [, shard, generation, id] = (/^halo:\{(\d+)\}:(\d+):likes:(\d+)$/.exec(key) ?? []).map(Number)
+async function lookAtLikesOf (database: Database, redis: Redis | Cluster, names: Names, key: string, drifts: Drift[]): Promise<void> {
+  const parsed = parseLikesKey(key)
+  if (!parsed) return
+  const { shard, generation, videoId: id } = parsed
   // Those of an earlier generation only wait for their expiry.
-  if (shard === undefined || Number(await redis.hget(metaKey(shard), 'generation')) !== generation) return
-  const { unflushed } = generationKeys(shard, generation)
+  if (Number(await redis.hget(names.meta(shard), 'generation')) !== generation) return
+  const { unflushed } = names.ofGeneration(shard, generation)
   if (await redis.hexists(unflushed, String(id)) === 1) return
   const members = new Set((await redis.smembers(key)).map(Number).filter(user => user > 0))
   const rows = new Set((await database.query<{ user_id: number }>(readLikers, [id])).map(row => row.user_id))
   // It may have expired, or been changed, between the two.
   const isStill = await redis.exists(key) === 1 && await redis.hexists(unflushed, String(id)) === 0
-  if (isStill && members.symmetricDifference(rows).size > 0) drifts.push({ kind: 'warm_likes', videoId: id!, is: members.size, shouldBe: rows.size })
+  if (isStill && members.symmetricDifference(rows).size > 0) drifts.push({ kind: 'warm_likes', videoId: id, is: members.size, shouldBe: rows.size })
 }
 
 async function * scanHash (redis: Redis | Cluster, key: string): AsyncGenerator<Map<number, number>> {

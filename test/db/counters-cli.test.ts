@@ -1,8 +1,7 @@
 import { execFile } from 'node:child_process'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { generationKeys, metaKey } from '../../services/counters/redis-keys.ts'
-import { shardOf } from '../../services/counters/store.ts'
+import { createRedisKeys } from '../../services/counters/redis-keys.ts'
 import { repairCounters, verifyCounters } from '../../services/counters/verify.ts'
 import { addVideo, createApp, signUp } from '../helpers/app.ts'
 import { startRedis } from '../helpers/redis-server.ts'
@@ -31,8 +30,9 @@ async function setUp (t: Test) {
   }
   await app.counters.flusher.flush({ isForced: true })
   const { connectionString } = app.pg.pool.options as { connectionString: string }
-  const generation = Number(await redis.client.hget(metaKey(shardOf(id)), 'generation'))
-  return { app, redis, id, people, keys: generationKeys(shardOf(id), generation), env: { DATABASE_URL: connectionString, REDIS_URL: redis.url } }
+  const names = createRedisKeys({ isCluster: false })
+  const generation = Number(await redis.client.hget(names.meta(0), 'generation'))
+  return { app, redis, id, people, keys: names.ofGeneration(0, generation), env: { DATABASE_URL: connectionString, REDIS_URL: redis.url } }
 }
 
 t.test('counters:verify finds each kind of drift, names it and exits 1; --repair mends it', async t => {

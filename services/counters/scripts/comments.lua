@@ -15,12 +15,14 @@ if not takes_writes(state, ARGV[1], ARGV[2]) then return redis.error_reply('FENC
 local waiting = tonumber(state[3] or '0')
 local presence, keep, limit, count = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local now = clock()
+local youngest, oldest = presence_range(now, presence)
+local views, sizes, viewers = totals(KEYS[2], count, 7), {}, {}
 local answers = {}
 local added = 0
 
 for p = 7 + count, #ARGV, 5 do
   local index, user, receipt, use, fingerprint = tonumber(ARGV[p]), ARGV[p + 1], tonumber(ARGV[p + 2]), ARGV[p + 3], ARGV[p + 4]
-  local video, likes, viewers = ARGV[6 + index], KEYS[4 + index * 2], KEYS[5 + index * 2]
+  local video, likes = ARGV[6 + index], KEYS[4 + index * 2]
   local answer
   if receipt > 0 then
     local key = KEYS[5 + count * 2 + receipt]
@@ -39,11 +41,11 @@ for p = 7 + count, #ARGV, 5 do
   if not answer then
     local comments = redis.call('HINCRBY', KEYS[3], video, 1)
     redis.call('SADD', KEYS[4], video)
-    local size, liked = redis.call('SCARD', likes), -1
-    if size > 0 then liked = redis.call('SISMEMBER', likes, user) end
-    answer = {
-      tonumber(redis.call('HGET', KEYS[2], video) or '0'), comments, size - 1, watching(viewers, now, presence), liked
-    }
+    sizes[index] = sizes[index] or redis.call('SCARD', likes)
+    viewers[index] = viewers[index] or redis.call('ZCOUNT', KEYS[5 + index * 2], youngest, oldest)
+    local liked = -1
+    if sizes[index] > 0 then liked = redis.call('SISMEMBER', likes, user) end
+    answer = { views[index], comments, sizes[index] - 1, viewers[index], liked }
   end
   answers[#answers + 1] = answer
 end

@@ -11,41 +11,36 @@ local state = redis.call('HMGET', KEYS[1], 'open', 'looks', 'waiting')
 if not takes_writes(state, ARGV[1], ARGV[2]) then return redis.error_reply('FENCED') end
 local waiting = tonumber(state[3] or '0')
 local presence, limit, count = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local now = clock()
-local fixed = {}
+local operations = (#ARGV - 5 - count) / 3
+local youngest, oldest = presence_range(clock(), presence)
+local views, comments, viewers = totals(KEYS[2], count, 6), totals(KEYS[3], count, 6), {}
+-- One version for each operation, whether it changes something or not.
+local version = redis.call('HINCRBY', KEYS[1], 'version', operations) - operations
 local answers = {}
 local added = 0
 
-for p = 6 + count, #ARGV, 3 do
+for operation = 1, operations do
+  local p = 3 + count + operation * 3
   local index, user, flag = tonumber(ARGV[p]), ARGV[p + 1], ARGV[p + 2]
   local video, likes = ARGV[5 + index], KEYS[4 + index * 2]
   local size = redis.call('SCARD', likes)
   local field = video .. ':' .. user
   if size == 0 then
-    answers[#answers + 1] = { -1 }
+    answers[operation] = { -1 }
   elseif waiting + added >= limit
     and tostring(redis.call('SISMEMBER', likes, user)) ~= flag and redis.call('HEXISTS', KEYS[4], field) == 0 then
-    answers[#answers + 1] = { -2 }
+    answers[operation] = { -2 }
   else
-    local changed
-    if flag == '1' then changed = redis.call('SADD', likes, user) else changed = redis.call('SREM', likes, user) end
-    if changed == 1 then
+    if redis.call(flag == '1' and 'SADD' or 'SREM', likes, user) == 1 then
       size = size + (flag == '1' and 1 or -1)
-      local version = redis.call('HINCRBY', KEYS[1], 'version', 1)
-      if redis.call('HSET', KEYS[4], field, flag .. ':' .. version) == 1 then
+      if redis.call('HSET', KEYS[4], field, flag .. ':' .. version + operation) == 1 then
         added = added + 1
-        redis.call('HINCRBY', KEYS[5], video, 1)
         -- What the ledger does not have must not expire.
-        redis.call('PERSIST', likes)
+        if redis.call('HINCRBY', KEYS[5], video, 1) == 1 then redis.call('PERSIST', likes) end
       end
     end
-    if not fixed[index] then
-      fixed[index] = {
-        tonumber(redis.call('HGET', KEYS[2], video) or '0'), tonumber(redis.call('HGET', KEYS[3], video) or '0'),
-        watching(KEYS[5 + index * 2], now, presence)
-      }
-    end
-    answers[#answers + 1] = { fixed[index][1], fixed[index][2], size - 1, fixed[index][3], tonumber(flag) }
+    viewers[index] = viewers[index] or redis.call('ZCOUNT', KEYS[5 + index * 2], youngest, oldest)
+    answers[operation] = { views[index], comments[index], size - 1, viewers[index], tonumber(flag) }
   end
 end
 if added > 0 then redis.call('HINCRBY', KEYS[1], 'waiting', added) end

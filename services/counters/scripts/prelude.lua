@@ -10,10 +10,17 @@ local function text(number)
   return string.format('%.0f', number)
 end
 
--- Viewers of a video whose last heartbeat is young enough. Those from the future are left by a clock that was
+-- Between which heartbeats, as scores, somebody is watching: those from the future are left by a clock that was
 -- set back.
-local function watching(viewers, now, presence)
-  return redis.call('ZCOUNT', viewers, '(' .. text(now - presence), text(now + presence))
+local function presence_range(now, presence)
+  return '(' .. text(now - presence), text(now + presence)
+end
+
+-- Totals of videos by their ids, as numbers: one command for all of them.
+local function totals(hash, count, first)
+  local found = redis.call('HMGET', hash, unpack(ARGV, first, first + count - 1))
+  for index = 1, count do found[index] = tonumber(found[index] or '0') end
+  return found
 end
 
 -- Whether a shard takes writes for a generation, from a caller who has seen so many looks (collect.lua). A memory

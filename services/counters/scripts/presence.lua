@@ -15,73 +15,61 @@ local state = redis.call('HMGET', KEYS[1], 'open', 'looks', 'since')
 if not takes_writes(state, ARGV[1], ARGV[2]) then return redis.error_reply('FENCED') end
 local presence, watched, window, count = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local now = clock()
+local youngest, oldest = presence_range(now, presence)
 -- While a generation is young, a viewer without a session may have been watching when the memory was lost,
 -- and may have been counted: they are taken for counted.
 local isYoung = now < tonumber(state[3] or '0') + presence
-local seen = {}
+local views, comments, peaks = totals(KEYS[2], count, 7), totals(KEYS[3], count, 7), totals(KEYS[4], count, 7)
+local sizes, dirty = {}, {}
 local answers = {}
 
-local function count_view(video, sessions, viewer)
-  seen[video].views = redis.call('HINCRBY', KEYS[2], video, 1)
-  seen[video].isDirty = true
-  redis.call('ZADD', sessions, text(-now), viewer)
+-- Begins a session, or marks its view as counted; what is older than a window goes.
+local function set_session(sessions, viewer, value)
+  redis.call('ZREMRANGEBYSCORE', sessions, text(window - now), text(now - window))
+  redis.call('ZADD', sessions, text(value), viewer)
+  redis.call('PEXPIRE', sessions, window)
 end
 
-local function beat(video, viewers, sessions, viewer)
+local function beat(index, viewers, sessions, viewer)
   local last = tonumber(redis.call('ZSCORE', viewers, viewer) or '0')
   redis.call('ZADD', viewers, text(now), viewer)
   local session = tonumber(redis.call('ZSCORE', sessions, viewer) or '0')
+  if session < 0 and -session <= now - window then session = 0 end
   if session < 0 then return end
   if session == 0 and isYoung then
-    redis.call('ZADD', sessions, text(-now), viewer)
+    set_session(sessions, viewer, -now)
   elseif session == 0 or session > now or last <= now - presence then
-    redis.call('ZADD', sessions, text(now), viewer)
+    set_session(sessions, viewer, now)
   elseif now - session >= watched then
-    count_view(video, sessions, viewer)
+    views[index] = redis.call('HINCRBY', KEYS[2], ARGV[6 + index], 1)
+    dirty[index] = true
+    set_session(sessions, viewer, -now)
   end
 end
 
 for p = 7 + count, #ARGV, 3 do
   local index, viewer, isThere = tonumber(ARGV[p]), ARGV[p + 1], ARGV[p + 2] == '1'
-  local video = ARGV[6 + index]
   local viewers, sessions, likes = KEYS[3 + index * 3], KEYS[4 + index * 3], KEYS[5 + index * 3]
-  if not seen[video] then
-    seen[video] = {
-      views = tonumber(redis.call('HGET', KEYS[2], video) or '0'),
-      comments = tonumber(redis.call('HGET', KEYS[3], video) or '0'),
-      likes = redis.call('SCARD', likes) - 1,
-      peak = tonumber(redis.call('HGET', KEYS[4], video) or '0'),
-      hasBeat = false
-    }
+  if not sizes[index] then
+    sizes[index] = redis.call('SCARD', likes)
     redis.call('ZREMRANGEBYSCORE', viewers, '-inf', text(now - presence))
-    redis.call('ZREMRANGEBYSCORE', viewers, '(' .. text(now + presence), '+inf')
-    redis.call('ZREMRANGEBYSCORE', sessions, text(window - now), text(now - window))
   end
-  local video_seen = seen[video]
   if isThere then
-    beat(video, viewers, sessions, viewer)
-    video_seen.hasBeat = true
+    beat(index, viewers, sessions, viewer)
+    redis.call('PEXPIRE', viewers, presence)
   else
     redis.call('ZREM', viewers, viewer)
   end
-  local present = redis.call('ZCARD', viewers)
-  if present > video_seen.peak then
-    video_seen.peak = present
-    video_seen.isHigher = true
-    video_seen.isDirty = true
+  local present = redis.call('ZCOUNT', viewers, youngest, oldest)
+  if present > peaks[index] then
+    peaks[index] = present
+    redis.call('HSET', KEYS[4], ARGV[6 + index], present)
+    dirty[index] = true
   end
   local liked = -1
-  if video_seen.likes >= 0 then liked = redis.call('SISMEMBER', likes, viewer) end
-  answers[#answers + 1] = { video_seen.views, video_seen.comments, video_seen.likes, present, liked }
-  video_seen.keys = { viewers, sessions }
+  if sizes[index] > 0 then liked = redis.call('SISMEMBER', likes, viewer) end
+  answers[#answers + 1] = { views[index], comments[index], sizes[index] - 1, present, liked }
 end
 
-for video, video_seen in pairs(seen) do
-  if video_seen.hasBeat then
-    redis.call('PEXPIRE', video_seen.keys[1], presence)
-    redis.call('PEXPIRE', video_seen.keys[2], window)
-  end
-  if video_seen.isHigher then redis.call('HSET', KEYS[4], video, video_seen.peak) end
-  if video_seen.isDirty then redis.call('SADD', KEYS[5], video) end
-end
+for index in pairs(dirty) do redis.call('SADD', KEYS[5], ARGV[6 + index]) end
 return answers

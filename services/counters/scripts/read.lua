@@ -8,16 +8,17 @@
 local generation = redis.call('HGET', KEYS[1], 'generation')
 if generation ~= ARGV[1] then return { generation or '0' } end
 local presence, user = tonumber(ARGV[2]), ARGV[3]
-local now = clock()
+local youngest, oldest = presence_range(clock(), presence)
+local count = #ARGV - 3
+local views, comments = totals(KEYS[2], count, 4), totals(KEYS[3], count, 4)
 local answers = { generation }
-for index = 1, #ARGV - 3 do
-  local video, likes = ARGV[3 + index], KEYS[2 + index * 2]
+for index = 1, count do
+  local likes = KEYS[2 + index * 2]
   local size = redis.call('SCARD', likes)
   local liked = -1
   if size > 0 and user ~= '' then liked = redis.call('SISMEMBER', likes, user) end
-  answers[#answers + 1] = {
-    tonumber(redis.call('HGET', KEYS[2], video) or '0'), tonumber(redis.call('HGET', KEYS[3], video) or '0'), size - 1,
-    watching(KEYS[3 + index * 2], now, presence), liked
+  answers[index + 1] = {
+    views[index], comments[index], size - 1, redis.call('ZCOUNT', KEYS[3 + index * 2], youngest, oldest), liked
   }
 end
 return answers
