@@ -11,6 +11,7 @@ import cors, { corsPreflight } from './plugins/cors.ts'
 import database from './plugins/database.ts'
 import errors, { clientErrorHandler, frameworkErrors } from './plugins/errors.ts'
 import lifecycle, { drainingResponse, type Lifecycle } from './plugins/lifecycle.ts'
+import metrics from './plugins/metrics.ts'
 import openapi from './plugins/openapi.ts'
 import postgres from './plugins/postgres.ts'
 import rateLimit from './plugins/rate-limit.ts'
@@ -65,6 +66,7 @@ export async function buildApp ({ config: settings, connection, logger, counterT
   await app.register(counters, { times: counterTimes })
   await app.register(services)
   await app.register(auth)
+  await app.register(metrics)
   await app.register(openapi)
 
   await app.register(autoload, { dir: join(import.meta.dirname, 'routes') })

@@ -43,7 +43,6 @@ process.on('SIGTERM', () => process.exit())
 /** Asked for by the bench: one flush of what is pending, and how long the event loop was held by it. */
 process.on('message', message => {
   if (message === 'flush') flush().then(result => process.send!(result), () => process.exit(1))
-  else if (message === 'token') process.send!(app.issueToken({ id: 1, email: 'a', username: 'a' } as Parameters<typeof app.issueToken>[0]))
 })
 
 async function flush (): Promise<{ ms: number, holdMs: number, flushed: number }> {

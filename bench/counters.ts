@@ -6,7 +6,6 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import autocannon from 'autocannon'
-import { createSigner } from 'fast-jwt'
 import pg from 'pg'
 import { openDatabase } from '../db/open-database.ts'
 import { migrate } from '../db/migrate.ts'
@@ -18,6 +17,7 @@ import { createRedisStore } from '../services/counters/redis-store.ts'
 import { createDatabase } from '../services/database.ts'
 import { integersAsNumbers } from '../db/integers.ts'
 import { startRedis } from '../test/helpers/redis-server.ts'
+import { signToken } from '../test/helpers/token.ts'
 import { cpuMicros, machine, median, residentBytes } from './measure.ts'
 
 /**
@@ -94,8 +94,7 @@ async function startService (): Promise<number> {
 interface Sample { rate: number, cpuMicros: number, redisMicros: number }
 
 async function benchWrites (port: number, ids: Ids): Promise<void> {
-  const sign = createSigner({ key: secret, algorithm: 'HS256', expiresIn: '2h' })
-  const tokens = ids.users.slice(0, 500).map(id => sign({ user_id: id, email: 'a@example.com', username: 'a', nbf: Math.floor(Date.now() / 1000) - 5 }))
+  const tokens = ids.users.slice(0, 500).map(id => signToken(secret, id))
   const some = <T>(items: readonly T[]): T => items[Math.floor(Math.random() * items.length)]!
   const hot = ids.videos.slice(0, 1)
   const many = ids.videos.slice(0, 1000)

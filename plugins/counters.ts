@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
+import { Cluster } from 'ioredis'
 import { createFlusher, type Flusher } from '../services/counters/flusher.ts'
 import { createKnownVideos } from '../services/counters/known-videos.ts'
 import { createLedger, type Ledger } from '../services/counters/ledger.ts'
@@ -51,12 +52,26 @@ export default fp<CountersOptions>(async function counters (app, { times = {} })
     engagement: createEngagementService({ store, ledger, known, flushedUntil: flusher.flushedUntil }),
     takenOver: takeOverWhenPossible(app, ledger, abort.signal)
   })
-  app.addHook('onReady', async () => { flusher.start() })
+  app.addHook('onReady', async () => {
+    flusher.start()
+    warnOfEviction(app)
+  })
   app.addHook('onClose', async () => {
     abort.abort()
     await flusher.close()
   })
 }, { name: 'halo:counters', dependencies: ['halo:config', 'halo:database', 'halo:redis'] })
+
+/** A Redis that makes room by forgetting keys would forget counters. */
+function warnOfEviction ({ redisClient, log }: FastifyInstance): void {
+  const nodes = redisClient instanceof Cluster ? redisClient.nodes('master') : redisClient ? [redisClient] : []
+  for (const node of nodes) {
+    node.info('memory').then(info => {
+      const policy = /^maxmemory_policy:(\S+)/m.exec(info)?.[1] ?? ''
+      if (policy.startsWith('allkeys')) log.error({ policy }, 'this Redis may evict counters: set its maxmemory-policy to noeviction')
+    }, () => {})
+  }
+}
 
 /** Both stores must answer for it, and the schema must be there: it is tried until it is done. */
 async function takeOverWhenPossible ({ redisClient, log }: FastifyInstance, ledger: Ledger, signal: AbortSignal): Promise<void> {

@@ -124,9 +124,10 @@ export function createMemoryStore (options: MemoryStoreOptions): CounterStore {
     const last = state.viewers.get(viewer) ?? 0
     state.viewers.delete(viewer)
     state.viewers.set(viewer, at)
-    const session = state.sessions.get(viewer) ?? 0
+    let session = state.sessions.get(viewer) ?? 0
+    if (session < 0 && -session <= at - times.viewWindowMs) session = 0
     if (session < 0) return
-    if (session === 0 && at < since + times.presenceMs) {
+    if (session === 0 && at >= since && at < since + times.presenceMs) {
       // They may have been watching, and been counted, before this process began.
       setSession(state, viewer, -at)
     } else if (session === 0 || session > at || last <= at - times.presenceMs) {

@@ -1,5 +1,4 @@
 import { spawn, type ChildProcess } from 'node:child_process'
-import { createHmac } from 'node:crypto'
 import { once } from 'node:events'
 import { openSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
@@ -12,9 +11,11 @@ import { startEmbeddedPostgres, type EmbeddedPostgres } from '../../db/embedded-
 import { integersAsNumbers } from '../../db/integers.ts'
 import { migrate } from '../../db/migrate.ts'
 import { connectRedis } from '../../services/redis-connection.ts'
+import { runSql } from '../helpers/app.ts'
 import { createFaultyProxy } from '../helpers/faulty-proxy.ts'
 import { freePort } from '../helpers/free-port.ts'
-import { startRedis, type RedisServer } from '../helpers/redis-server.ts'
+import { startRedis, startRedisCluster, type RedisServer } from '../helpers/redis-server.ts'
+import { signToken } from '../helpers/token.ts'
 
 const root = join(import.meta.dirname, '..', '..')
 const secret = 'a secret of the chaos test, which guards nothing'
@@ -68,7 +69,10 @@ export async function createWorld ({ isCluster, bug }: { isCluster: boolean, bug
     const databaseUrl = await freshDatabase(postgres.url)
     const pool = new pg.Pool({ connectionString: databaseUrl, max: 2, types: integersAsNumbers })
     pool.on('error', () => {})
-    ends.push(() => pool.end())
+    ends.push(async () => {
+      await pool.end()
+      await runSql(postgres.url, `drop database if exists ${new URL(databaseUrl).pathname.slice(1)} with (force)`)
+    })
     const redisWorld = isCluster ? await createCluster(owner) : await createSingle(owner)
 
     const logs = await mkdtemp(join(tmpdir(), 'halo-chaos-'))
@@ -80,7 +84,7 @@ export async function createWorld ({ isCluster, bug }: { isCluster: boolean, bug
       JWT_SECRET_KEY: secret,
       ...bug === undefined ? {} : { CHAOS_BUG: bug }
     }, join(logs, `${n}.log`))))
-    return { ...redisWorld, replicas, pool, postgres, isCluster, tokenOf, isReady: () => isReady(replicas), end }
+    return { ...redisWorld, replicas, pool, postgres, isCluster, tokenOf: userId => signToken(secret, userId), isReady: () => isReady(replicas), end }
   } catch (error) {
     await end()
     throw error
@@ -88,19 +92,15 @@ export async function createWorld ({ isCluster, bug }: { isCluster: boolean, bug
 }
 
 async function freshDatabase (adminUrl: string): Promise<string> {
+  // A name of its own: a second run beside this one must not pull the database from under it.
+  const name = `chaos_${process.pid}`
   const url = new URL(adminUrl)
-  url.pathname = '/chaos'
-  const admin = new pg.Client({ connectionString: adminUrl })
-  await admin.connect()
-  await admin.query('drop database if exists chaos with (force)')
-  await admin.query('create database chaos')
-  await admin.end()
+  url.pathname = `/${name}`
+  await runSql(adminUrl, `drop database if exists ${name} with (force)`)
+  await runSql(adminUrl, `create database ${name}`)
   await migrate({ connectionString: url.href })
-  const client = new pg.Client({ connectionString: url.href })
-  await client.connect()
-  await client.query("insert into users (email, username, password_hash) select n || '@example.com', 'user' || n, 'x' from generate_series(1, $1) n", [userCount])
-  await client.query("insert into videos (user_id, title) select 1, 'video ' || n from generate_series(1, $1) n", [videoCount])
-  await client.end()
+  await runSql(url.href, "insert into users (email, username, password_hash) select n || '@example.com', 'user' || n, 'x' from generate_series(1, $1) n", [userCount])
+  await runSql(url.href, "insert into videos (user_id, title) select 1, 'video ' || n from generate_series(1, $1) n", [videoCount])
   return url.href
 }
 
@@ -144,22 +144,10 @@ async function follow (replica: RedisServer, master: RedisServer): Promise<void>
   }
 }
 
-/** Three masters on loopback, with the slots divided among them. */
+/** Three masters on loopback. */
 async function createCluster (owner: Parameters<typeof createFaultyProxy>[0]): Promise<RedisWorld> {
-  const nodes = await Promise.all([0, 1, 2].map(() => startRedis(['--cluster-enabled', 'yes', '--cluster-node-timeout', '2000', '--cluster-require-full-coverage', 'no'])))
+  const nodes = await startRedisCluster()
   owner.teardown(() => Promise.all(nodes.map(node => node.stop())))
-  const size = Math.ceil(16_384 / nodes.length)
-  await Promise.all(nodes.map((node, index) => node.client.cluster('ADDSLOTSRANGE', index * size, Math.min((index + 1) * size, 16_384) - 1)))
-  for (const [index, node] of nodes.entries()) {
-    await node.client.call('CLUSTER', 'SET-CONFIG-EPOCH', index + 1)
-    if (index > 0) await node.client.cluster('MEET', '127.0.0.1', nodes[0]!.port)
-  }
-  for (let tries = 0; ; tries++) {
-    const infos = await Promise.all(nodes.map(node => node.client.cluster('INFO')))
-    if (infos.every(info => info.includes('cluster_state:ok') && info.includes('cluster_known_nodes:3'))) break
-    if (tries > 300) throw new Error('the cluster does not form')
-    await sleep(50)
-  }
   const redis = connectRedis({ url: nodes[0]!.url, isCluster: true })
   redis.on('error', () => {})
   owner.teardown(() => redis.disconnect())
@@ -223,12 +211,4 @@ async function isReady (replicas: Replica[]): Promise<void> {
       await sleep(100)
     }
   }
-}
-
-/** An access token, as the service signs it. */
-function tokenOf (userId: number): string {
-  const encode = (value: object) => Buffer.from(JSON.stringify(value)).toString('base64url')
-  const now = Math.floor(Date.now() / 1000)
-  const head = `${encode({ alg: 'HS256', typ: 'JWT' })}.${encode({ user_id: userId, email: `${userId}@example.com`, username: `user${userId}`, iat: now, nbf: now - 60, exp: now + 3600 })}`
-  return `${head}.${createHmac('sha256', secret).update(head).digest('base64url')}`
 }

@@ -74,3 +74,20 @@ export async function startRedis (args: string[] = []): Promise<RedisServer> {
     }
   }
 }
+
+/** Three masters with the slots of a Redis Cluster divided among them. */
+export async function startRedisCluster (): Promise<RedisServer[]> {
+  const nodes = await Promise.all([0, 1, 2].map(() => startRedis(['--cluster-enabled', 'yes', '--cluster-node-timeout', '2000', '--cluster-require-full-coverage', 'no'])))
+  const size = Math.ceil(16_384 / nodes.length)
+  for (const [index, { client }] of nodes.entries()) {
+    await client.cluster('ADDSLOTSRANGE', index * size, Math.min((index + 1) * size, 16_384) - 1)
+    await client.call('CLUSTER', 'SET-CONFIG-EPOCH', index + 1)
+    if (index > 0) await client.cluster('MEET', '127.0.0.1', nodes[0]!.port)
+  }
+  for (let tries = 0; ; tries++) {
+    const infos = await Promise.all(nodes.map(({ client }) => client.cluster('INFO')))
+    if (infos.every(info => info.includes('cluster_state:ok') && info.includes('cluster_known_nodes:3'))) return nodes
+    if (tries > 300) throw new Error('the cluster does not form')
+    await sleep(50)
+  }
+}

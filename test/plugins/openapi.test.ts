@@ -51,7 +51,7 @@ t.test('the document is OpenAPI 3.1 and describes every route with its errors an
         if (['401', '429', '503'].includes(status)) t.ok(headers, `${name} ${status} documents its header`)
       } else {
         const [type] = Object.keys(content!)
-        t.equal(type, name.endsWith('/stream') ? 'text/event-stream' : 'application/json', `${name} ${status}: the media type`)
+        t.equal(type, name.endsWith('/stream') ? 'text/event-stream' : name.endsWith('/metrics') ? 'text/plain' : 'application/json', `${name} ${status}: the media type`)
         t.strictSame(withoutExample(content![type!]!.schema), [], `${name} ${status}: every member has an example`)
       }
     }

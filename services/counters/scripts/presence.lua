@@ -18,7 +18,8 @@ local now = clock()
 local youngest, oldest = presence_range(now, presence)
 -- While a generation is young, a viewer without a session may have been watching when the memory was lost,
 -- and may have been counted: they are taken for counted.
-local isYoung = now < tonumber(state[3] or '0') + presence
+local since = tonumber(state[3] or '0')
+local isYoung = now >= since and now < since + presence
 local views, comments, peaks = totals(KEYS[2], count, 7), totals(KEYS[3], count, 7), totals(KEYS[4], count, 7)
 local sizes, dirty = {}, {}
 local answers = {}
