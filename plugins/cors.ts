@@ -1,7 +1,7 @@
 import fastifyCors from '@fastify/cors'
 import fp from 'fastify-plugin'
 
-const exposedHeaders = ['Retry-After', 'X-Request-Id', 'RateLimit', 'RateLimit-Policy', 'Link', 'Location', 'Idempotency-Replayed']
+const exposedHeaders = ['Retry-After', 'X-Request-Id', 'RateLimit', 'RateLimit-Policy', 'Link', 'Location', 'X-Next-Cursor', 'Idempotency-Replayed']
 
 /**
  * Which web pages may read the answers. A request pays for what depends on it alone, its Origin; this stands

@@ -104,8 +104,8 @@ function toApiError (error: unknown): ApiError {
     const part = partOfContext[validationContext as keyof typeof partOfContext] ?? 'body'
     const violations: Violation[] = validation.slice(0, 20).map(({ instancePath, params, message, keyword }) => ({
       in: part,
-      pointer: keyword === 'required' ? `${instancePath}/${params.missingProperty as string}` : instancePath,
-      detail: keyword === 'enum' ? `must be one of ${(params.allowedValues as string[]).join(', ')}` : message ?? 'is not valid'
+      pointer: `${instancePath}${memberOf(keyword, params)}`,
+      detail: detailOf(keyword, params) ?? message ?? 'is not valid'
     }))
     const first = violations[0]
     const code = part === 'path' ? codeOfParameter[first?.pointer.slice(1) ?? ''] : undefined
@@ -119,6 +119,22 @@ function toApiError (error: unknown): ApiError {
     return code ? new ApiError(code, { cause: error }) : new ApiError('internal_error', { cause: error })
   }
   return new ApiError(code, code === 'invalid_request' ? { message, cause: error } : { cause: error })
+}
+
+/** The member that an error of an object is about, as a part of a JSON pointer (RFC 6901). */
+function memberOf (keyword: string, params: Record<string, unknown>): string {
+  const name = keyword === 'required' ? params['missingProperty'] : keyword === 'additionalProperties' ? params['additionalProperty'] : undefined
+  return typeof name === 'string' ? `/${name.slice(0, 100).replaceAll('~', '~0').replaceAll('/', '~1')}` : ''
+}
+
+/** What is wrong, where Ajv's own words do not say it. */
+function detailOf (keyword: string, params: Record<string, unknown>): string | undefined {
+  if (keyword === 'enum') return `must be one of ${(params['allowedValues'] as string[]).join(', ')}`
+  if (keyword === 'additionalProperties') return 'is not known here'
+  if (keyword === 'minProperties') return 'has nothing in it'
+  if (keyword === 'format' && params['format'] === 'http-url') return 'must be an http or https address of at most 2048 characters'
+  if (keyword === 'format' && params['format'] === 'text') return 'has a character that cannot be stored: NUL or half of a surrogate pair'
+  return undefined
 }
 
 /** A router of its own that knows which methods an address takes; it is asked only when there is no route. */

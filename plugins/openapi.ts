@@ -23,7 +23,8 @@ export default fp(async function openapi (app) {
       tags: [
         { name: 'auth', description: 'Registration, login and the own profile' },
         { name: 'videos', description: 'Videos and live streams' },
-        { name: 'engagement', description: 'Likes, comments and live viewers' },
+        { name: 'users', description: 'Public profiles' },
+        { name: 'engagement', description: 'Likes, comments, live viewers and views' },
         { name: 'operations', description: 'Health and documentation' }
       ],
       components: {

@@ -1,10 +1,12 @@
 import fp from 'fastify-plugin'
 import { createAccountService } from '../services/accounts.ts'
+import { createCursors } from '../services/cursors.ts'
 import { createDependencyService } from '../services/dependencies.ts'
 import { createEngagementStreams } from '../services/engagement-streams.ts'
 import { createPasswordService } from '../services/passwords.ts'
 import { createUserService } from '../services/users.ts'
 import { createVideoService } from '../services/videos.ts'
+import { createViewerService } from '../services/viewers.ts'
 import type { Config } from '../fastify.config.ts'
 import type { FastifyInstance } from 'fastify'
 
@@ -24,13 +26,16 @@ export default fp(async function services (app) {
 
 function createServices (app: FastifyInstance, config: Config) {
   const { engagement } = app.counters
+  const users = createUserService(app.database)
   const passwords = createPasswordService({ cost: config.passwords.cost })
   return {
     passwords,
     engagement,
-    accounts: createAccountService(createUserService(app.database), passwords),
+    users,
+    viewers: createViewerService(app.database),
+    accounts: createAccountService(users, passwords),
     streams: createEngagementStreams({ read: ids => engagement.counters(ids) }),
-    videos: createVideoService(app.database, engagement),
+    videos: createVideoService(app.database, engagement, createCursors(config.jwt.secret)),
     dependencies: createDependencyService({
       dependencies: [...app.postgresChecks, ...app.redisChecks],
       onChange (name, isUp, error) {

@@ -31,6 +31,7 @@ function createValidatorCompiler () {
   })
   formats.default(ajv)
   ajv.addFormat('text', isStorable)
+  ajv.addFormat('http-url', isHttpUrl)
   // The length stands in the format as well: with `allErrors` the pattern would run on a text of any length.
   const email = ajv.formats['email'] as RegExp
   ajv.addFormat('email', value => value.length <= 255 && email.test(value))
@@ -53,6 +54,14 @@ function createValidatorCompiler () {
 /** Whether PostgreSQL can keep a text (no NUL) and UTF-8 can say it (no unpaired surrogate). */
 function isStorable (text: string): boolean {
   return text.isWellFormed() && !text.includes('\0')
+}
+
+/** Whether a text is '' (none), or the whole of an address that a browser fetches; a script in an address is none. */
+function isHttpUrl (text: string): boolean {
+  if (text === '') return true
+  if (text.length > 2048 || /[\s\p{Cc}]/u.test(text) || !URL.canParse(text)) return false
+  const { protocol, hostname } = new URL(text)
+  return (protocol === 'https:' || protocol === 'http:') && hostname !== '' && /^https?:\/\//i.test(text)
 }
 
 /**

@@ -16,6 +16,17 @@ export const Account = Type.Object({
 }, { title: 'Account' })
 export type Account = Static<typeof Account>
 
+/** A user as everybody may see them. */
+export const Profile = Type.Object({
+  id: Id,
+  username: Type.String({ examples: ['testuser'] }),
+  display_name: Type.String({ examples: ['Test User'] }),
+  bio: Type.String({ description: '"" when never set', examples: [''] }),
+  avatar_url: Type.String({ description: '"" when never set', examples: [''] }),
+  created_at: Timestamp
+}, { title: 'Profile' })
+export type Profile = Static<typeof Profile>
+
 const Password = (minLength: number) => Text({
   minLength, maxLength: 256, description: 'The password, of any characters', examples: ['password123']
 })

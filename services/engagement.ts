@@ -174,7 +174,14 @@ export function createEngagementService ({ store, ledger, known, flushedUntil }:
       })
     },
 
-    read
+    read,
+
+    /** A video was deleted here: this process forgets it at once, the others within a second. */
+    async forget (videoId: number): Promise<void> {
+      known.forget(videoId)
+      // The tombstone in PostgreSQL does the same a moment later; Redis away is no reason not to delete.
+      await store.forget([{ videoId, userId: null }]).catch(() => {})
+    }
   }
 }
 

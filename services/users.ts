@@ -1,4 +1,4 @@
-import type { Account } from '../schemas/user.ts'
+import type { Account, Profile } from '../schemas/user.ts'
 import { isUserTaken } from '../db/constraints.ts'
 import type { Database } from './database.ts'
 import { ApiError } from './errors.ts'
@@ -29,6 +29,11 @@ const insertUser = {
 const userById = {
   name: 'user_by_id',
   text: `select ${columns} from users where id = $1`
+}
+
+const profileById = {
+  name: 'profile_by_id',
+  text: 'select id, username, display_name, bio, avatar_url, created_at from users where id = $1'
 }
 
 // Rows of the Go service may share a key but for letter case; the exact email then decides.
@@ -64,6 +69,13 @@ export function createUserService (database: Database) {
     async findById (id: number): Promise<Account | undefined> {
       const [row] = await database.query<UserRow>(userById, [id])
       return row && toAccount(row)
+    },
+
+    /** What everybody may see of a user. @throws ApiError `not_found` */
+    async profile (id: number): Promise<Profile> {
+      const [row] = await database.query<Omit<Profile, 'created_at'> & { created_at: Date }>(profileById, [id])
+      if (!row) throw new ApiError('not_found', { message: `There is no user ${id}` })
+      return { ...row, created_at: row.created_at.toISOString() }
     },
 
     /** The user and the stored hash, for the one caller that compares it. */

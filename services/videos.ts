@@ -1,7 +1,8 @@
 import type { Counters } from '../schemas/engagement.ts'
-import type { Video } from '../schemas/video.ts'
+import { maxOffset, type NewVideo, type Video, type VideoListQuery, type VideoPatch } from '../schemas/video.ts'
 import { ledgerColumns, type LedgerRow } from './counters/ledger.ts'
-import type { Database } from './database.ts'
+import type { Cursors, Position } from './cursors.ts'
+import type { Database, Statement } from './database.ts'
 import type { EngagementService } from './engagement.ts'
 import { ApiError } from './errors.ts'
 
@@ -15,71 +16,171 @@ interface VideoRow extends LedgerRow {
   is_adult_content: boolean
   created_at: Date
   updated_at: Date
+  created_micros: number
 }
 
 export interface VideoPage {
-  limit: number
-  offset: number
+  videos: Video[]
+  /** Goes on after the last of the videos; undefined on the last page. */
+  nextCursor: string | undefined
 }
+
+/** What a list is of. */
+export interface VideoFilters extends Omit<VideoListQuery, 'limit' | 'offset' | 'cursor'> {
+  userId?: number
+}
+
+/** Which page of a list. */
+export type PageRequest = Pick<VideoListQuery, 'limit' | 'offset' | 'cursor'>
 
 const select = `
   select v.id as video_id, v.user_id, v.title, v.description, v.thumbnail_url, v.stream_url, v.is_live, v.is_adult_content,
-    v.created_at, v.updated_at, ${ledgerColumns}
+    v.created_at, v.updated_at, (extract(epoch from v.created_at) * 1000000)::bigint as created_micros, ${ledgerColumns}
   from videos v left join video_counters c on c.video_id = v.id`
-
-const newestFirst = 'order by v.created_at desc, v.id desc limit $1 offset $2'
 
 const videoById = {
   name: 'video_by_id',
   text: `${select} where v.id = $1`
 }
 
-// One statement for each filter, so that each plan uses the index made for it.
-const listAll = {
-  name: 'list_videos',
-  text: `${select} ${newestFirst}`
+const insertVideo = {
+  name: 'insert_video',
+  text: `
+    insert into videos (user_id, title, description, thumbnail_url, stream_url, is_live, is_adult_content)
+    select id, $2, $3, $4, $5, $6, $7 from users where id = $1
+    returning id`
 }
-const listLive = {
-  name: 'list_live_videos',
-  text: `${select} where v.is_live ${newestFirst}`
+
+// A column that was not named keeps its value: two changes at once of different columns both stay.
+const updateVideo = {
+  name: 'update_video',
+  text: `
+    with updated as (
+      update videos set
+        title = coalesce($3, title), description = coalesce($4, description), thumbnail_url = coalesce($5, thumbnail_url),
+        stream_url = coalesce($6, stream_url), is_live = coalesce($7, is_live),
+        is_adult_content = coalesce($8, is_adult_content), updated_at = now()
+      where id = $1 and user_id = $2
+      returning id
+    )
+    select exists (select from updated) as is_done, user_id = $2 as is_own from videos where id = $1`
 }
-const listRecorded = {
-  name: 'list_recorded_videos',
-  text: `${select} where not v.is_live ${newestFirst}`
+
+const deleteVideo = {
+  name: 'delete_video',
+  text: `
+    with deleted as (delete from videos where id = $1 and user_id = $2 returning id)
+    select exists (select from deleted) as is_done, user_id = $2 as is_own from videos where id = $1`
 }
-const listOfUser = {
-  name: 'list_videos_of_user',
-  text: `${select} where v.user_id = $3 ${newestFirst}`
+
+/**
+ * One statement for each combination of filters, so that each plan uses the index made for it. $1 is the limit,
+ * $2 and $3 the position after which the page begins (or $2 the offset), $4 (or $3) the user.
+ */
+function listStatement ({ live, adult, userId }: VideoFilters, isKeyset: boolean): Statement {
+  const conditions = [
+    live === undefined ? '' : live ? 'v.is_live' : 'not v.is_live',
+    adult === 'exclude' ? 'not v.is_adult_content' : adult === 'only' ? 'v.is_adult_content' : '',
+    isKeyset ? "(v.created_at, v.id) < (timestamptz 'epoch' + $2 * interval '1 microsecond', $3)" : '',
+    userId === undefined ? '' : `v.user_id = $${isKeyset ? 4 : 3}`
+  ].filter(Boolean)
+  return {
+    name: ['list_videos', live ?? 'any', adult ?? 'include', userId === undefined ? 'all' : 'user', isKeyset ? 'keyset' : 'offset'].join('_'),
+    text: `${select} ${conditions.length > 0 ? `where ${conditions.join(' and ')}` : ''}
+      order by v.created_at desc, v.id desc limit $1 ${isKeyset ? '' : 'offset $2'}`
+  }
 }
 
 export type VideoService = ReturnType<typeof createVideoService>
 
-export function createVideoService (database: Database, engagement: EngagementService) {
+export function createVideoService (database: Database, engagement: EngagementService, cursors: Cursors) {
   /** One statement and one round trip to the counters, however many videos. */
-  async function list (statement: typeof listAll, values: unknown[]): Promise<Video[]> {
+  async function read (statement: Statement, values: unknown[]): Promise<{ rows: VideoRow[], videos: Video[] }> {
     const readAt = Date.now()
     const rows = await database.query<VideoRow>(statement, values)
     const counters = await engagement.read(rows, readAt)
-    return rows.map((row, index) => toVideo(row, counters[index]!))
+    return { rows, videos: rows.map((row, index) => toVideo(row, counters[index]!)) }
+  }
+
+  async function get (id: number): Promise<Video> {
+    const { videos: [video] } = await read(videoById, [id])
+    if (!video) throw missing(id)
+    return video
+  }
+
+  /** Changes or deletes a video, if it is the user's: the statement decides, and tells the two refusals apart. */
+  async function change (statement: Statement, id: number, userId: number, values: unknown[] = []): Promise<void> {
+    const [row] = await database.query<{ is_done: boolean, is_own: boolean }>(statement, [id, userId, ...values])
+    // The own one that was not changed was deleted by somebody else at this moment.
+    if (!row || (row.is_own && !row.is_done)) throw missing(id)
+    if (!row.is_done) throw new ApiError('forbidden', { message: `Video ${id} belongs to somebody else` })
   }
 
   return {
-    /** @throws ApiError `not_found` */
-    async get (id: number): Promise<Video> {
-      const [video] = await list(videoById, [id])
-      if (!video) throw new ApiError('not_found', { message: `There is no video ${id}` })
+    /**
+     * @param seesAdultContent whether the viewer may be shown adult content
+     * @throws ApiError `not_found`; `adult_content_restricted`
+     */
+    async get (id: number, seesAdultContent: boolean): Promise<Video> {
+      const video = await get(id)
+      if (video.is_adult_content && !seesAdultContent) throw new ApiError('adult_content_restricted')
       return video
     },
 
-    /** Newest first; `live` left out lists live and recorded videos alike. */
-    list: ({ limit, offset }: VideoPage, live?: boolean): Promise<Video[]> =>
-      list(live === undefined ? listAll : live ? listLive : listRecorded, [limit, offset]),
+    /**
+     * Newest first. A walk by cursor shows each video that was there all the time exactly once, whatever is added
+     * and deleted meanwhile. A user who does not exist has no videos.
+     *
+     * @throws ApiError `invalid_cursor`; `invalid_request` for an offset that is too large
+     */
+    async list (filters: VideoFilters, { limit, offset, cursor }: PageRequest, seesAdultContent: boolean): Promise<VideoPage> {
+      const scope = JSON.stringify([filters.userId ?? null, filters.live ?? null, filters.adult ?? null])
+      if (offset > maxOffset) {
+        throw new ApiError('invalid_request', { message: `offset goes up to ${maxOffset}: go on with cursor, the X-Next-Cursor of a page` })
+      }
+      if (cursor !== undefined && offset > 0) {
+        throw new ApiError('invalid_request', { message: 'offset and cursor are two ways to say where a page begins: send one of them' })
+      }
+      const after = cursor === undefined ? undefined : cursors.decode(cursor, scope)
+      if (!seesAdultContent && filters.adult === 'only') return { videos: [], nextCursor: undefined }
+      const shown: VideoFilters = seesAdultContent ? filters : { ...filters, adult: 'exclude' }
+      // One more than wanted tells whether there is a next page.
+      const { rows, videos } = await read(listStatement(shown, after !== undefined), [
+        limit + 1, ...(after ? [after.createdMicros, after.id] : [offset]), ...(filters.userId === undefined ? [] : [filters.userId])
+      ])
+      const last = rows.length > limit ? rows[limit - 1] : undefined
+      return { videos: videos.slice(0, limit), nextCursor: last && cursors.encode(positionOf(last), scope) }
+    },
 
-    /** Newest first; a user that does not exist has no videos. */
-    listOfUser: (userId: number, { limit, offset }: VideoPage): Promise<Video[]> =>
-      list(listOfUser, [limit, offset, userId])
+    /** @throws ApiError `unauthorized` when the user is no longer there */
+    async create (userId: number, video: NewVideo): Promise<Video> {
+      const [row] = await database.query<{ id: number }>(insertVideo, [
+        userId, video.title, video.description ?? '', video.thumbnail_url ?? '', video.stream_url ?? '',
+        video.is_live ?? false, video.is_adult_content ?? false
+      ])
+      if (!row) throw new ApiError('unauthorized', { message: 'The user of this token no longer exists' })
+      return await get(row.id)
+    },
+
+    /** Changes what is named. @throws ApiError `not_found`; `forbidden` */
+    async update (id: number, userId: number, patch: VideoPatch): Promise<Video> {
+      await change(updateVideo, id, userId, [
+        patch.title, patch.description, patch.thumbnail_url, patch.stream_url, patch.is_live, patch.is_adult_content
+      ])
+      return await get(id)
+    },
+
+    /** Deletes a video and all that was counted for it. @throws ApiError `not_found`; `forbidden` */
+    async remove (id: number, userId: number): Promise<void> {
+      await change(deleteVideo, id, userId)
+      await engagement.forget(id)
+    }
   }
 }
+
+const missing = (id: number): ApiError => new ApiError('not_found', { message: `There is no video ${id}` })
+
+const positionOf = (row: VideoRow): Position => ({ createdMicros: row.created_micros, id: row.video_id })
 
 function toVideo (row: VideoRow, counters: Counters): Video {
   return {

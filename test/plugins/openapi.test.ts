@@ -49,6 +49,8 @@ t.test('the document is OpenAPI 3.1 and describes every route with its errors an
         t.strictSame(content['application/problem+json']!.schema, { $ref: '#/components/schemas/Problem' })
         t.match(content['application/problem+json']!.example, { status: Number(status), error: /^[a-z_]+$/ })
         if (['401', '429', '503'].includes(status)) t.ok(headers, `${name} ${status} documents its header`)
+      } else if (status === '204') {
+        t.equal(content, undefined, `${name} ${status} has no body`)
       } else {
         const [type] = Object.keys(content!)
         t.equal(type, name.endsWith('/stream') ? 'text/event-stream' : name.endsWith('/metrics') ? 'text/plain' : 'application/json', `${name} ${status}: the media type`)

@@ -99,9 +99,9 @@ onEachStore(t, 'register and login, with an unpaired surrogate, answer invalid_r
   const text = JSON.stringify(randomUser())
   for (const field of ['username', 'password', 'display_name', 'email']) {
     const payload = text.replace(new RegExp(`("${field}":")`), '$1\\ud83d')
-    hasProblem(t, await app.inject({ method: 'POST', url: '/api/v1/auth/register', headers: { 'content-type': 'application/json' }, payload }), 'invalid_request', { message: new RegExp(`^${field} must match format`) }, field)
+    hasProblem(t, await app.inject({ method: 'POST', url: '/api/v1/auth/register', headers: { 'content-type': 'application/json' }, payload }), 'invalid_request', { message: new RegExp(`^${field} (has a character that cannot be stored|must match format "email")`) }, field)
   }
-  hasProblem(t, await app.inject({ method: 'POST', url: '/api/v1/auth/login', headers: { 'content-type': 'application/json' }, payload: '{"email":"\\udc00","password":"x"}' }), 'invalid_request', { message: /format/ })
+  hasProblem(t, await app.inject({ method: 'POST', url: '/api/v1/auth/login', headers: { 'content-type': 'application/json' }, payload: '{"email":"\\udc00","password":"x"}' }), 'invalid_request', { message: /^email has a character that cannot be stored/ })
 })
 
 onEachStore(t, 'login, with values of a wrong kind, answers invalid_request', async (t, stores) => {
@@ -168,11 +168,11 @@ t.test('an address that does not exist answers 404, and a method that it does no
     ['GET', '/api/v1/auth/register', 'POST'],
     ['PUT', '/api/v1/auth/login', 'POST'],
     ['POST', '/api/v1/auth/me', 'GET, HEAD'],
-    ['DELETE', '/api/v1/videos?limit=abc', 'GET, HEAD'],
+    ['DELETE', '/api/v1/videos?limit=abc', 'GET, HEAD, POST'],
     ['PATCH', '/api/v1/users/1/videos', 'GET, HEAD'],
     ['GET', '/api/v1/videos/1/engagement/likes', 'DELETE, POST'],
     ['PUT', '/api/v1/videos/1/engagement/stream', 'GET, POST'],
-    ['TRACE', '/api/v1/videos/1', 'GET, HEAD']
+    ['TRACE', '/api/v1/videos/1', 'DELETE, GET, HEAD, PATCH']
   ] as const) {
     const answer = await app.inject({ method: method as 'GET', url })
     hasProblem(t, answer, 'method_not_allowed', { message: `This address takes ${allow}, not ${method}` }, `${method} ${url}`)
