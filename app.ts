@@ -15,6 +15,7 @@ import metrics from './plugins/metrics.ts'
 import openapi from './plugins/openapi.ts'
 import postgres from './plugins/postgres.ts'
 import rateLimit from './plugins/rate-limit.ts'
+import readCache from './plugins/read-cache.ts'
 import redis from './plugins/redis.ts'
 import requestLog, { OneLineLog } from './plugins/request-log.ts'
 import securityHeaders from './plugins/security-headers.ts'
@@ -66,6 +67,7 @@ export async function buildApp ({ config: settings, connection, logger, counterT
   await app.register(counters, { times: counterTimes })
   await app.register(services)
   await app.register(auth)
+  await app.register(readCache)
   await app.register(metrics)
   await app.register(openapi)
 

@@ -34,6 +34,7 @@ export interface Config {
   database: DatabaseConfig
   databasePool: { max: number, min: number, maxLifetimeSeconds: number }
   redis: RedisAddress | null
+  readCache: { maxBytes: number }
   jwt: { secret: string, expiresInSeconds: number }
   passwords: { cost: number }
   cors: { origins: '*' | string[] }
@@ -104,6 +105,7 @@ export function loadConfig (variables: Variables): Readonly<Config> {
       maxLifetimeSeconds: environment.DB_CONN_MAX_LIFETIME
     },
     redis,
+    readCache: { maxBytes: environment.READ_CACHE_MB * 1_000_000 },
     jwt: {
       secret: hasSecret ? secret : randomBytes(48).toString('base64'),
       expiresInSeconds: environment.JWT_EXPIRATION_HOURS * 3600

@@ -73,6 +73,8 @@ export const Environment = Type.Object({
   REDIS_POOL_SIZE: count('Accepted for the Go service’s sake, without effect: one connection multiplexes all commands', 100),
   REDIS_MIN_IDLE_CONNS: count('Accepted for the Go service’s sake, without effect: the one connection is always open', 10, 0),
 
+  READ_CACHE_MB: count('Megabytes of answers that a process keeps, for a second, for many who ask the same', 32, 1, 4096),
+
   JWT_SECRET_KEY: Type.Optional(Type.String({
     description: 'Secret that signs tokens, 32 bytes or more. Outside production one is made at each start when none is given, and tokens end with the process',
     mend: 'make one with: openssl rand -base64 48'

@@ -33,8 +33,7 @@ export async function createApp (t: Test, options: TestAppOptions): Promise<App>
   const databaseUrl = options.databaseUrl ?? await createDatabase(t, options.stores)
   const redisUrl = options.redisUrl === undefined ? options.stores.redisUrl : options.redisUrl
   // A second app of a test names both stores, and finds in them what the first one left.
-  const isFirst = options.redisUrl === undefined || options.databaseUrl === undefined
-  if (isFirst && options.stores.redisUrl !== null) await emptyRedis(options.stores.redisUrl)
+  if (options.redisUrl === undefined && redisUrl !== null) await emptyRedis(redisUrl)
   const config = loadConfig({
     NODE_ENV: 'test',
     DATABASE_URL: databaseUrl,
@@ -62,7 +61,9 @@ export async function createApp (t: Test, options: TestAppOptions): Promise<App>
 }
 
 /** A fresh database, migrated unless told otherwise; dropped when the test ends. */
-export async function createDatabase (t: Test, { adminUrl }: Stores, { isMigrated = true } = {}): Promise<string> {
+export async function createDatabase (t: Test, { adminUrl, redisUrl }: Stores, { isMigrated = true } = {}): Promise<string> {
+  // What another test counted there for the same ids is not this one's.
+  if (redisUrl !== null) await emptyRedis(redisUrl)
   const name = `halo_test_${randomBytes(6).toString('hex')}`
   await runSql(adminUrl, `create database ${name}`)
   t.teardown(() => runSql(adminUrl, `drop database if exists ${name} with (force)`))

@@ -4,7 +4,7 @@ import { PathId } from '../../../schemas/atoms.ts'
 import { responses } from '../../../schemas/problem.ts'
 import type { Handler, Routes } from '../../../schemas/route.ts'
 import { NewVideo, Video, VideoListOfUserQuery, VideoListQuery, VideoPatch } from '../../../schemas/video.ts'
-import type { VideoPage } from '../../../services/videos.ts'
+import type { PageRequest, VideoFilters } from '../../../services/videos.ts'
 
 const tags = ['videos']
 const params = Type.Object({ id: PathId('Id of the video') })
@@ -67,20 +67,21 @@ export default routes
 
 const list: Handler<typeof listSchema> = async function (request, reply) {
   const { limit, offset, cursor, ...filters } = request.query
-  const seesAdultContent = await this.services.viewers.seesAdultContent(this.callerOf(request))
-  return sendPage(request, reply, await this.services.videos.list(filters, { limit, offset, cursor }, seesAdultContent))
+  return await sendPage(request, reply, filters, { limit, offset, cursor })
 }
 
 const listOfUser: Handler<typeof listOfUserSchema> = async function (request, reply) {
   const { limit, offset, cursor, adult } = request.query
-  const seesAdultContent = await this.services.viewers.seesAdultContent(this.callerOf(request))
-  const filters = { adult, userId: request.params.user_id }
-  return sendPage(request, reply, await this.services.videos.list(filters, { limit, offset, cursor }, seesAdultContent))
+  return await sendPage(request, reply, { adult, userId: request.params.user_id }, { limit, offset, cursor })
 }
 
-const get: Handler<typeof getSchema> = async function (request) {
-  const seesAdultContent = await this.services.viewers.seesAdultContent(this.callerOf(request))
-  return await this.services.videos.get(request.params.id, seesAdultContent)
+const get: Handler<typeof getSchema> = async function (request, reply) {
+  const { id } = request.params
+  const seesAdultContent = await readViewer(request)
+  return await reply.sendCached(`video:${id}:${seesAdultContent}`, async () => {
+    const video = await this.services.videos.get(id, seesAdultContent)
+    return { body: serialize(reply, video), essence: essenceOf(video) }
+  })
 }
 
 const create: Handler<typeof createSchema> = async function (request, reply) {
@@ -89,21 +90,49 @@ const create: Handler<typeof createSchema> = async function (request, reply) {
 }
 
 const update: Handler<typeof updateSchema> = async function (request) {
-  return await this.services.videos.update(request.params.id, request.user.user_id, request.body)
+  const { id } = request.params
+  const video = await this.services.videos.update(id, request.user.user_id, request.body)
+  this.readCache.forget(`video:${id}:`)
+  return video
 }
 
 const remove: Handler<typeof removeSchema> = async function (request, reply) {
-  await this.services.videos.remove(request.params.id, request.user.user_id)
+  const { id } = request.params
+  await this.services.videos.remove(id, request.user.user_id)
+  this.readCache.forget(`video:${id}:`)
   return await reply.code(204).send(null)
 }
 
-/** The page, and where the next one is (RFC 8288): the same address with another cursor and no offset. */
-function sendPage (request: FastifyRequest, reply: FastifyReply, { videos, nextCursor }: VideoPage): Video[] {
-  if (nextCursor !== undefined) {
-    const next = new URL(request.url, 'http://service')
-    next.searchParams.delete('offset')
-    next.searchParams.set('cursor', nextCursor)
-    reply.header('link', `<${request.server.config.publicUrl}${next.pathname}${next.search}>; rel="next"`).header('x-next-cursor', nextCursor)
-  }
-  return videos
+/** Whether the caller may see adult content; reads are the same for all who may, and for all who may not. */
+async function readViewer (request: FastifyRequest): Promise<boolean> {
+  const { server } = request
+  request.callerId = server.callerOf(request)
+  return await server.services.viewers.seesAdultContent(request.callerId)
 }
+
+async function sendPage (request: FastifyRequest, reply: FastifyReply, filters: VideoFilters, page: PageRequest): Promise<FastifyReply> {
+  const { videos } = request.server.services
+  const seesAdultContent = await readViewer(request)
+  return await reply.sendCached(`videos:${seesAdultContent}:${JSON.stringify([filters, page])}`, async () => {
+    const { videos: shown, nextCursor } = await videos.list(filters, page, seesAdultContent)
+    return {
+      body: serialize(reply, shown),
+      essence: essenceOf(shown) + (nextCursor ?? ''),
+      ...nextCursor === undefined ? {} : { headers: { link: linkToNext(request, nextCursor), 'x-next-cursor': nextCursor } }
+    }
+  })
+}
+
+/** Where the next page is (RFC 8288): the same address with another cursor and no offset. */
+function linkToNext ({ url, server }: FastifyRequest, nextCursor: string): string {
+  const next = new URL(url, 'http://service')
+  next.searchParams.delete('offset')
+  next.searchParams.set('cursor', nextCursor)
+  return `<${server.config.publicUrl}${next.pathname}${next.search}>; rel="next"`
+}
+
+/** By the schema of the route, as Fastify would. */
+const serialize = (reply: FastifyReply, answer: unknown): string => reply.serialize(answer) as string
+
+/** All of an answer but the time at which it was true. */
+const essenceOf = (answer: unknown): string => JSON.stringify(answer, (name, value: unknown) => name === 'as_of' ? undefined : value)

@@ -31,7 +31,7 @@ t.test('what the Go service had counted is taken over once, and counting goes on
   const app = await createApp(t, { stores, databaseUrl, redisUrl: redis.url })
   await app.ready()
   await app.counters.takenOver
-  const shown = async (id: number) => (await app.inject(`/api/v1/videos/${id}`)).json<object>()
+  const shown = async (id: number) => (await app.inject(`/api/v1/videos/${id}/engagement`)).json<object>()
   t.match(await shown(1001), { like_count: 41, comment_count: 7, live_viewers: 0 })
   t.match(await shown(1002), { like_count: 5, comment_count: 0 })
   for (const id of [1003, 1004, 1005]) t.match(await shown(id), { like_count: 0, comment_count: 0 })
@@ -45,7 +45,7 @@ t.test('what the Go service had counted is taken over once, and counting goes on
   await redis.client.incr('video:1001:likes')
   t.strictSame(await takeOver(redis.client, app.counters.ledger, { force: true }), { videos: 2, skipped: 4 }, 'and may be repeated')
   const again = await createApp(t, { stores, databaseUrl, redisUrl: redis.url })
-  t.match((await again.inject('/api/v1/videos/1001')).json(), { like_count: 43, comment_count: 8 }, 'by maximum: nothing is added twice')
+  t.match((await again.inject('/api/v1/videos/1001/engagement')).json(), { like_count: 43, comment_count: 8 }, 'by maximum: nothing is added twice')
   t.equal(await redis.client.get('video:1001:likes'), '42', 'the key stays, for whoever goes back')
 })
 

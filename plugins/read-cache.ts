@@ -1,0 +1,101 @@
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import fp from 'fastify-plugin'
+import { createReadCache, type CachedAnswer, type LoadedAnswer, type ReadCache } from '../services/read-cache.ts'
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    readCache: ReadCache
+  }
+  interface FastifyReply {
+    /** Sends what the cache has for a key, or loads it: with an ETag, 304, compression and the right Cache-Control. */
+    sendCached (key: string, load: () => Promise<LoadedAnswer>): Promise<FastifyReply>
+  }
+  interface FastifyRequest {
+    /** Who asks, if they sent a token. */
+    callerId: number | undefined
+  }
+}
+
+/** Milliseconds for which whoever has written reads past the cache. */
+const ownWriteMs = 1000
+
+/** Reads that many make, answered from memory. */
+export default fp(async function readCache (app) {
+  const cache = createReadCache({ maxBytes: app.config.readCache.maxBytes })
+  app.decorate('readCache', cache)
+  app.decorateRequest('callerId', undefined)
+  const writers = createRecentWriters()
+
+  // Who has written reads their own write at once, whatever lists it stands in.
+  app.addHook('onSend', (request, reply, payload, done) => {
+    if (request.method !== 'GET' && request.method !== 'HEAD' && reply.statusCode < 300 && request.user) writers.add(request.user.user_id)
+    done()
+  })
+
+  app.decorateReply('sendCached', async function (key, load) {
+    const { callerId } = this.request
+    const answer = await cache.get(key, load, { isFresh: callerId !== undefined && writers.has(callerId) })
+    return await send(this.request, this, answer, cache.overdueMs(answer))
+  })
+}, { name: 'halo:read-cache', dependencies: ['halo:config', 'halo:auth'] })
+
+async function send (request: FastifyRequest, reply: FastifyReply, answer: CachedAnswer, overdueMs: number): Promise<FastifyReply> {
+  const compressed = takesGzip(request) ? answer.compressed() : undefined
+  const etag = compressed ? `${answer.etag.slice(0, -1)}-gzip"` : answer.etag
+  reply.headers(answer.headers)
+  reply.header('etag', etag)
+  // What a token shows may be for its bearer alone; what is shown without one is for everybody.
+  reply.header('cache-control', request.headers.authorization === undefined ? 'public, max-age=1, stale-while-revalidate=5' : 'private, max-age=1')
+  reply.header('vary', vary(reply))
+  if (overdueMs > 0) {
+    // RFC 9211: it was kept for longer than it may be, because there is nothing newer to be had.
+    reply.header('cache-status', 'halo; hit; detail=stale').header('age', String(Math.ceil(overdueMs / 1000)))
+  }
+  if (matches(request.headers['if-none-match'], answer.etag)) return await reply.code(304).send()
+  reply.header('content-type', 'application/json; charset=utf-8')
+  if (!compressed) return await reply.send(answer.body)
+  return await reply.header('content-encoding', 'gzip').send(await compressed)
+}
+
+function vary (reply: FastifyReply): string {
+  const before = reply.getHeader('vary')
+  return `${typeof before === 'string' ? `${before}, ` : ''}Authorization, Accept-Encoding`
+}
+
+/** Whether gzip is welcome (RFC 9110 §12.5.3); `gzip;q=0` says that it is not. */
+function takesGzip ({ headers }: FastifyRequest): boolean {
+  const accepted = headers['accept-encoding']
+  return accepted !== undefined && /(?:^|,)\s*(?:gzip|x-gzip|\*)\s*(?:$|,|;\s*q=(?:1|0\.0*[1-9]))/i.test(String(accepted))
+}
+
+/** If-None-Match compares weakly (RFC 9110 §13.1.2), and the compressed answer is the same answer. */
+function matches (condition: string | undefined, etag: string): boolean {
+  if (condition === undefined) return false
+  if (condition.trim() === '*') return true
+  const bare = etag.slice(1, -1)
+  return condition.split(',').some(one => /^(?:W\/)?"(.*?)(?:-gzip)?"$/.exec(one.trim())?.[1] === bare)
+}
+
+/** Users who wrote a moment ago: two sets that take turns. */
+function createRecentWriters () {
+  let young = new Set<number>()
+  let old = new Set<number>()
+  let turnedAt = performance.now()
+  function turn (): void {
+    const age = performance.now() - turnedAt
+    if (age < ownWriteMs) return
+    old = age < 2 * ownWriteMs ? young : new Set()
+    young = new Set()
+    turnedAt = performance.now()
+  }
+  return {
+    add (userId: number): void {
+      turn()
+      young.add(userId)
+    },
+    has (userId: number): boolean {
+      turn()
+      return young.has(userId) || old.has(userId)
+    }
+  }
+}

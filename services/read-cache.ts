@@ -1,0 +1,179 @@
+import { createHash } from 'node:crypto'
+import { promisify } from 'node:util'
+import { gzip } from 'node:zlib'
+import { ApiError } from './errors.ts'
+
+/** What a read answers with, ready to be sent. */
+export interface CachedAnswer {
+  body: Buffer
+  /** Strong: the same bytes have the same one (RFC 9110 §8.8.3). */
+  etag: string
+  /** Headers that belong to this answer, such as Link. */
+  headers: Record<string, string>
+  /** When its load began, by a clock that never goes back: what it says is at least as new as this. */
+  loadedAt: number
+  /** Compressed, once somebody wanted it so; undefined where it does not pay. */
+  compressed (): Promise<Buffer> | undefined
+}
+
+/** What a load brings. */
+export interface LoadedAnswer {
+  body: string
+  headers?: Record<string, string>
+  /** Two answers with the same are the same to a client, although their bytes tell different times. */
+  essence: string
+}
+
+export interface ReadCacheOptions {
+  /** Bytes of bodies that are kept; what was used longest ago goes first. */
+  maxBytes: number
+  now?: () => number
+}
+
+/** Milliseconds for which an answer stands. */
+export const maxAgeMs = 950
+
+/** Milliseconds after which an answer is loaded anew while it is still given: a hot one never makes anybody wait. */
+const refreshAfterMs = 500
+
+/** Milliseconds for which an answer goes on being given while its load fails. */
+const maxStaleMs = 10 * 60_000
+
+/** Milliseconds between two loads that fail. */
+const retryMs = 250
+
+/** Milliseconds for which bytes are given again, with the time that they tell, when nothing but that time is new. */
+const sameBytesMs = 10_000
+
+/** Bytes below which compressing costs more than it saves: one packet stays one packet. */
+const minCompressedBytes = 1400
+
+const compress = promisify(gzip)
+
+interface Entry {
+  answer: CachedAnswer
+  essence: string
+  renderedAt: number
+  failedAt: number
+  bytes: number
+}
+
+export type ReadCache = ReturnType<typeof createReadCache>
+
+/**
+ * Answers that many ask for, as bytes, for less than a second: however many ask, each is loaded about twice a
+ * second, and by one load at a time. While loads fail, what was known goes on being given.
+ */
+export function createReadCache ({ maxBytes, now = performance.now.bind(performance) }: ReadCacheOptions) {
+  // A Map keeps the order of insertion; what is used is put at the end once a load.
+  const entries = new Map<string, Entry>()
+  const underWay = new Map<string, Promise<CachedAnswer>>()
+  let bytes = 0
+
+  function load (key: string, ask: () => Promise<LoadedAnswer>): Promise<CachedAnswer> {
+    const running = underWay.get(key)
+    if (running) return running
+    const loading = loadNow(key, ask).finally(() => {
+      if (underWay.get(key) === loading) underWay.delete(key)
+    })
+    underWay.set(key, loading)
+    return loading
+  }
+
+  async function loadNow (key: string, ask: () => Promise<LoadedAnswer>): Promise<CachedAnswer> {
+    const loadedAt = now()
+    try {
+      const loaded = await ask()
+      const before = entries.get(key)
+      // Overtaken by a load that began later, after a write: that one knows more.
+      if (before && before.answer.loadedAt > loadedAt) return before.answer
+      return store(key, loaded, loadedAt, before)
+    } catch (error) {
+      const entry = entries.get(key)
+      if (entry && isAway(error)) entry.failedAt = now()
+      // It is not there any more, or not for this viewer.
+      else if (entry && entry.answer.loadedAt <= loadedAt) drop(key)
+      throw error
+    }
+  }
+
+  function store (key: string, { body, headers = {}, essence }: LoadedAnswer, loadedAt: number, before: Entry | undefined): CachedAnswer {
+    const isSame = before?.essence === essence && loadedAt - before.renderedAt < sameBytesMs
+    const answer = isSame ? { ...before.answer, loadedAt } : toAnswer(Buffer.from(body), headers, loadedAt)
+    drop(key)
+    const entry: Entry = { answer, essence, renderedAt: isSame ? before.renderedAt : loadedAt, failedAt: -Infinity, bytes: 0 }
+    entry.bytes = answer.body.length + 2 * essence.length + 500
+    entries.set(key, entry)
+    bytes += entry.bytes
+    for (const [oldest] of entries) {
+      if (bytes <= maxBytes) break
+      drop(oldest)
+    }
+    return answer
+  }
+
+  function drop (key: string): void {
+    bytes -= entries.get(key)?.bytes ?? 0
+    entries.delete(key)
+  }
+
+  return {
+    get stats () { return { entries: entries.size, bytes } },
+
+    /** An answer that stands, at once; undefined when one would have to be loaded, or should be. */
+    peek (key: string): CachedAnswer | undefined {
+      const entry = entries.get(key)
+      return entry && now() - entry.answer.loadedAt < refreshAfterMs ? entry.answer : undefined
+    },
+
+    /**
+     * The answer for a key. Rejects with the error of the load, if nothing is known or the error is the answer.
+     *
+     * @param isFresh for somebody who has just written: loaded now, also when another load is under way
+     */
+    async get (key: string, ask: () => Promise<LoadedAnswer>, { isFresh = false } = {}): Promise<CachedAnswer> {
+      if (isFresh) underWay.delete(key)
+      const entry = isFresh ? undefined : entries.get(key)
+      if (!entry) return await load(key, ask)
+      const age = now() - entry.answer.loadedAt
+      if (age < refreshAfterMs) return entry.answer
+      if (now() - entry.failedAt < retryMs && age < maxStaleMs) return entry.answer
+      const loading = load(key, ask)
+      if (age < maxAgeMs) {
+        // Whoever comes after it failed hears of it.
+        loading.catch(() => {})
+        return entry.answer
+      }
+      return await loading.catch((error: unknown) => {
+        if (isAway(error) && age < maxStaleMs) return entry.answer
+        throw error
+      })
+    },
+
+    /** Milliseconds by which an answer is older than it may be; 0 for one that stands. */
+    overdueMs: ({ loadedAt }: CachedAnswer): number => Math.max(0, now() - loadedAt - maxAgeMs - refreshAfterMs),
+
+    /** Forgets all keys that begin so. */
+    forget (prefix: string): void {
+      for (const key of [...entries.keys(), ...underWay.keys()]) {
+        if (!key.startsWith(prefix)) continue
+        drop(key)
+        underWay.delete(key)
+      }
+    }
+  }
+}
+
+function toAnswer (body: Buffer, headers: Record<string, string>, loadedAt: number): CachedAnswer {
+  let compressed: Promise<Buffer> | undefined
+  return {
+    body,
+    etag: `"${createHash('sha1').update(body).digest('base64url')}"`,
+    headers,
+    loadedAt,
+    compressed: body.length < minCompressedBytes ? () => undefined : () => (compressed ??= compress(body))
+  }
+}
+
+/** Whether a load failed because a part of the service is away: then what is known is better than nothing. */
+const isAway = (error: unknown): boolean => !(error instanceof ApiError) || error.statusCode >= 500
