@@ -10,6 +10,7 @@ import counters from './plugins/counters.ts'
 import cors, { corsPreflight } from './plugins/cors.ts'
 import database from './plugins/database.ts'
 import errors, { clientErrorHandler, frameworkErrors } from './plugins/errors.ts'
+import hotPath from './plugins/hot-path.ts'
 import lifecycle, { drainingResponse, type Lifecycle } from './plugins/lifecycle.ts'
 import metrics from './plugins/metrics.ts'
 import openapi from './plugins/openapi.ts'
@@ -40,12 +41,13 @@ export interface AppOptions {
 export async function buildApp ({ config: settings, connection, logger, counterTimes }: AppOptions) {
   const stage: Lifecycle = { hasStarted: false, isDraining: false }
   const options = serverOptions(settings)
+  const requestId = createRequestIds()
   const app = fastify({
     ...options,
     http: { ...options.http, ServerResponse: drainingResponse(stage) },
     loggerInstance: logger,
     logController: new OneLineLog(),
-    genReqId: createRequestIds(),
+    genReqId: requestId,
     frameworkErrors,
     clientErrorHandler
   }).withTypeProvider<TypeBoxTypeProvider>()
@@ -70,6 +72,8 @@ export async function buildApp ({ config: settings, connection, logger, counterT
   await app.register(readCache)
   await app.register(metrics)
   await app.register(openapi)
+
+  await app.register(hotPath, { requestId })
 
   await app.register(autoload, { dir: join(import.meta.dirname, 'routes') })
   return app

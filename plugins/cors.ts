@@ -3,21 +3,29 @@ import fp from 'fastify-plugin'
 
 const exposedHeaders = ['Retry-After', 'X-Request-Id', 'RateLimit', 'RateLimit-Policy', 'Link', 'Location', 'X-Next-Cursor', 'Idempotency-Replayed']
 
+declare module 'fastify' {
+  interface FastifyInstance {
+    /** The headers that let a page of an origin read an answer, or not. */
+    corsHeaders (origin: string | undefined): Record<string, string>
+  }
+}
+
 /**
  * Which web pages may read the answers. A request pays for what depends on it alone, its Origin; this stands
  * before the limiter, so that a page can read a 429 as well.
  */
 export default fp(async function cors (app) {
   const { origins } = app.config.cors
-  const exposed = exposedHeaders.join(', ')
-  const allowed = new Set(origins)
+  const exposed = { 'access-control-expose-headers': exposedHeaders.join(', ') }
+  const vary: Record<string, string> = origins === '*' ? {} : { vary: 'Origin' }
+  const forAnyOrigin = { 'access-control-allow-origin': '*', ...exposed }
+  const forOrigin = new Map((origins === '*' ? [] : origins).map(origin => [origin, { ...vary, 'access-control-allow-origin': origin, ...exposed }]))
+  app.decorate('corsHeaders', origin => {
+    if (origin === undefined) return vary
+    return origins === '*' ? forAnyOrigin : forOrigin.get(origin) ?? vary
+  })
   app.addHook('onRequest', (request, reply, done) => {
-    if (origins !== '*') reply.header('vary', 'Origin')
-    const { origin } = request.headers
-    if (origin !== undefined && (origins === '*' || allowed.has(origin))) {
-      reply.header('access-control-allow-origin', origins === '*' ? '*' : origin)
-      reply.header('access-control-expose-headers', exposed)
-    }
+    reply.headers(app.corsHeaders(request.headers.origin))
     done()
   })
 }, { name: 'halo:cors', dependencies: ['halo:config', 'halo:errors'] })

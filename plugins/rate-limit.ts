@@ -7,7 +7,9 @@ import { createTokenBuckets, type TokenBuckets } from '../services/token-buckets
 
 declare module 'fastify' {
   interface FastifyInstance {
-    /** Takes a token from the bucket of a request's client; the error to answer with if there was none. */
+    /** Takes a token from the bucket of a client address; the milliseconds until there is one, 0 when there was. */
+    takeToken (address: string): number
+    /** Takes a token for a request; the error to answer with if there was none. */
     rateLimitRefusal (request: FastifyRequest): ApiError | undefined
     /** The limit of one route that hashes passwords: `config: { rateLimit: app.passwordRateLimit() }`. */
     passwordRateLimit (): object
@@ -24,8 +26,9 @@ export default fp(async function haloRateLimit (app) {
   const { rps, burst, authRps, authBurst } = app.config.rateLimit
   const buckets = createTokenBuckets({ rate: rps, burst })
 
+  app.decorate('takeToken', address => buckets.take(clientKey(address), performance.now()))
   app.decorate('rateLimitRefusal', request => {
-    const waitMs = buckets.take(clientKey(request.ip), performance.now())
+    const waitMs = app.takeToken(request.ip)
     return waitMs === 0 ? undefined : exceeded(waitMs, `${rps} requests a second with a burst of ${burst}`)
   })
   app.addHook('onRequest', (request, reply, done) => {

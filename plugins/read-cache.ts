@@ -1,10 +1,12 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
-import { createReadCache, type CachedAnswer, type LoadedAnswer, type ReadCache } from '../services/read-cache.ts'
+import { compressAnswer, createReadCache, type CachedAnswer, type LoadedAnswer, type ReadCache } from '../services/read-cache.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
     readCache: ReadCache
+    /** Keys of the cache by the address as it was sent without a token: hot-path.ts looks here. */
+    anonymousReads: Map<string, string>
   }
   interface FastifyReply {
     /** Sends what the cache has for a key, or loads it: with an ETag, 304, compression and the right Cache-Control. */
@@ -19,10 +21,15 @@ declare module 'fastify' {
 /** Milliseconds for which whoever has written reads past the cache. */
 const ownWriteMs = 1000
 
+/** Addresses that are remembered; an address has at most the length of a request line. */
+const maxAddresses = 5000
+
 /** Reads that many make, answered from memory. */
 export default fp(async function readCache (app) {
   const cache = createReadCache({ maxBytes: app.config.readCache.maxBytes })
+  const anonymousReads = new Map<string, string>()
   app.decorate('readCache', cache)
+  app.decorate('anonymousReads', anonymousReads)
   app.decorateRequest('callerId', undefined)
   const writers = createRecentWriters()
 
@@ -35,41 +42,48 @@ export default fp(async function readCache (app) {
   app.decorateReply('sendCached', async function (key, load) {
     const { callerId } = this.request
     const answer = await cache.get(key, load, { isFresh: callerId !== undefined && writers.has(callerId) })
+    if (this.request.headers.authorization === undefined && this.request.method === 'GET') {
+      if (anonymousReads.size >= maxAddresses) anonymousReads.delete(anonymousReads.keys().next().value!)
+      anonymousReads.set(this.request.url, key)
+    }
     return await send(this.request, this, answer, cache.overdueMs(answer))
   })
 }, { name: 'halo:read-cache', dependencies: ['halo:config', 'halo:auth'] })
 
 async function send (request: FastifyRequest, reply: FastifyReply, answer: CachedAnswer, overdueMs: number): Promise<FastifyReply> {
-  const compressed = takesGzip(request) ? answer.compressed() : undefined
-  const etag = compressed ? `${answer.etag.slice(0, -1)}-gzip"` : answer.etag
-  reply.headers(answer.headers)
-  reply.header('etag', etag)
-  // What a token shows may be for its bearer alone; what is shown without one is for everybody.
-  reply.header('cache-control', request.headers.authorization === undefined ? 'public, max-age=1, stale-while-revalidate=5' : 'private, max-age=1')
-  reply.header('vary', vary(reply))
+  const { headers } = request
+  const compressed = answer.isCompressible && takesGzip(headers['accept-encoding']) ? await compressAnswer(answer) : undefined
+  const before = reply.getHeader('vary')
+  reply.headers(answerHeaders(answer, { isCompressed: compressed !== undefined, isPublic: headers.authorization === undefined, vary: before as string | undefined }))
   if (overdueMs > 0) {
     // RFC 9211: it was kept for longer than it may be, because there is nothing newer to be had.
     reply.header('cache-status', 'halo; hit; detail=stale').header('age', String(Math.ceil(overdueMs / 1000)))
   }
-  if (matches(request.headers['if-none-match'], answer.etag)) return await reply.code(304).send()
-  reply.header('content-type', 'application/json; charset=utf-8')
-  if (!compressed) return await reply.send(answer.body)
-  return await reply.header('content-encoding', 'gzip').send(await compressed)
+  if (isKnown(headers['if-none-match'], answer)) return await reply.code(304).send()
+  reply.header('content-type', contentType)
+  return await (compressed ? reply.header('content-encoding', 'gzip').send(compressed) : reply.send(answer.body))
 }
 
-function vary (reply: FastifyReply): string {
-  const before = reply.getHeader('vary')
-  return `${typeof before === 'string' ? `${before}, ` : ''}Authorization, Accept-Encoding`
+export const contentType = 'application/json; charset=utf-8'
+
+/** What an answer from the cache says of itself, with a body or as a 304. */
+export function answerHeaders (answer: CachedAnswer, { isCompressed, isPublic, vary }: { isCompressed: boolean, isPublic: boolean, vary: string | undefined }): Record<string, string> {
+  return {
+    ...answer.headers,
+    etag: isCompressed ? `${answer.etag.slice(0, -1)}-gzip"` : answer.etag,
+    // What a token shows may be for its bearer alone; what is shown without one is for everybody.
+    'cache-control': isPublic ? 'public, max-age=1, stale-while-revalidate=5' : 'private, max-age=1',
+    vary: `${vary === undefined ? '' : `${vary}, `}Authorization, Accept-Encoding`
+  }
 }
 
 /** Whether gzip is welcome (RFC 9110 §12.5.3); `gzip;q=0` says that it is not. */
-function takesGzip ({ headers }: FastifyRequest): boolean {
-  const accepted = headers['accept-encoding']
+export function takesGzip (accepted: string | string[] | undefined): boolean {
   return accepted !== undefined && /(?:^|,)\s*(?:gzip|x-gzip|\*)\s*(?:$|,|;\s*q=(?:1|0\.0*[1-9]))/i.test(String(accepted))
 }
 
 /** If-None-Match compares weakly (RFC 9110 §13.1.2), and the compressed answer is the same answer. */
-function matches (condition: string | undefined, etag: string): boolean {
+export function isKnown (condition: string | undefined, { etag }: CachedAnswer): boolean {
   if (condition === undefined) return false
   if (condition.trim() === '*') return true
   const bare = etag.slice(1, -1)

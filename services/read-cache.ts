@@ -5,15 +5,17 @@ import { ApiError } from './errors.ts'
 
 /** What a read answers with, ready to be sent. */
 export interface CachedAnswer {
-  body: Buffer
+  body: string
   /** Strong: the same bytes have the same one (RFC 9110 §8.8.3). */
   etag: string
   /** Headers that belong to this answer, such as Link. */
   headers: Record<string, string>
   /** When its load began, by a clock that never goes back: what it says is at least as new as this. */
   loadedAt: number
-  /** Compressed, once somebody wanted it so; undefined where it does not pay. */
-  compressed (): Promise<Buffer> | undefined
+  /** Whether compressing pays. */
+  isCompressible: boolean
+  /** Compressed, once somebody has wanted it so. */
+  compressed: Buffer | undefined
 }
 
 /** What a load brings. */
@@ -99,10 +101,11 @@ export function createReadCache ({ maxBytes, now = performance.now.bind(performa
 
   function store (key: string, { body, headers = {}, essence }: LoadedAnswer, loadedAt: number, before: Entry | undefined): CachedAnswer {
     const isSame = before?.essence === essence && loadedAt - before.renderedAt < sameBytesMs
-    const answer = isSame ? { ...before.answer, loadedAt } : toAnswer(Buffer.from(body), headers, loadedAt)
+    const answer = isSame ? { ...before.answer, loadedAt } : toAnswer(body, headers, loadedAt)
     drop(key)
     const entry: Entry = { answer, essence, renderedAt: isSame ? before.renderedAt : loadedAt, failedAt: -Infinity, bytes: 0 }
-    entry.bytes = answer.body.length + 2 * essence.length + 500
+    // As long as they may get: text in two bytes a character, and the same again compressed.
+    entry.bytes = 3 * answer.body.length + 2 * essence.length + 500
     entries.set(key, entry)
     bytes += entry.bytes
     for (const [oldest] of entries) {
@@ -164,15 +167,21 @@ export function createReadCache ({ maxBytes, now = performance.now.bind(performa
   }
 }
 
-function toAnswer (body: Buffer, headers: Record<string, string>, loadedAt: number): CachedAnswer {
-  let compressed: Promise<Buffer> | undefined
+function toAnswer (body: string, headers: Record<string, string>, loadedAt: number): CachedAnswer {
   return {
     body,
     etag: `"${createHash('sha1').update(body).digest('base64url')}"`,
     headers,
     loadedAt,
-    compressed: body.length < minCompressedBytes ? () => undefined : () => (compressed ??= compress(body))
+    isCompressible: Buffer.byteLength(body) >= minCompressedBytes,
+    compressed: undefined
   }
+}
+
+/** The bytes of a compressible answer, compressed: by whoever wants them first, for all who come after. */
+export async function compressAnswer (answer: CachedAnswer): Promise<Buffer> {
+  answer.compressed ??= await compress(answer.body)
+  return answer.compressed
 }
 
 /** Whether a load failed because a part of the service is away: then what is known is better than nothing. */
