@@ -49,7 +49,7 @@ export default fp<CountersOptions>(async function counters (app, { times = {} })
     store,
     ledger,
     flusher,
-    engagement: createEngagementService({ store, ledger, known, flushedUntil: flusher.flushedUntil }),
+    engagement: createEngagementService({ store, ledger, known, flushedUntil: () => store.stats.flushedUntil }),
     takenOver: takeOverWhenPossible(app, ledger, abort.signal)
   })
   app.addHook('onReady', async () => {

@@ -26,9 +26,12 @@ const maxBacklog = 16 * 1024
 /** Videos that are read in one round trip. */
 const pageSize = 100
 
+interface Event { id: string, bytes: Buffer }
+
 interface Channel {
-  sinks: Set<EventSink>
-  event: { id: string, bytes: Buffer } | undefined
+  /** Those who listen, and the id of the event that each has. */
+  sinks: Map<EventSink, string>
+  event: Event | undefined
 }
 
 export type EngagementStreams = ReturnType<typeof createEngagementStreams>
@@ -69,25 +72,27 @@ export function createEngagementStreams (options: EngagementStreamsOptions) {
         if (counters && !event) endAll(channel, endEvent('deleted'))
         else if (event && event.id !== channel.event?.id) {
           channel.event = event
-          sendAll(channel, event.bytes)
-        } else if (isPing) sendAll(channel, ping)
+          for (const [sink, lastId] of channel.sinks) {
+            // Whoever has just come has it already.
+            if (lastId !== event.id && send(sink, event.bytes)) channel.sinks.set(sink, event.id)
+          }
+        } else if (isPing) for (const sink of channel.sinks.keys()) send(sink, ping)
       }
     }
   }
 
-  function sendAll (channel: Channel, bytes: Buffer): void {
-    for (const sink of channel.sinks) {
-      if (sink.writableLength > maxBacklog) {
-        dropped++
-        sink.destroy()
-      } else {
-        sink.write(bytes)
-      }
+  function send (sink: EventSink, bytes: Buffer): boolean {
+    if (sink.writableLength > maxBacklog) {
+      dropped++
+      sink.destroy()
+      return false
     }
+    sink.write(bytes)
+    return true
   }
 
   function endAll (channel: Channel, bytes: Buffer): void {
-    for (const sink of channel.sinks) sink.end(bytes)
+    for (const sink of channel.sinks.keys()) sink.end(bytes)
   }
 
   return {
@@ -105,9 +110,9 @@ export function createEngagementStreams (options: EngagementStreamsOptions) {
     add (sink: EventSink, counters: CountersOfVideo, lastEventId: string | undefined): () => void {
       const videoId = counters.video_id
       const event = toEvent(counters)
-      const channel = channels.get(videoId) ?? { sinks: new Set(), event }
+      const channel = channels.get(videoId) ?? { sinks: new Map(), event }
       channels.set(videoId, channel)
-      channel.sinks.add(sink)
+      channel.sinks.set(sink, event.id)
       listeners++
       sink.write(event.id === lastEventId ? ping : event.bytes)
       schedule()
@@ -125,7 +130,7 @@ export function createEngagementStreams (options: EngagementStreamsOptions) {
     close (): void {
       clearTimeout(timer)
       for (const channel of channels.values()) {
-        for (const sink of channel.sinks) sink.end(retryEvent())
+        for (const sink of channel.sinks.keys()) sink.end(retryEvent())
       }
     }
   }
@@ -137,7 +142,7 @@ const ping = Buffer.from(': ping\n\n')
  * The id says all that can change, so that any process can tell whether a client that comes back has it: no
  * process remembers what it sent.
  */
-function toEvent (counters: Counters): { id: string, bytes: Buffer } {
+function toEvent (counters: Counters): Event {
   const { live_viewers: live, like_count: likes, comment_count: comments, view_count: views, counters: { stale } } = counters
   const id = `${live ?? '-'}.${likes}.${comments}.${views}${stale ? '.stale' : ''}`
   const data = JSON.stringify({ live_viewers: live, like_count: likes, comment_count: comments, view_count: views, counters: counters.counters })

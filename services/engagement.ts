@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import type { Counters, CountersOfVideo, Engagement } from '../schemas/engagement.ts'
 import type { KnownVideo, KnownVideos } from './counters/known-videos.ts'
 import type { Ledger, LedgerRow } from './counters/ledger.ts'
-import { counterTimes, type CounterStore, type StoredCounters } from './counters/store.ts'
+import type { CheckedUse, CounterStore, IdempotentUse, Replay, StoredCounters } from './counters/store.ts'
 import { ApiError } from './errors.ts'
 
 export interface EngagementOptions {
@@ -42,10 +42,10 @@ export function createEngagementService ({ store, ledger, known, flushedUntil }:
   }
 
   /** Whether a row was read before the generation of the store's count began, and may say too little. */
-  const isEarly = (row: LedgerRow, readAt: number): boolean => readAt <= store.generationOf(row.video_id).seenAt
+  const isEarly = (row: LedgerRow, readAt: number): boolean => readAt <= store.generationSeenAt(row.video_id)
 
   /** Rows that are too early are read again. */
-  async function current<Row extends LedgerRow> (rows: Row[], readAt: (row: Row) => number): Promise<LedgerRow[]> {
+  async function current<Row extends LedgerRow> (rows: Row[], readAt: (row: Row) => number): Promise<(Row | KnownVideo)[]> {
     const early = rows.filter(row => isEarly(row, readAt(row)))
     if (early.length === 0) return rows
     const again = await known.reload(early.map(row => row.video_id)).catch(() => new Map<number, KnownVideo>())
@@ -67,6 +67,7 @@ export function createEngagementService ({ store, ledger, known, flushedUntil }:
 
   async function setLike (videoId: number, userId: number, isLiked: boolean): Promise<Counters> {
     const row = await existing(videoId)
+    beats.delete(`${videoId}:${userId}`)
     return await answer(row, await available(async () => {
       for (;;) {
         const stored = await store.setLike(videoId, userId, isLiked)
@@ -85,7 +86,7 @@ export function createEngagementService ({ store, ledger, known, flushedUntil }:
     if (claimed !== undefined) throw claimed === once.fingerprint ? new ApiError('idempotency_in_flight', { retryAfter: 1 }) : new ApiError('idempotency_key_reused')
     inFlight.set(claim, once.fingerprint)
     try {
-      const used = await usedBefore(videoId, once.use) ?? await available(() => store.addComment(videoId, userId, once))
+      const used = await countOnce(videoId, userId, once)
       if ('fingerprint' in used) {
         if (used.fingerprint !== once.fingerprint) throw new ApiError('idempotency_key_reused')
         if (used.answer !== undefined) return { body: JSON.parse(used.answer) as Engagement, isReplay: true }
@@ -100,14 +101,20 @@ export function createEngagementService ({ store, ledger, known, flushedUntil }:
     }
   }
 
-  /** For a day after a store began anew: a use that it has lost, but the ledger has not. */
-  async function usedBefore (videoId: number, use: string) {
-    if (Date.now() - store.generationOf(videoId).since > counterTimes.receiptMs) return undefined
-    const receipt = await ledger.findReceipt(videoId, use)
-    return receipt && {
-      fingerprint: receipt.fingerprint,
-      answer: await available(() => store.answerOf(videoId, use)),
-      ageMs: Date.now() - receipt.countedAt.getTime()
+  /** A store that began less than a day ago may have lost the use: then the ledger is asked first whether it has it. */
+  async function countOnce (videoId: number, userId: number, once: IdempotentUse): Promise<StoredCounters | Replay> {
+    for (let checked: CheckedUse = once; ;) {
+      const counted = await available(() => store.addComment(videoId, userId, checked))
+      if (!('uncheckedIn' in counted)) return counted
+      const receipt = await ledger.findReceipt(videoId, once.use)
+      if (receipt) {
+        return {
+          fingerprint: receipt.fingerprint,
+          answer: await available(() => store.answerOf(videoId, once.use)),
+          ageMs: Date.now() - receipt.countedAt.getTime()
+        }
+      }
+      checked = { ...once, checkedIn: counted.uncheckedIn }
     }
   }
 
@@ -115,7 +122,7 @@ export function createEngagementService ({ store, ledger, known, flushedUntil }:
   async function read (rows: LedgerRow[], readAt: number): Promise<Counters[]> {
     if (rows.length === 0) return []
     const stored = await store.read(rows.map(row => row.video_id)).catch(() => undefined)
-    if (!stored) return rows.map(row => stale(row, flushedUntil()))
+    if (!stored) return rows.map(row => stale(row, readAt, flushedUntil()))
     return (await current(rows, () => readAt)).map((row, index) => add(row, stored[index]!))
   }
 
@@ -132,9 +139,10 @@ export function createEngagementService ({ store, ledger, known, flushedUntil }:
      */
     async comment (videoId: number, userId: number, { key, payload }: CommentRequest): Promise<{ body: Engagement, isReplay: boolean }> {
       const row = await existing(videoId)
+      beats.delete(`${videoId}:${userId}`)
       if (key !== undefined) return await commentOnce(row, userId, key, payload)
       const stored = await available(() => store.addComment(videoId, userId))
-      if ('fingerprint' in stored) throw new Error('A comment without a key was replayed')
+      if (!('views' in stored)) throw new Error('A comment without a key was not counted')
       return { body: { message, data: await answer(row, stored, userId) }, isReplay: false }
     },
 
@@ -158,7 +166,7 @@ export function createEngagementService ({ store, ledger, known, flushedUntil }:
       const [found, answers] = await Promise.all([known.get(wanted), store.read(wanted, userId).catch(() => undefined)])
       const stored = new Map(wanted.map((id, index) => [id, answers?.[index]]))
       const ids = wanted.filter(id => found.has(id))
-      const rows = answers
+      const rows: KnownVideo[] = answers
         ? await current(ids.map(id => found.get(id)!), ({ readAt }) => readAt)
         : await known.reload(ids).then(rows => ids.flatMap(id => rows.get(id) ?? []), () => ids.map(id => found.get(id)!))
       const cold = userId === undefined ? [] : ids.filter(id => stored.get(id)?.isLiked == null)
@@ -168,7 +176,7 @@ export function createEngagementService ({ store, ledger, known, flushedUntil }:
         const one = stored.get(id)
         return {
           video_id: id,
-          ...one ? add(row, one) : stale(row, flushedUntil()),
+          ...one ? add(row, one) : stale(row, row.readAt, flushedUntil()),
           ...userId === undefined ? {} : { liked: one?.isLiked ?? liked?.has(id) ?? null }
         }
       })
@@ -198,14 +206,17 @@ function add (row: LedgerRow, stored: StoredCounters): Counters {
   }
 }
 
-/** The ledger's count alone: right until the last flush. Who watches is not known then, and unknown is not zero. */
-function stale (row: LedgerRow, flushedUntil: number | undefined): Counters {
+/**
+ * The ledger's count alone: right until the last flush, or until it was read if that was earlier. Who watches is not
+ * known then, and unknown is not zero.
+ */
+function stale (row: LedgerRow, readAt: number, flushedUntil: number | undefined): Counters {
   return {
     live_viewers: null,
     like_count: row.legacy_likes + row.like_count,
     comment_count: row.comment_base + row.comment_n,
     view_count: row.view_count,
-    counters: { stale: true, as_of: flushedUntil === undefined ? null : new Date(flushedUntil).toISOString() }
+    counters: { stale: true, as_of: flushedUntil === undefined ? null : new Date(Math.min(flushedUntil, readAt)).toISOString() }
   }
 }
 

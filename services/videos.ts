@@ -1,5 +1,6 @@
 import type { Counters } from '../schemas/engagement.ts'
 import { maxOffset, type NewVideo, type Video, type VideoListQuery, type VideoPatch } from '../schemas/video.ts'
+import { steadyNow } from './clock.ts'
 import { ledgerColumns, type LedgerRow } from './counters/ledger.ts'
 import type { Cursors, Position } from './cursors.ts'
 import type { Database, Statement } from './database.ts'
@@ -96,7 +97,7 @@ export type VideoService = ReturnType<typeof createVideoService>
 export function createVideoService (database: Database, engagement: EngagementService, cursors: Cursors) {
   /** One statement and one round trip to the counters, however many videos. */
   async function read (statement: Statement, values: unknown[]): Promise<{ rows: VideoRow[], videos: Video[] }> {
-    const readAt = Date.now()
+    const readAt = steadyNow()
     const rows = await database.query<VideoRow>(statement, values)
     const counters = await engagement.read(rows, readAt)
     return { rows, videos: rows.map((row, index) => toVideo(row, counters[index]!)) }

@@ -5,6 +5,14 @@
 -- A generation is a life of the store's memory: a new one begins when Redis was restarted, promoted or emptied.
 create sequence counter_generations;
 
+-- The generation of each shard that takes writes. A flush of an earlier one that comes late, from a process that
+-- hung in it, is ignored: what it knows was lost with that generation, or was merged when it was closed.
+-- Flushes hold the row for share while they write; whoever begins a generation waits for them.
+create table counter_fences (
+  shard integer primary key,
+  generation bigint not null
+);
+
 -- One row a video, so that a list of videos needs one join. `n` is the largest total seen of `generation`.
 -- Views have no base here: videos.view_count holds base + n in one number, kept by a trigger below, because
 -- other readers of this database know that column.
@@ -100,7 +108,8 @@ begin
   from (select video_id, count(*) as likes from removed where liked group by video_id) as gone
   where c.video_id = gone.video_id;
   insert into counter_tombstones (video_id, user_id)
-  select r.video_id, r.user_id from removed r join videos v on v.id = r.video_id where r.liked;
+  select r.video_id, r.user_id from removed r join videos v on v.id = r.video_id
+  where r.liked and not exists (select from users u where u.id = r.user_id);
   return null;
 end
 $$;

@@ -44,7 +44,6 @@ export type Flusher = ReturnType<typeof createFlusher>
 export function createFlusher ({ store, ledger, known, log, periodMs = 300, now = Date.now }: FlusherOptions) {
   const startedAt = now()
   const stats = { flushed: 0, failures: 0, lastFlushMs: 0 }
-  let flushedUntil: number | undefined
   let cursor: TombstoneCursor = { transactionId: 0, id: 0 }
   let timer: NodeJS.Timeout | undefined
   let underWay: Promise<void> | undefined
@@ -56,7 +55,6 @@ export function createFlusher ({ store, ledger, known, log, periodMs = 300, now 
 
   /** Brings everything that is pending into the ledger. Rejects when a store is away; nothing is lost then. */
   async function flush (options: { isForced: boolean }): Promise<void> {
-    const at = now()
     let isForced = options.isForced
     for (let round = 0; round < maxRounds; round++) {
       const batches = await store.collect({ isForced })
@@ -70,7 +68,6 @@ export function createFlusher ({ store, ledger, known, log, periodMs = 300, now 
       if (!batches.some(batch => batch.isPartial)) break
       isForced = true
     }
-    flushedUntil = at
   }
 
   async function forget (tombstones: Tombstone[]): Promise<void> {
@@ -95,7 +92,7 @@ export function createFlusher ({ store, ledger, known, log, periodMs = 300, now 
       await bury()
       if (now() - purgedAt > 60_000) {
         purgedAt = now()
-        await ledger.purge()
+        await ledger.purge(cursor)
       }
     } catch (error) {
       stats.failures++
@@ -116,7 +113,7 @@ export function createFlusher ({ store, ledger, known, log, periodMs = 300, now 
     }
   }
 
-  const lagMs = (): number => Math.max(0, now() - (flushedUntil ?? startedAt))
+  const lagMs = (): number => Math.max(0, now() - Math.max(startedAt, store.stats.flushedUntil ?? 0))
 
   const numbers = () => ({ ...stats, lastFlushMs: Math.round(stats.lastFlushMs), lagMs: lagMs(), pending: store.stats.pending, recoveries: store.stats.recoveries })
 
@@ -131,9 +128,6 @@ export function createFlusher ({ store, ledger, known, log, periodMs = 300, now 
     start: schedule,
 
     flush,
-
-    /** Until when the ledger is known to have everything, in milliseconds since 1970; undefined when never. */
-    flushedUntil: (): number | undefined => flushedUntil,
 
     get stats (): FlushStats { return { ...stats, lagMs: lagMs() } },
 

@@ -1,6 +1,7 @@
+import { steadyNow } from '../clock.ts'
 import type { LedgerRow } from './ledger.ts'
 
-/** A row of the ledger, and when it was asked for, in milliseconds since 1970. */
+/** A row of the ledger, and when it was asked for, by steadyNow(). */
 export interface KnownVideo extends LedgerRow {
   readAt: number
 }
@@ -23,7 +24,7 @@ export type KnownVideos = ReturnType<typeof createKnownVideos>
  * once a like, and goes on while PostgreSQL is away. What a row says of its own generation cannot grow old
  * (the store's total replaces it), and deleted videos are taken out within a second (flusher.ts).
  */
-export function createKnownVideos ({ read, freshMs = 10_000, oldMs = 60_000, maxSize = 100_000, now = Date.now }: KnownVideosOptions) {
+export function createKnownVideos ({ read, freshMs = 10_000, oldMs = 60_000, maxSize = 100_000, now = steadyNow }: KnownVideosOptions) {
   // A Map keeps the order of insertion: whoever is used is put at the end, and the front is the oldest.
   const known = new Map<number, KnownVideo>()
   const refreshes = new WeakMap<KnownVideo, { at: number, rows: Promise<Map<number, KnownVideo> | undefined> }>()

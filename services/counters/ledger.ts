@@ -30,16 +30,24 @@ const readRows = {
     where v.id = any($1::bigint[])`
 }
 
+// What is of a generation that its shard has left is not merged: see counter_fences. The row is held until the
+// statement has committed.
+const fenced = (columns: string): string => `
+    fence as materialized (select f.shard, f.generation from counter_fences f where f.shard in (select shard from given) order by f.shard for share),
+    incoming as materialized (
+      select ${columns} from given g left join fence f on f.shard = g.shard where g.generation >= coalesce(f.generation, 0)
+    )`
+
 // A total of the row's own generation wins if it is larger; one of a later generation begins on top of what
 // the row came to; one of an earlier generation is a ghost and is ignored. Videos are locked before their
 // counters, in the order of their ids: so does whoever deletes a video, and nobody waits in a circle.
 const mergeTotals = {
   name: 'ledger_merge_totals',
   text: `
-    with incoming as materialized (
-      select * from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[])
-        as u (video_id, generation, views, comments, peak)
-    ), present as materialized (
+    with given as materialized (
+      select * from unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])
+        as u (shard, generation, video_id, views, comments, peak)
+    ), ${fenced('g.video_id, g.generation, g.views, g.comments, g.peak')}, present as materialized (
       select v.id from videos v where v.id in (select video_id from incoming) order by v.id for no key update
     ), merged as (
       insert into video_counters as c (video_id, generation, view_n, comment_n, peak_live_viewers)
@@ -63,10 +71,10 @@ const mergeTotals = {
 const mergeLikes = {
   name: 'ledger_merge_likes',
   text: `
-    with incoming as materialized (
-      select * from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::boolean[], $5::bigint[])
-        as u (video_id, generation, user_id, liked, version)
-    ), people as materialized (
+    with given as materialized (
+      select * from unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[], $5::boolean[], $6::bigint[])
+        as u (shard, generation, video_id, user_id, liked, version)
+    ), ${fenced('g.video_id, g.generation, g.user_id, g.liked, g.version')}, people as materialized (
       select u.id from users u where u.id in (select user_id from incoming) order by u.id for key share
     ), present as materialized (
       select v.id from videos v where v.id in (select video_id from incoming) and (select count(*) from people) >= 0
@@ -88,10 +96,23 @@ const mergeLikes = {
 const mergeReceipts = {
   name: 'ledger_merge_receipts',
   text: `
+    with given as materialized (
+      select * from unnest($1::int[], $2::bigint[], $3::bigint[], $4::text[], $5::text[])
+        as u (shard, generation, video_id, use, fingerprint)
+    ), ${fenced('g.video_id, g.use, g.fingerprint')}, present as materialized (
+      select v.id from videos v where v.id in (select video_id from incoming) order by v.id for key share
+    )
     insert into comment_receipts (video_id, use, fingerprint)
-    select r.video_id, r.use, r.fingerprint
-    from unnest($1::bigint[], $2::text[], $3::text[]) as r (video_id, use, fingerprint) join videos v on v.id = r.video_id
+    select i.video_id, i.use, i.fingerprint from incoming i join present p on p.id = i.video_id
+    order by i.video_id, i.use
     on conflict do nothing`
+}
+
+const raiseFence = {
+  name: 'ledger_fence',
+  text: `
+    insert into counter_fences as f (shard, generation) values ($1, $2)
+    on conflict (shard) do update set generation = greatest(f.generation, excluded.generation)`
 }
 
 const findReceipt = {
@@ -121,16 +142,21 @@ const nextGeneration = {
 const readTombstones = {
   name: 'ledger_tombstones',
   text: `
-    select id, video_id, user_id, transaction_id::text::bigint as transaction_id from counter_tombstones
+    select id, video_id, user_id, transaction_id::text::bigint as transaction_id,
+      case when user_id is null then not exists (select from videos v where v.id = video_id)
+        else not exists (select from users u where u.id = user_id) end as is_gone
+    from counter_tombstones
     where (transaction_id, id) > ($1::text::xid8, $2::bigint) and transaction_id < pg_snapshot_xmin(pg_current_snapshot())
     order by transaction_id, id limit 5000`
 }
 
+// Only what this process has read: nobody else reads slower than an hour.
 const purge = {
   name: 'ledger_purge',
   text: `
     with tombstones as (delete from counter_tombstones where id in (
-      select id from counter_tombstones where buried_at < now() - interval '1 hour' limit 10000))
+      select id from counter_tombstones
+      where buried_at < now() - interval '1 hour' and (transaction_id, id) <= ($1::text::xid8, $2::bigint) limit 10000))
     delete from comment_receipts where ctid = any(array(
       select ctid from comment_receipts where counted_at < now() - interval '24 hours' limit 10000))`
 }
@@ -173,23 +199,20 @@ export function createLedger (database: Database, background: Database) {
     const gone: Tombstone[] = []
     // Receipts first: if the rest never arrives, a comment may be lost with the store's memory, but none is
     // counted twice.
-    for (const part of chunks(batches.flatMap(batch => batch.receipts))) {
+    for (const part of chunks(batches.flatMap(rowsOf('receipts')))) {
       await background.query(mergeReceipts, [
-        list(part.map(receipt => receipt.videoId)), part.map(receipt => receipt.use), part.map(receipt => receipt.fingerprint)
+        column(part, 'shard'), column(part, 'generation'), column(part, 'videoId'),
+        part.map(receipt => receipt.use), part.map(receipt => receipt.fingerprint)
       ])
     }
-    for (const part of chunks(batches.flatMap(ofGeneration('counters')))) {
-      const missing = await background.query<{ video_id: number }>(mergeTotals, [
-        list(part.map(total => total.videoId)), list(part.map(total => total.generation)), list(part.map(total => total.views)),
-        list(part.map(total => total.comments)), list(part.map(total => total.peak))
-      ])
+    for (const part of chunks(batches.flatMap(rowsOf('counters')))) {
+      const missing = await background.query<{ video_id: number }>(mergeTotals,
+        (['shard', 'generation', 'videoId', 'views', 'comments', 'peak'] as const).map(name => column(part, name)))
       for (const row of missing) gone.push({ videoId: row.video_id, userId: null })
     }
-    for (const part of chunks(batches.flatMap(ofGeneration('likes')))) {
-      const missing = await background.query<{ video_id: number, user_id: number | null }>(mergeLikes, [
-        list(part.map(like => like.videoId)), list(part.map(like => like.generation)), list(part.map(like => like.userId)),
-        list(part.map(like => like.isLiked)), list(part.map(like => like.version))
-      ])
+    for (const part of chunks(batches.flatMap(rowsOf('likes')))) {
+      const missing = await background.query<{ video_id: number, user_id: number | null }>(mergeLikes,
+        (['shard', 'generation', 'videoId', 'userId', 'isLiked', 'version'] as const).map(name => column(part, name)))
       for (const row of missing) gone.push({ videoId: row.video_id, userId: row.user_id })
     }
     return gone
@@ -230,17 +253,18 @@ export function createLedger (database: Database, background: Database) {
 
     /** What was deleted since a cursor, and the cursor for the next call. */
     async tombstones (since: TombstoneCursor): Promise<{ tombstones: Tombstone[], cursor: TombstoneCursor }> {
-      const rows = await background.query<{ id: number, video_id: number, user_id: number | null, transaction_id: number }>(
+      const rows = await background.query<{ id: number, video_id: number, user_id: number | null, transaction_id: number, is_gone: boolean }>(
         readTombstones, [String(since.transactionId), since.id])
       const last = rows.at(-1)
       return {
-        tombstones: rows.map(row => ({ videoId: row.video_id, userId: row.user_id })),
+        // Somebody may have come back under the old id, from a backup: they are not to be forgotten.
+        tombstones: rows.filter(row => row.is_gone).map(row => ({ videoId: row.video_id, userId: row.user_id })),
         cursor: last ? { transactionId: last.transaction_id, id: last.id } : since
       }
     },
 
-    /** Deletes tombstones and receipts that nobody needs any more. */
-    async purge (): Promise<void> { await background.query(purge) },
+    /** Deletes tombstones before a cursor, and receipts, that nobody needs any more. */
+    async purge ({ transactionId, id }: TombstoneCursor): Promise<void> { await background.query(purge, [String(transactionId), id]) },
 
     /**
      * Adds counts that came without names, by maximum: taking them over again changes nothing.
@@ -259,7 +283,8 @@ export function createLedger (database: Database, background: Database) {
       async nextGeneration (above) {
         const [row] = await background.query<{ generation: number }>(nextGeneration, [above])
         return row!.generation
-      }
+      },
+      async fence (shard, generation) { await background.query(raiseFence, [shard, generation]) }
     } satisfies RecoveryLedger
   }
 }
@@ -267,8 +292,11 @@ export function createLedger (database: Database, background: Database) {
 /** An array of numbers or booleans as PostgreSQL writes it: for ten thousand of them `pg` itself takes ten times as long. */
 const list = (values: (number | boolean)[]): string => `{${values.join(',')}}`
 
-const ofGeneration = <Kind extends 'counters' | 'likes'>(kind: Kind) => (batch: Batch) =>
-  (batch[kind] as Batch[Kind][number][]).map(item => ({ ...item, generation: batch.generation }))
+const column = <Name extends string>(rows: Record<Name, number | boolean>[], name: Name): string => list(rows.map(row => row[name]))
+
+/** The changes of one kind in a batch, each with the shard and the generation that it is of. */
+const rowsOf = <Kind extends 'counters' | 'likes' | 'receipts'>(kind: Kind) => ({ shard, generation, ...batch }: Batch) =>
+  (batch[kind] as Batch[Kind][number][]).map(item => ({ ...item, shard, generation }))
 
 function * chunks<T> (items: T[]): Generator<T[]> {
   for (let start = 0; start < items.length; start += chunkSize) yield items.slice(start, start + chunkSize)

@@ -1,6 +1,8 @@
+import { steadyNow } from '../clock.ts'
 import {
-  BacklogError, counterLimits, counterTimes,
-  type Batch, type CounterLimits, type CounterStore, type CounterTimes, type RecoveryLedger, type StoredCounters, type StoreStats
+  BacklogError, counterLimits, counterTimes, memoryShard,
+  type Batch, type CounterLimits, type CounterStore, type CounterTimes, type PendingLike, type PendingReceipt,
+  type RecoveryLedger, type StoredCounters, type StoreStats
 } from './store.ts'
 
 export interface MemoryStoreOptions {
@@ -49,9 +51,10 @@ export function createMemoryStore (options: MemoryStoreOptions): CounterStore {
   const dirty = new Set<number>()
   const withPending = new Set<number>()
   const withReceipts = new Set<number>()
-  const stats: StoreStats = { pending: 0, recoveries: 0 }
+  const stats: StoreStats = { pending: 0, recoveries: 0, flushedUntil: undefined }
   let generation = 0
   let since = 0
+  let seenAt = 0
   let beginning: Promise<void> | undefined
   let version = 0
   let waiting = 0
@@ -59,9 +62,12 @@ export function createMemoryStore (options: MemoryStoreOptions): CounterStore {
   /** The first write begins the generation of this process. */
   async function begin (): Promise<void> {
     if (generation > 0) return
-    beginning ??= recovery.nextGeneration(0).then(next => {
+    beginning ??= recovery.nextGeneration(0).then(async next => {
+      // What an earlier process is still writing is waited for.
+      await recovery.fence(memoryShard, next)
       generation = next
       since = now()
+      seenAt = steadyNow()
     }).finally(() => { beginning = undefined })
     await beginning
   }
@@ -153,6 +159,18 @@ export function createMemoryStore (options: MemoryStoreOptions): CounterStore {
     }
   }
 
+  function * pendingLikes (): Generator<PendingLike> {
+    for (const videoId of withPending) {
+      for (const [userId, change] of stateOf(videoId).pending) yield { videoId, userId, ...change }
+    }
+  }
+
+  function * pendingReceipts (): Generator<PendingReceipt> {
+    for (const videoId of withReceipts) {
+      for (const [use, fingerprint] of stateOf(videoId).unflushedReceipts) yield { videoId, use, fingerprint }
+    }
+  }
+
   /** Takes out of memory what is in the ledger and has long been quiet. */
   function cool (): void {
     for (const [videoId, state] of videos) {
@@ -199,6 +217,7 @@ export function createMemoryStore (options: MemoryStoreOptions): CounterStore {
       if (use) {
         const used = state.receipts.get(use.use)
         if (used) return { fingerprint: used.fingerprint, answer: used.answer, ageMs: now() - used.at }
+        if (now() < since + times.receiptMs && use.checkedIn !== generation) return { uncheckedIn: generation }
         if (waiting >= limits.maxWaiting) throw new BacklogError('Too many receipts wait for the ledger')
         state.receipts.set(use.use, { fingerprint: use.fingerprint, at: now(), answer: undefined })
         state.unflushedReceipts.set(use.use, use.fingerprint)
@@ -242,24 +261,30 @@ export function createMemoryStore (options: MemoryStoreOptions): CounterStore {
         cool()
       }
       stats.pending = dirty.size + waiting
-      if (stats.pending === 0) return []
+      if (stats.pending === 0) {
+        stats.flushedUntil = now()
+        return []
+      }
       const batch: Batch = {
-        shard: 0,
+        shard: memoryShard,
         generation,
-        counters: [...dirty].slice(0, limits.batchSize).map(videoId => {
+        counters: take(limits.batchSize, dirty).map(videoId => {
           const { views, comments, peak } = stateOf(videoId)
           return { videoId, views, comments, peak }
         }),
-        likes: [...withPending].flatMap(videoId => [...stateOf(videoId).pending].map(([userId, change]) => ({ videoId, userId, ...change })))
-          .slice(0, limits.batchSize),
-        receipts: [...withReceipts].flatMap(videoId => [...stateOf(videoId).unflushedReceipts].map(([use, fingerprint]) => ({ videoId, use, fingerprint }))),
-        isPartial: false
+        likes: take(limits.batchSize, pendingLikes()),
+        receipts: take(limits.batchSize + 1, pendingReceipts()),
+        isPartial: false,
+        lookedAt: now()
       }
+      // A receipt must be in the ledger before the total that it belongs to: with more of them than fit, they go alone.
+      if (batch.receipts.length > limits.batchSize) batch.counters = []
       batch.isPartial = stats.pending > batch.counters.length + batch.likes.length + batch.receipts.length
       return [batch]
     },
 
-    async acknowledge ({ counters, likes, receipts }) {
+    async acknowledge ({ counters, likes, receipts, isPartial, lookedAt }) {
+      if (!isPartial) stats.flushedUntil = lookedAt
       for (const { videoId, views, comments, peak } of counters) {
         const state = videos.get(videoId)
         if (!state || (state.views === views && state.comments === comments && state.peak === peak)) dirty.delete(videoId)
@@ -299,6 +324,16 @@ export function createMemoryStore (options: MemoryStoreOptions): CounterStore {
 
     answerOf: async (videoId, use) => videos.get(videoId)?.receipts.get(use)?.answer,
 
-    generationOf: () => ({ since, seenAt: since })
+    generationSeenAt: () => seenAt
   }
+}
+
+/** The first of some items; the rest is not looked at. */
+function take<T> (count: number, items: Iterable<T>): T[] {
+  const taken: T[] = []
+  for (const item of items) {
+    if (taken.length >= count) break
+    taken.push(item)
+  }
+  return taken
 }

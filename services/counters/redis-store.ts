@@ -1,12 +1,13 @@
 import { randomBytes } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Cluster, type Redis } from 'ioredis'
+import { steadyNow } from '../clock.ts'
 import { createBatcher } from './batcher.ts'
 import { createRedisKeys, type GenerationKeys } from './redis-keys.ts'
 import { scripts, scriptsOf, type CountingScript, type OtherScript, type Script } from './scripts.ts'
 import {
   BacklogError, counterLimits, counterTimes,
-  type Batch, type CounterLimits, type CounterStore, type CounterTimes, type IdempotentUse, type RecoveryLedger,
+  type Batch, type CounterLimits, type CounterStore, type CheckedUse, type CounterTimes, type RecoveryLedger,
   type StoredCounters, type StoreStats
 } from './store.ts'
 
@@ -24,7 +25,7 @@ interface Shard {
   generation: number
   /** Looks at the shard's pending changes that this process knows of; a memory with fewer is an older one. */
   looks: number
-  since: number
+  /** When this process learned of the generation, by steadyNow(). */
   seenAt: number
   keys: GenerationKeys
   scripts: Record<CountingScript, Script>
@@ -37,7 +38,7 @@ type Used = [code: number, fingerprint: string, answer: string, ageMs: number]
 interface Operation { videoId: number }
 interface LikeOperation extends Operation { userId: number, isLiked: boolean }
 interface PresenceOperation extends Operation { userId: number, isThere: boolean }
-interface CommentOperation extends Operation { userId: number, use: IdempotentUse | undefined }
+interface CommentOperation extends Operation { userId: number, use: CheckedUse | undefined }
 
 /** What a script answered to one operation, and in which generation. */
 interface Counted<Answer> { generation: number, row: Answer }
@@ -49,6 +50,12 @@ const patienceMs = 230
 
 /** Operations in one script: Redis does nothing else meanwhile, for about two milliseconds. */
 const maxOperations = 200
+
+/** Milliseconds that a recovery may take before another process tries it. */
+const claimMs = 3000
+
+/** Milliseconds until a process looks again whether the one that recovers has finished. */
+const claimRetryMs = 15
 
 /** Milliseconds for which a loader of likes may be silent. */
 const ticketMs = 5000
@@ -62,7 +69,9 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
   const { shardCount, shardOf } = names
   const shards: (Shard | undefined)[] = []
   const settling: (Promise<void> | undefined)[] = []
-  const stats: StoreStats = { pending: 0, recoveries: 0 }
+  const stats: StoreStats = { pending: 0, recoveries: 0, flushedUntil: undefined }
+  /** By shard: until when the ledger has everything, by the clock of Redis. */
+  const flushedUntil: number[] = []
 
   const evalsha = (script: Script, { keys, args }: Call): Promise<unknown> =>
     redis.evalsha(script.sha, keys.length, ...keys, ...args)
@@ -110,14 +119,13 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
   }
 
   async function adopt (shard: number): Promise<number> {
-    const [generation, since, looks] = await redis.hmget(names.meta(shard), 'generation', 'since', 'looks')
+    const [generation, looks] = await redis.hmget(names.meta(shard), 'generation', 'looks')
     const found = Number(generation ?? 0)
     if (shards[shard]?.generation !== found) {
       shards[shard] = {
         generation: found,
         looks: Number(looks ?? 0),
-        since: Number(since ?? 0),
-        seenAt: Date.now(),
+        seenAt: steadyNow(),
         keys: names.ofGeneration(shard, found),
         scripts: scriptsOf(found)
       }
@@ -127,30 +135,49 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
 
   /**
    * Closes a generation, brings what survived of it into the ledger, and begins the next one. Any number of
-   * processes may do this at once, and stop anywhere in it: merging is idempotent, and one of them begins. The
-   * scripts are loaded before the generation opens: if the server is restarted in between, they are missing
-   * again, and the next write finds it out.
+   * processes may want this at once, and stop anywhere in it: merging is idempotent, one at a time has the claim,
+   * and who was overtaken does not begin. The ledger is fenced before the generation opens: a flush of the old one
+   * that hangs somewhere ends before that, or is ignored. The scripts are loaded before it, too: if the server
+   * is restarted in between, they are missing again, and the next write finds it out.
    */
   async function recover (shard: number, from: number): Promise<void> {
     const startedAt = performance.now()
-    const found = Number(await call('close', [names.meta(shard)], [from]))
-    if (found === from) {
+    const next = await recovery.nextGeneration(Math.max(from, Number(await redis.hget(names.meta(shard), 'claim') ?? 0)))
+    const [found, claim] = await call('close', [names.meta(shard)], [from, next, claimMs]) as [string, string]
+    if (Number(found) !== from) {
+      await adopt(shard)
+      return
+    }
+    if (Number(claim) !== next) {
+      // Somebody else is at it: it takes some milliseconds.
+      await sleep(claimRetryMs)
+      return
+    }
+    try {
       if (from > 0) await mergeSurvivors(shard, from)
-      const next = await recovery.nextGeneration(from)
+      await recovery.fence(shard, next)
       await load(scriptsOf(next))
-      const opened = Number(await call('open', [names.meta(shard)], [from, next]))
-      if (opened === next) {
-        if (from > 0) await dropGeneration(shard, from)
-        stats.recoveries++
-        onRecovery({ shard, from, to: next, ms: Math.round(performance.now() - startedAt) })
-      }
+    } catch (error) {
+      // The next one need not wait until the claim runs out.
+      await redis.hdel(names.meta(shard), 'claimed_at').catch(() => {})
+      throw error
+    }
+    const opened = Number(await call('open', [names.meta(shard)], [from, next]))
+    if (opened === next) {
+      if (from > 0) await dropGeneration(shard, from)
+      stats.recoveries++
+      onRecovery({ shard, from, to: next, ms: Math.round(performance.now() - startedAt) })
     }
     await adopt(shard)
   }
 
   async function mergeSurvivors (shard: number, generation: number): Promise<void> {
     for (;;) {
-      const collected = await collectShard(shard, generation, { gapMs: 0, isClosing: true })
+      const collected = await collectShard(shard, generation, { gapMs: 0, isClosing: true }).catch((error: unknown) => {
+        // Who was slower than its claim finds the next generation begun.
+        if (!isFenced(error)) throw error
+        return undefined
+      })
       if (!collected || isEmpty(collected.batch)) return
       await recovery.merge(collected.batch)
       await acknowledge(collected.batch)
@@ -208,7 +235,8 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
           ...used.map(({ videoId, use }) => names.receipt(videoId, use!.use))],
         args: [generation, looks, times.presenceMs, times.receiptMs, limits.maxWaiting, videos.ids.length, ...videos.ids,
           ...operations.flatMap(operation => [
-            videos.indexOf(operation.videoId), operation.userId, used.indexOf(operation) + 1, operation.use?.use ?? '', operation.use?.fingerprint ?? ''])]
+            videos.indexOf(operation.videoId), operation.userId, used.indexOf(operation) + 1, operation.use?.use ?? '', operation.use?.fingerprint ?? '',
+            operation.use?.checkedIn ?? ''])]
       }
     })
   })
@@ -221,7 +249,11 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
       [names.meta(shard), keys.views, keys.comments, ...videoIds.flatMap(id => [keys.likes(id), names.viewers(id)])],
       [generation, times.presenceMs, userId ?? '', ...videoIds]) as [string, ...Row[]]
     if (Number(current) === generation && rows.length > 0) return rows.map(row => toCounters(row, generation))
-    if (Number(current) === 0) return videoIds.map(() => ({ generation: 0, views: 0, comments: 0, likes: null, liveViewers: 0, isLiked: null }))
+    if (Number(current) === 0) {
+      // It was emptied: what is known of the ledger may be from before the last flush.
+      await adopt(shard)
+      return videoIds.map(() => ({ generation: 0, views: 0, comments: 0, likes: null, liveViewers: 0, isLiked: null }))
+    }
     if (isRetry) throw new Error('The generation of the counters changes too fast')
     await adopt(shard)
     return await readShard(shard, videoIds, userId, true)
@@ -232,11 +264,13 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
     const answer = await call('collect',
       [names.meta(shard), keys.views, keys.comments, keys.peaks, keys.dirty, keys.pending, keys.receipts],
       [generation, isClosing ? 0 : shards[shard]?.looks ?? 0, gapMs, limits.batchSize, isClosing ? '1' : '0']
-    ) as [string] | [string, string, string, number, string[], string[], string[]]
+    ) as [string, string] | [string, string, string, string, string, number, string[], string[], string[]]
     const state = shards[shard]
     if (state?.generation === generation) state.looks = Math.max(state.looks, Number(answer[0]))
-    if (answer.length === 1) return undefined
-    const [, run, currentRun, waiting, counters, likes, receipts] = answer
+    noteFlushed(shard, Number(answer[1]))
+    if (answer.length === 2) return undefined
+    const [, , lookedAt, run, currentRun, waiting, counters, likes, receipts] = answer
+    if (waiting === 0) noteFlushed(shard, Number(lookedAt))
     const batch: Batch = {
       shard,
       generation,
@@ -251,25 +285,34 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
         const [videoId, use] = field!.split(':')
         return { videoId: Number(videoId), use: use!, fingerprint: fingerprint! }
       }),
-      isPartial: false
+      isPartial: false,
+      lookedAt: Number(lookedAt)
     }
     batch.isPartial = waiting > batch.counters.length + batch.likes.length + batch.receipts.length
     return { batch, waiting, isSameServer: run === currentRun }
   }
 
-  async function acknowledge ({ shard, generation, counters, likes, receipts }: Batch): Promise<void> {
+  function noteFlushed (shard: number, until: number): void {
+    if (until > 0) flushedUntil[shard] = until
+    const known = Object.values(flushedUntil)
+    // A shard that nobody has counted in has nothing to flush.
+    stats.flushedUntil = known.length > 0 ? Math.min(...known) : undefined
+  }
+
+  async function acknowledge ({ shard, generation, counters, likes, receipts, isPartial, lookedAt }: Batch): Promise<void> {
     const keys = names.ofGeneration(shard, generation)
     const videos = indexVideos(likes)
     await call('acknowledge', [
       names.meta(shard), keys.views, keys.comments, keys.peaks, keys.dirty, keys.pending, keys.unflushed, keys.receipts,
       ...videos.ids.map(id => keys.likes(id))
     ], [
-      generation, times.warmMs,
+      generation, times.warmMs, isPartial ? 0 : lookedAt,
       counters.length, ...counters.flatMap(({ videoId, views, comments, peak }) => [videoId, views, comments, peak]),
       likes.length, ...likes.flatMap(({ videoId, userId, isLiked, version }) =>
         [`${videoId}:${userId}`, `${isLiked ? 1 : 0}:${version}`, videoId, videos.indexOf(videoId)]),
       ...receipts.map(({ videoId, use }) => `${videoId}:${use}`)
     ])
+    if (!isPartial) noteFlushed(shard, lookedAt)
   }
 
   return {
@@ -309,6 +352,7 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
     async addComment (videoId, userId, use) {
       const { row, generation } = await addComment({ videoId, userId, use })
       if (row[0] === -2) throw new BacklogError('Too many receipts wait for the ledger')
+      if (row[0] === -4) return { uncheckedIn: generation }
       if (row[0] !== -3) return toCounters(row as Row, generation)
       const [, fingerprint, answer, ageMs] = row as Used
       return { fingerprint, answer: answer === '' ? undefined : answer, ageMs }
@@ -378,7 +422,7 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
         await call('forget', [
           names.meta(shard), keys.views, keys.comments, keys.peaks, keys.dirty, keys.pending, keys.unflushed,
           keys.likes(videoId), keys.ticket(videoId), names.viewers(videoId), names.sessions(videoId)
-        ], [videoId, userId ?? ''])
+        ], [videoId, userId ?? '', times.warmMs])
       }))
     },
 
@@ -386,7 +430,7 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
       return await redis.hget(names.receipt(videoId, use), 'answer') ?? undefined
     },
 
-    generationOf: videoId => shards[shardOf(videoId)] ?? { since: 0, seenAt: 0 }
+    generationSeenAt: videoId => shards[shardOf(videoId)]?.seenAt ?? 0
   }
 }
 

@@ -13,7 +13,7 @@ export interface CounterStore {
    */
   warm (videoId: number, pages: () => AsyncIterable<number[]>): Promise<void>
   /** Counts one comment; with `use`, only if nobody used it before. */
-  addComment (videoId: number, userId: number, use?: IdempotentUse): Promise<StoredCounters | Replay>
+  addComment (videoId: number, userId: number, use?: CheckedUse): Promise<StoredCounters | Replay | Unchecked>
   /** Keeps the answer to the first use, for those who repeat it. */
   keepAnswer (videoId: number, use: IdempotentUse, answer: string): Promise<void>
   /** The viewer is watching now; counts a view when the time has come. */
@@ -31,8 +31,8 @@ export interface CounterStore {
   forget (tombstones: Tombstone[]): Promise<void>
   /** What was answered to a use of an Idempotency-Key, if anybody remembers. */
   answerOf (videoId: number, use: string): Promise<string | undefined>
-  /** When the generation of a video began, and when this process learned of it: milliseconds since 1970, 0 while unknown. */
-  generationOf (videoId: number): { since: number, seenAt: number }
+  /** When this process learned of the generation of a video, by steadyNow(); 0 while it knows none. */
+  generationSeenAt (videoId: number): number
   /** Numbers for operators. */
   readonly stats: StoreStats
 }
@@ -55,6 +55,16 @@ export interface IdempotentUse {
   fingerprint: string
 }
 
+export interface CheckedUse extends IdempotentUse {
+  /** The generation in which the ledger was asked, and knew nothing of it. */
+  checkedIn?: number
+}
+
+/** The store is too young to know of all uses: ask the ledger first, then come again with this generation. */
+export interface Unchecked {
+  uncheckedIn: number
+}
+
 /** The key was used before. */
 export interface Replay {
   fingerprint: string
@@ -72,6 +82,8 @@ export interface Batch {
   receipts: PendingReceipt[]
   /** Whether there is more than a batch takes. */
   isPartial: boolean
+  /** When the store looked, in milliseconds of its own clock. */
+  lookedAt: number
 }
 
 export interface PendingCounters {
@@ -103,6 +115,8 @@ export interface StoreStats {
   pending: number
   /** Recoveries by this process since it started. */
   recoveries: number
+  /** Until when the ledger has everything, whoever wrote it, in milliseconds of the store's clock; undefined while unknown. */
+  flushedUntil: number | undefined
 }
 
 /** What a store needs of the ledger to begin a generation. */
@@ -110,6 +124,8 @@ export interface RecoveryLedger {
   merge (batch: Batch): Promise<void>
   /** A generation that nobody had before, above the given one. */
   nextGeneration (above: number): Promise<number>
+  /** From now on flushes of earlier generations of a shard are ignored; those under way are waited for. */
+  fence (shard: number, generation: number): Promise<void>
 }
 
 /** More changes wait for the ledger than the store may hold. */
@@ -147,5 +163,8 @@ export interface CounterLimits {
   /** Counters, and likes, in one batch. */
   batchSize: number
 }
+
+/** The shard of counters that live in a process. */
+export const memoryShard = -1
 
 export const counterLimits: CounterLimits = { maxWaiting: 200_000, batchSize: 2000 }

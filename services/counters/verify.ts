@@ -51,9 +51,10 @@ const recountLikes = {
 const repairLikes = {
   name: 'repair_likes',
   text: `
-    with locked as materialized (select video_id from video_counters where video_id = any($1::bigint[]) order by video_id for update)
-    update video_counters c set like_count = (select count(*) from video_likes l where l.video_id = c.video_id and l.liked)
-    from locked where locked.video_id = c.video_id`
+    insert into video_counters as c (video_id, like_count)
+    select v.id, (select count(*) from video_likes l where l.video_id = v.id and l.liked)
+    from (select id from videos where id = any($1::bigint[]) order by id for no key update) v
+    on conflict (video_id) do update set like_count = excluded.like_count`
 }
 
 const readTotals = {

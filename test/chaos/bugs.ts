@@ -8,6 +8,7 @@ import { join } from 'node:path'
  */
 const bugs = [
   { bug: 'acknowledge-first', scenario: 'processes killed', says: /acknowledged comments are lost|likes are not what was acknowledged/ },
+  { bug: 'forget-receipts', scenario: 'Redis emptied', says: /comments count twice/ },
   { bug: 'add-instead-of-max', scenario: 'no fault', says: /comments count twice/ }
 ]
 

@@ -1,16 +1,18 @@
 import http from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { userCount, videoCount, type World } from './world.ts'
+import { keyedVideoCount, userCount, videoCount, type World } from './world.ts'
 
 /**
  * What clients do, and what they were told: comments without a key, comments with a key that are repeated until
  * they are taken, likes and their opposite, and heartbeats.
  */
 
-/** Videos by what happens to them, so that each count can be told from the others. */
+/**
+ * Videos by what happens to them, so that each count can be told from the others. Each comment with a key has a
+ * video of its own: one that counts twice is seen there, whatever else is lost.
+ */
 const videosOf = {
   plain: [1, 2, 3, 4, 5, 6, 7, 8],
-  keyed: [9, 10, 11, 12, 13, 14, 15, 16],
   liked: [17, 18, 19, 20],
   watched: [21, 22, 23, 24]
 } as const
@@ -18,7 +20,13 @@ if (videoCount !== 24) throw new Error('The videos are divided above')
 
 const viewersPerLoad = 24
 
-export interface Stored { plain: number, keyed: number, views: number }
+export interface Stored {
+  plain: number
+  keyed: number
+  /** Comments with a key that count more than once. */
+  twice: number
+  views: number
+}
 
 /** An acknowledged change, in milliseconds of this process's clock. */
 interface LikeState { liked: boolean, at: number, isSure: boolean }
@@ -46,8 +54,12 @@ export interface Load {
 /** Comments that can be under way at once: so many answers may be on the line when Redis loses its memory. */
 export const commenters = 16
 
+/** Keys are never used again, in no load. */
+let keys = 0
+
 /** Starts clients that go on until they are stopped. @param random a number from 0 to 1 */
 export function startLoad (world: World, likes: Map<string, LikeState>, firstViewer: number, random: () => number): Load {
+  const used: { video: number, userId: number, key: string }[] = []
   const agent = new http.Agent({ keepAlive: true })
   const over = new AbortController()
   const load: Load = {
@@ -70,7 +82,6 @@ export function startLoad (world: World, likes: Map<string, LikeState>, firstVie
       agent.destroy()
     }
   }
-  let keys = 0
   let gate = Promise.resolve()
 
   const pick = <T>(items: readonly T[]): T => items[Math.floor(random() * items.length)]!
@@ -99,13 +110,15 @@ export function startLoad (world: World, likes: Map<string, LikeState>, firstVie
 
   async function commentOnce (): Promise<void> {
     while (!over.signal.aborted) {
-      const path = `${pick(videosOf.keyed)}/engagement/comments`
+      const video = videoCount + ++keys
+      if (keys > keyedVideoCount) throw new Error('There are too few videos for so many keys')
       const userId = 1 + Math.floor(random() * userCount)
-      const key = { 'idempotency-key': `${firstViewer}-${keys++}` }
+      const one = { video, userId, key: `key-${keys}` }
       // An answer that never came does not say that nothing was counted: the same key again, until one comes.
       for (let tries = 0; ; tries++) {
-        if (await send('POST', path, userId, key) === 200) {
+        if (await sendOnce(one) === 200) {
           load.keyed.push(performance.now())
+          used.push(one)
           break
         }
         if (over.signal.aborted && tries > 200) {
@@ -113,8 +126,14 @@ export function startLoad (world: World, likes: Map<string, LikeState>, firstVie
           break
         }
       }
+      // And some come again although they were answered: the client never saw it.
+      if (random() < 0.3) await sendOnce(pick(used))
+      await sleep(20)
     }
   }
+
+  const sendOnce = ({ video, userId, key }: typeof used[number]): Promise<number> =>
+    send('POST', `${video}/engagement/comments`, userId, { 'idempotency-key': key })
 
   async function like (client: number): Promise<void> {
     while (!over.signal.aborted) {
@@ -163,9 +182,10 @@ export async function beginCounting (world: World): Promise<void> {
 export async function readStored (world: World): Promise<Stored> {
   const { rows: [row] } = await world.pool.query<Stored>(`
     select coalesce(sum(comment_base + comment_n) filter (where video_id = any($1)), 0)::int as plain,
-      coalesce(sum(comment_base + comment_n) filter (where video_id = any($2)), 0)::int as keyed,
+      coalesce(sum(comment_base + comment_n) filter (where video_id > $2), 0)::int as keyed,
+      coalesce(sum(comment_base + comment_n - 1) filter (where video_id > $2 and comment_base + comment_n > 1), 0)::int as twice,
       (select sum(view_count)::int from videos where id = any($3)) as views
-    from video_counters`, [videosOf.plain, videosOf.keyed, videosOf.watched])
+    from video_counters`, [videosOf.plain, videoCount, videosOf.watched])
   return row!
 }
 
@@ -189,6 +209,6 @@ export async function readShown (world: World): Promise<string[]> {
 export async function readLedger (world: World): Promise<string> {
   const { rows } = await world.pool.query<{ line: string }>(`
     select v.id || ': ' || coalesce(c.like_count, 0) || ' ' || coalesce(c.comment_base + c.comment_n, 0) || ' ' || v.view_count as line
-    from videos v left join video_counters c on c.video_id = v.id order by v.id`)
+    from videos v left join video_counters c on c.video_id = v.id where v.id <= ${videoCount} order by v.id`)
   return rows.map(row => row.line).join('\n')
 }

@@ -31,6 +31,10 @@ const bugs: Record<string, () => void> = {
       return await merge(batches)
     }
   },
+  /** A key that Redis has lost with its memory is taken for a new one. */
+  'forget-receipts' () {
+    ledger.findReceipt = async () => undefined
+  },
   /** What is added, and not merged by maximum, counts twice when two processes do it. */
   'add-instead-of-max' () {
     const written = new Map<number, number>()

@@ -78,6 +78,14 @@ const scenarios: Scenario[] = [
   },
   { name: 'scripts flushed', losesMemory: false, strike: world => world.forgetScripts() },
   { name: 'Redis emptied', losesMemory: true, strike: world => world.empty() },
+  {
+    name: 'all restarted, empty',
+    losesMemory: true,
+    async strike (world) {
+      for (const replica of world.replicas) replica.kill()
+      await world.empty()
+    }
+  },
   { name: 'Redis back in time', losesMemory: true, strike: world => world.goBackInTime() },
   { name: 'replica promoted', losesMemory: true, strike: world => world.promote(), isForSingleOnly: true }
 ]
@@ -162,7 +170,7 @@ async function assessRisk (load: Load, before: Stored, struckAt: number): Promis
 /** Waits until PostgreSQL has everything: its numbers stand still for longer than a flush takes. */
 async function settled (): Promise<void> {
   for (let last = '', since = performance.now(); performance.now() - since < 2500; await sleep(200)) {
-    const now = await readLedger(world) + JSON.stringify([...await readLikes(world)])
+    const now = await readLedger(world) + JSON.stringify([await readStored(world), ...await readLikes(world)])
     if (now !== last) since = performance.now()
     last = now
   }
@@ -173,7 +181,7 @@ async function account (scenario: Scenario, load: Load, before: Stored, after: S
   const plain = after.plain - before.plain
   const keyed = after.keyed - before.keyed
   const lost = Math.max(0, load.plain.length - plain) + Math.max(0, load.keyed.length - keyed)
-  const double = Math.max(0, plain - load.plain.length - load.unknown) + Math.max(0, keyed - load.keyed.length - load.unanswered)
+  const double = Math.max(0, plain - load.plain.length - load.unknown) + Math.max(0, keyed - load.keyed.length - load.unanswered) + (after.twice - before.twice)
   const bound = scenario.losesMemory ? risk.unflushed : 0
   if (lost > bound) failures.push(`${lost} acknowledged comments are lost, of at most ${bound}`)
   if (bound > risk.ofLastSecond) failures.push(`${bound} comments were not flushed, and only ${risk.ofLastSecond} were younger than ${unflushedMs} ms`)

@@ -26,6 +26,9 @@ export const presenceMs = 3000
 export const userCount = 400
 export const videoCount = 24
 
+/** Videos that get one comment with a key each; they come after the others. */
+export const keyedVideoCount = 40_000
+
 /** A process of the service that is started again whenever it ends. */
 export interface Replica {
   port: number
@@ -100,7 +103,7 @@ async function freshDatabase (adminUrl: string): Promise<string> {
   await runSql(adminUrl, `create database ${name}`)
   await migrate({ connectionString: url.href })
   await runSql(url.href, "insert into users (email, username, password_hash) select n || '@example.com', 'user' || n, 'x' from generate_series(1, $1) n", [userCount])
-  await runSql(url.href, "insert into videos (user_id, title) select 1, 'video ' || n from generate_series(1, $1) n", [videoCount])
+  await runSql(url.href, "insert into videos (user_id, title) select 1, 'video ' || n from generate_series(1, $1) n", [videoCount + keyedVideoCount])
   return url.href
 }
 

@@ -130,7 +130,7 @@ const stream: Handler<typeof streamSchema> = async function (request, reply) {
   if (!counters) throw missing(request.params.id)
   const { raw } = openEventStream(reply)
   // Who has left while the counters were read is told nothing, and would never leave again.
-  if (raw.destroyed) return
+  if (raw.destroyed || raw.socket === null || raw.socket.destroyed) return
   const lastEventId = request.headers['last-event-id']
   raw.on('close', streams.add(raw, counters, typeof lastEventId === 'string' ? lastEventId : undefined))
   if (this.lifecycle.isDraining) streams.sendAway(raw)

@@ -1,8 +1,18 @@
--- Closes a generation: it takes no writes from now on.
+-- Closes a generation, and claims the right to begin the next one: it takes no writes from now on.
 --
--- In:  KEYS 1 meta. ARGV 1 the generation to close, '0' for none.
--- Out: the generation that there is; when it is another one than the given, nothing was closed.
--- Atomic because a generation that somebody has just begun must not be closed by one who means its predecessor.
-local generation = redis.call('HGET', KEYS[1], 'generation') or '0'
-if generation == ARGV[1] then redis.call('HDEL', KEYS[1], 'open') end
-return generation
+-- In:  KEYS 1 meta. ARGV 1 the generation to close, '0' for none; 2 the generation to begin; 3 ms that a claim is
+--      good for.
+-- Out: {generation, claim}: when the generation is another one than the given, nothing was closed; when the claim is
+--      another one than the given, somebody else is about to begin that one, or was.
+-- Atomic because a generation that somebody has just begun must not be closed by one who means its predecessor,
+-- and because of several who recover at once only one may fence the ledger. Claims only grow: the ledger may
+-- have been fenced for the one before.
+local state = redis.call('HMGET', KEYS[1], 'generation', 'claim', 'claimed_at')
+local generation, claim = state[1] or '0', state[2] or '0'
+if generation ~= ARGV[1] then return { generation, '0' } end
+redis.call('HDEL', KEYS[1], 'open')
+local now = clock()
+local age = now - tonumber(state[3] or '0')
+if age >= 0 and age < tonumber(ARGV[3]) or tonumber(claim) >= tonumber(ARGV[2]) then return { generation, claim } end
+redis.call('HSET', KEYS[1], 'claim', ARGV[2], 'claimed_at', text(now))
+return { generation, ARGV[2] }

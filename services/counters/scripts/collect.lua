@@ -3,12 +3,12 @@
 -- In:  KEYS 1 meta, 2 views, 3 comments, 4 peaks, 5 dirty, 6 pending, 7 receipts.
 --      ARGV 1 generation, 2 looks that the caller has seen, 3 ms that must lie between two looks (0: look in any
 --      case), 4 most of each kind, 5 '1' when the generation is being closed and takes no writes any more.
--- Out: {looks} when somebody looked a moment ago, else
---      {looks, run_id that began the generation, run_id of this server, how much waits, counters, likes, receipts}: counters
+-- Out: {looks, flushed_at} when somebody looked a moment ago, else
+--      {looks, flushed_at, this moment in ms, run_id that began the generation, run_id of this server, how much waits, counters, likes, receipts}: counters
 --      are video, views, comments, peak and so on; likes field, value and so on; receipts field, fingerprint.
 --      FENCED when the generation is another one.
 -- Atomic because totals and receipts of one comment must be of one instant.
-local state = redis.call('HMGET', KEYS[1], 'open', 'looks', 'generation', 'run', 'collected_at')
+local state = redis.call('HMGET', KEYS[1], 'open', 'looks', 'generation', 'run', 'collected_at', 'flushed_at')
 if ARGV[5] == '1' then
   if state[3] ~= ARGV[1] then return redis.error_reply('FENCED') end
 elseif not takes_writes(state, ARGV[1], ARGV[2]) then
@@ -17,7 +17,7 @@ end
 local now = clock()
 local age = now - tonumber(state[5] or '0')
 -- A clock that was set back must not stop the flushes.
-if age >= 0 and age < tonumber(ARGV[3]) then return { state[2] or '0' } end
+if age >= 0 and age < tonumber(ARGV[3]) then return { state[2] or '0', state[6] or '0' } end
 -- A Redis that is out of memory refuses these; the flush is what will help it.
 redis.pcall('HSET', KEYS[1], 'collected_at', text(now))
 redis.pcall('HINCRBY', KEYS[1], 'looks', 1)
@@ -28,7 +28,7 @@ local size = tonumber(ARGV[4])
 local waiting = redis.call('SCARD', KEYS[5]) + redis.call('HLEN', KEYS[6]) + redis.call('HLEN', KEYS[7])
 local receipts = redis.call('HRANDFIELD', KEYS[7], size, 'WITHVALUES')
 -- A receipt must be in the ledger before the total that it belongs to: with more of them than fit, they go alone.
-if redis.call('HLEN', KEYS[7]) > size then return { looks, state[4] or '', run, waiting, {}, {}, receipts } end
+if redis.call('HLEN', KEYS[7]) > size then return { looks, state[6] or '0', text(now), state[4] or '', run, waiting, {}, {}, receipts } end
 
 local counters = {}
 for _, video in ipairs(redis.call('SRANDMEMBER', KEYS[5], size)) do
@@ -37,4 +37,5 @@ for _, video in ipairs(redis.call('SRANDMEMBER', KEYS[5], size)) do
   counters[#counters + 1] = redis.call('HGET', KEYS[3], video) or '0'
   counters[#counters + 1] = redis.call('HGET', KEYS[4], video) or '0'
 end
-return { looks, state[4] or '', run, waiting, counters, redis.call('HRANDFIELD', KEYS[6], size, 'WITHVALUES'), receipts }
+if waiting == 0 then redis.pcall('HSET', KEYS[1], 'flushed_at', text(now)) end
+return { looks, state[6] or '0', text(now), state[4] or '', run, waiting, counters, redis.call('HRANDFIELD', KEYS[6], size, 'WITHVALUES'), receipts }

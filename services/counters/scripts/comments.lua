@@ -4,23 +4,25 @@
 --      then for each operation with a use: its receipt.
 --      ARGV 1 generation, 2 looks, 3 presence in ms, 4 ms that a receipt is kept, 5 most changes that may wait,
 --      6 count of videos, then their ids, then for each operation: index of its video, user, number of its
---      receipt or '0', use, fingerprint.
+--      receipt or '0', use, fingerprint, generation in which the ledger was asked for the use or ''.
 -- Out: for each operation {views, comments, likes or -1, viewers, liked or -1}; {-2} when too many changes wait;
---      {-3, fingerprint, answer or '', age in ms} when the key was used before.
+--      {-3, fingerprint, answer or '', age in ms} when the key was used before; {-4} when this generation is
+--      younger than a receipt may be, and the ledger has not been asked in it whether it was.
 --      FENCED when the generation does not take writes.
 -- Atomic because a comment and its receipt are one fact: with one and not the other, a repeated request would
 -- be counted twice or not at all.
-local state = redis.call('HMGET', KEYS[1], 'open', 'looks', 'waiting')
+local state = redis.call('HMGET', KEYS[1], 'open', 'looks', 'waiting', 'since')
 if not takes_writes(state, ARGV[1], ARGV[2]) then return redis.error_reply('FENCED') end
 local waiting = tonumber(state[3] or '0')
 local presence, keep, limit, count = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local now = clock()
 local youngest, oldest = presence_range(now, presence)
+local isYoung = now < tonumber(state[4] or '0') + keep
 local views, sizes, viewers = totals(KEYS[2], count, 7), {}, {}
 local answers = {}
 local added = 0
 
-for p = 7 + count, #ARGV, 5 do
+for p = 7 + count, #ARGV, 6 do
   local index, user, receipt, use, fingerprint = tonumber(ARGV[p]), ARGV[p + 1], tonumber(ARGV[p + 2]), ARGV[p + 3], ARGV[p + 4]
   local video, likes = ARGV[6 + index], KEYS[4 + index * 2]
   local answer
@@ -29,6 +31,8 @@ for p = 7 + count, #ARGV, 5 do
     local used = redis.call('HMGET', key, 'fingerprint', 'answer', 'at')
     if used[1] then
       answer = { -3, used[1], used[2] or '', now - tonumber(used[3]) }
+    elseif isYoung and ARGV[p + 5] ~= ARGV[1] then
+      answer = { -4 }
     elseif waiting + added >= limit then
       answer = { -2 }
     else

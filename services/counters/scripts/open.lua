@@ -1,11 +1,12 @@
 -- Begins a generation.
 --
--- In:  KEYS 1 meta. ARGV 1 the generation that was closed, '0' for none; 2 the new one.
+-- In:  KEYS 1 meta. ARGV 1 the generation that was closed, '0' for none; 2 the new one, which was claimed.
 -- Out: the generation that there is afterwards; the given one only for the caller who began it.
 -- Atomic because of several who recover at once only one may begin.
-local state = redis.call('HMGET', KEYS[1], 'generation', 'open')
+local state = redis.call('HMGET', KEYS[1], 'generation', 'open', 'claim')
 local generation = state[1] or '0'
-if generation ~= ARGV[1] or state[2] then return generation end
+if generation ~= ARGV[1] or state[2] or state[3] ~= ARGV[2] then return generation end
+redis.call('HDEL', KEYS[1], 'claimed_at')
 redis.call('HSET', KEYS[1], 'generation', ARGV[2], 'open', ARGV[2], 'waiting', 0, 'since', text(clock()),
   'run', string.match(redis.call('INFO', 'server'), 'run_id:(%w+)'))
 return ARGV[2]

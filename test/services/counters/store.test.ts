@@ -16,7 +16,8 @@ function createRecovery (): RecoveryLedger & { merged: unknown[] } {
   return {
     merged,
     async merge (batch) { merged.push(batch) },
-    async nextGeneration (above) { return (generation = Math.max(generation, above) + 1) }
+    async nextGeneration (above) { return (generation = Math.max(generation, above) + 1) },
+    async fence () {}
   }
 }
 
@@ -39,18 +40,25 @@ async function like (store: CounterStore, videoId: number, userId: number, isLik
   return await like(store, videoId, userId, isLiked)
 }
 
+/** One comment with a key, as the service sends it: a young store wants the ledger asked first. */
+async function commentOnce (store: CounterStore, videoId: number, userId: number, use: string) {
+  const once = { use, fingerprint: 'f' }
+  const first = await store.addComment(videoId, userId, once)
+  return 'uncheckedIn' in first ? await store.addComment(videoId, userId, { ...once, checkedIn: first.uncheckedIn }) : first
+}
+
 const large = Number.MAX_SAFE_INTEGER
 
 onBothStores('what waits for the ledger is bounded, and what is there may still be taken back', { limits: { maxWaiting: 3 } }, async (t, store) => {
   for (const user of [1, 2, 3]) t.match(await like(store, 7, user), { likes: user, isLiked: true })
   await t.rejects(like(store, 7, 4), BacklogError)
-  await t.rejects(store.addComment(7, 4, { use: 'a', fingerprint: 'f' }), BacklogError)
+  await t.rejects(commentOnce(store, 7, 4, 'a'), BacklogError)
   t.match(await like(store, 7, 1), { likes: 3 }, 'no change needs no room')
   t.match(await like(store, 7, 1, false), { likes: 2 }, 'nor does one that waits already')
   t.match(await store.addComment(7, 4), { comments: 1 }, 'a plain count needs none at all')
   for (const batch of await store.collect({ isForced: true })) await store.acknowledge(batch)
   t.match(await like(store, 7, 4), { likes: 3 })
-  t.match(await store.addComment(7, 4, { use: 'a', fingerprint: 'f' }), { comments: 2 })
+  t.match(await commentOnce(store, 7, 4, 'a'), { comments: 2 })
 })
 
 onBothStores('a batch that was changed meanwhile stays pending, the rest is cleared', {}, async (t, store) => {
@@ -73,7 +81,7 @@ onBothStores('a batch that was changed meanwhile stays pending, the rest is clea
 })
 
 onBothStores('more than a batch takes is collected in parts, receipts before totals', { limits: { batchSize: 5 } }, async (t, store) => {
-  for (let video = 1; video <= 12; video++) await store.addComment(video, 1, { use: `use${video}`, fingerprint: 'f' })
+  for (let video = 1; video <= 12; video++) await commentOnce(store, video, 1, `use${video}`)
   const seen = new Set<number>()
   const receipts = new Set<number>()
   for (let round = 0; round < 30; round++) {
@@ -127,6 +135,30 @@ onBothStores('a video that is forgotten leaves nothing, and counts from nothing 
   for (const batch of await store.collect({ isForced: true })) await store.acknowledge(batch)
   t.match(await store.addComment(3, 1), { comments: 1, likes: null, liveViewers: 0 })
   t.strictSame((await store.collect({ isForced: true })).flatMap(batch => batch.likes), [])
+})
+
+onBothStores('a use is counted once, and in a young store only after the ledger was asked', { times: { receiptMs: 400 } }, async (t, store) => {
+  const once = { use: 'a', fingerprint: 'f' }
+  const first = await store.addComment(1, 1, once)
+  t.match(first, { uncheckedIn: Number })
+  const { uncheckedIn } = first as { uncheckedIn: number }
+  t.match(await store.addComment(1, 1, { ...once, checkedIn: uncheckedIn - 1 }), { uncheckedIn }, 'asked in another generation')
+  t.match(await store.addComment(1, 1, { ...once, checkedIn: uncheckedIn }), { comments: 1 })
+  t.match(await store.addComment(1, 1, once), { fingerprint: 'f', answer: undefined })
+  await store.keepAnswer(1, once, 'the answer')
+  t.match(await store.addComment(1, 1, { use: 'a', fingerprint: 'g' }), { fingerprint: 'f', answer: 'the answer' })
+  t.equal(await store.answerOf(1, 'a'), 'the answer')
+  await new Promise(resolve => setTimeout(resolve, 500))
+  t.match(await store.addComment(1, 1, { use: 'b', fingerprint: 'f' }), { comments: 2 }, 'old enough to know all uses')
+})
+
+onBothStores('until when the ledger has everything is told by who has flushed', { times: { collectGapMs: 10_000 } }, async (t, store) => {
+  await like(store, 1, 1)
+  const startedAt = Date.now()
+  const batches = await store.collect({ isForced: true })
+  t.ok((store.stats.flushedUntil ?? 0) < startedAt, 'not while it is only collected')
+  for (const batch of batches) await store.acknowledge(batch)
+  t.ok(store.stats.flushedUntil! >= startedAt - 5)
 })
 
 t.test('a clock that jumps makes no view, no eternal viewer and no negative number', async t => {
