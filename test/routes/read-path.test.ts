@@ -1,0 +1,103 @@
+import t from 'tap'
+import { addVideo, createApp, createDatabase, signUp, type App } from '../helpers/app.ts'
+import { createFaultyProxy } from '../helpers/faulty-proxy.ts'
+import { hasProblem } from '../helpers/problem.ts'
+import { anyStores, onEachStore } from '../helpers/stores.ts'
+
+/** Counts the statements of the lists and single reads. */
+function countReads (app: App): () => number {
+  let reads = 0
+  const { query } = app.database
+  app.database.query = (statement, values) => {
+    if (/^list_videos|^video_by_id/.test(statement.name)) reads++
+    return query(statement, values)
+  }
+  return () => reads
+}
+
+onEachStore(t, 'hot reads, with a token or without, cost no statement; a thousand at once cost one', async (t, stores) => {
+  const app = await createApp(t, { stores })
+  const { user, authorization } = await signUp(app)
+  const id = await addVideo(app, user.id)
+  const reads = countReads(app)
+  for (const url of [`/api/v1/videos/${id}`, '/api/v1/videos?limit=50', `/api/v1/users/${user.id}/videos`]) {
+    const before = reads()
+    const answers = await Promise.all(Array.from({ length: 300 }, (_, n) => app.inject({ url, headers: n % 2 ? authorization : {} })))
+    t.ok(answers.every(answer => answer.statusCode === 200 && answer.body === answers[0]!.body))
+    t.equal(reads() - before, 1, url)
+    t.strictSame([answers[0]!.headers['cache-control'], answers[1]!.headers['cache-control']], ['public, max-age=1, stale-while-revalidate=5', 'private, max-age=1'])
+    t.equal(answers[0]!.headers['vary'], 'Authorization, Accept-Encoding')
+  }
+})
+
+onEachStore(t, 'a 304 is for who has these bytes, and has no body and no type', async (t, stores) => {
+  const app = await createApp(t, { stores })
+  const { user } = await signUp(app)
+  const id = await addVideo(app, user.id)
+  const url = `/api/v1/videos/${id}`
+  const { headers: { etag } } = await app.inject(url)
+  t.match(etag, /^"[\w-]{27}"$/)
+  const ask = (condition: string) => app.inject({ url, headers: { 'if-none-match': condition } })
+  for (const condition of [etag!, `W/${etag!}`, `"x", ${etag!}`, '*', ` ${etag!} `]) {
+    const answer = await ask(condition)
+    t.equal(answer.statusCode, 304, condition)
+    t.equal(answer.body, '')
+    t.match(answer.headers, { etag, 'cache-control': /^public/, vary: /Authorization/ })
+    t.notOk('content-type' in answer.headers)
+  }
+  for (const condition of ['"x"', 'x', '', etag!.slice(0, -2), `${etag!}x`, '"*"', '%00', '"'.repeat(1000)]) t.equal((await ask(condition)).statusCode, 200, condition.slice(0, 20))
+  await app.pg.query("update videos set title = 'new' where id = $1", [id])
+  await new Promise(resolve => setTimeout(resolve, 1000))
+  const changed = await ask(etag!)
+  t.equal(changed.statusCode, 200)
+  t.match(changed.json(), { title: 'new' }, 'everybody sees a change within a second')
+})
+
+onEachStore(t, 'who has written sees it at once, in every list', async (t, stores) => {
+  const app = await createApp(t, { stores })
+  const owner = await signUp(app)
+  const send = (method: 'POST' | 'PATCH' | 'DELETE', path: string, payload?: object) =>
+    app.inject({ method, url: `/api/v1/videos${path}`, headers: owner.authorization, ...payload ? { payload } : {} })
+  const read = async (url: string) => (await app.inject({ url: `/api/v1${url}`, headers: owner.authorization })).json<unknown>()
+  const lists = ['/videos', '/videos?live=false', `/users/${owner.user.id}/videos`]
+  for (const url of lists) t.strictSame(await read(url), [])
+  const { id } = (await send('POST', '', { title: 'one' })).json<{ id: number }>()
+  for (const url of lists) t.match(await read(url), [{ id, title: 'one' }], url)
+  await send('PATCH', `/${id}`, { title: 'two' })
+  for (const url of lists) t.match(await read(url), [{ title: 'two' }], url)
+  t.match(await read(`/videos/${id}`), { title: 'two' })
+  await send('POST', `/${id}/engagement/likes`)
+  for (const url of lists) t.match(await read(url), [{ like_count: 1 }], url)
+  t.match(await read(`/videos/${id}`), { like_count: 1 })
+  await send('DELETE', `/${id}`)
+  for (const url of lists) t.strictSame(await read(url), [], url)
+  hasProblem(t, await app.inject(`/api/v1/videos/${id}`), 'not_found', { message: /./ }, 'and everybody sees what is gone')
+})
+
+t.test('while PostgreSQL is away, what was read goes on being served and says so', async t => {
+  const stores = anyStores()
+  const databaseUrl = await createDatabase(t, stores)
+  const proxy = await createFaultyProxy(t, databaseUrl, 5432)
+  const app = await createApp(t, { stores, databaseUrl: proxy.url })
+  const { user } = await signUp(app)
+  const id = await addVideo(app, user.id, { title: 'known' })
+  const other = await addVideo(app, user.id)
+  const urls = [`/api/v1/videos/${id}`, '/api/v1/videos']
+  for (const url of urls) t.notOk((await app.inject(url)).headers['cache-status'])
+  await proxy.refuse()
+  await new Promise(resolve => setTimeout(resolve, 2100))
+  for (const url of urls) {
+    const answer = await app.inject(url)
+    t.equal(answer.statusCode, 200, url)
+    t.match(answer.body, /known/)
+    t.match(answer.headers, { 'cache-status': 'halo; hit; detail=stale', age: /^[1-9]/ })
+  }
+  hasProblem(t, await app.inject(`/api/v1/videos/${other}`), 'service_unavailable', {}, 'what was not read is not known')
+  await proxy.forward()
+  await new Promise(resolve => setTimeout(resolve, 600))
+  for (const url of urls) {
+    await app.inject(url)
+    await new Promise(resolve => setTimeout(resolve, 300))
+    t.notOk((await app.inject(url)).headers['cache-status'], `${url} is fresh again`)
+  }
+})
