@@ -32,6 +32,8 @@ export interface Config {
   }
   log: { level: string }
   database: DatabaseConfig
+  /** A streaming replica for reads; null for none. */
+  databaseReplica: ServerConnection | null
   databasePool: { max: number, min: number, maxLifetimeSeconds: number }
   redis: RedisAddress | null
   readCache: { maxBytes: number }
@@ -68,6 +70,8 @@ export function loadConfig (variables: Variables): Readonly<Config> {
   if (isProduction && database.kind === 'embedded') {
     problems.push('DATABASE_URL (or DB_HOST) is missing: name a PostgreSQL server, such as DATABASE_URL=postgres://user:password@host:5432/halo')
   }
+  const replicaUrl = environment.DATABASE_REPLICA_URL
+  if (replicaUrl) checkUrl('DATABASE_REPLICA_URL', replicaUrl, ['postgres:', 'postgresql:'], problems)
   const redis = readRedis(environment, problems)
   if (isProduction && redis === null) {
     problems.push('REDIS_URL (or REDIS_HOST) is missing: name a Redis server, such as REDIS_URL=redis://host:6379')
@@ -99,6 +103,7 @@ export function loadConfig (variables: Variables): Readonly<Config> {
     },
     log: { level: environment.LOG_LEVEL },
     database,
+    databaseReplica: replicaUrl ? { connectionString: replicaUrl } : null,
     databasePool: {
       max: environment.DB_MAX_OPEN_CONNS,
       min: environment.DB_MAX_IDLE_CONNS,

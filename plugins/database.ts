@@ -1,5 +1,6 @@
 import fp from 'fastify-plugin'
 import { createDatabase, type Database } from '../services/database.ts'
+import { createReplicaReads, type ReadDatabase, type ReplicaReads } from '../services/replica-reads.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -7,6 +8,10 @@ declare module 'fastify' {
     database: Database
     /** What no request waits for. */
     backgroundDatabase: Database
+    /** For reads that may be a moment old: a replica close behind, or the primary. */
+    readDatabase: ReadDatabase
+    /** Undefined without a replica. */
+    replicaReads: ReplicaReads | undefined
   }
 }
 
@@ -14,6 +19,25 @@ declare module 'fastify' {
 export default fp(async function database (app) {
   // Ten callers for each connection: with statements of a few milliseconds the last one waits for less
   // than the pool's own limit on waiting.
-  app.decorate('database', createDatabase({ pool: app.pg.pool, maxWaiting: app.config.databasePool.max * 10 }))
-  app.decorate('backgroundDatabase', createDatabase({ pool: app.backgroundPool, maxWaiting: 100 }))
+  const maxWaiting = app.config.databasePool.max * 10
+  const primary = createDatabase({ pool: app.pg.pool, maxWaiting })
+  const background = createDatabase({ pool: app.backgroundPool, maxWaiting: 100 })
+  app.decorate('database', primary)
+  app.decorate('backgroundDatabase', background)
+
+  const replica = app.replicaPool && createReplicaReads({
+    primary,
+    replica: createDatabase({ pool: app.replicaPool, maxWaiting }),
+    onChange (isUsed, lagMs) {
+      if (isUsed) app.log.info({ lagMs: Math.round(lagMs) }, 'reads go to the replica')
+      else app.log.warn('the replica lags or is away: reads go to the primary')
+    }
+  })
+  app.decorate('replicaReads', replica)
+  // Not the statements of the primary themselves: whoever replaces `database.query` replaces these reads too.
+  app.decorate<ReadDatabase>('readDatabase', replica ?? { maxAgeMs: 0, query: (statement, values) => app.database.query(statement, values) })
+  if (replica) {
+    app.addHook('onReady', async () => { replica.start() })
+    app.addHook('onClose', async () => { replica.close() })
+  }
 }, { name: 'halo:database', dependencies: ['halo:config', 'halo:postgres'] })

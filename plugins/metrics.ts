@@ -24,6 +24,13 @@ export default fp(async function metrics (app) {
     ['halo_engagement_streams', 'Listeners to event streams', () => streams.stats.listeners],
     ['halo_engagement_streams_dropped_total', 'Listeners that were dropped because they were too slow', () => streams.stats.dropped]
   ]
+  const { replicaReads } = app
+  if (replicaReads) {
+    numbers.push(
+      ['halo_replica_used', 'Whether reads go to the replica (1) or to the primary (0)', () => Number(replicaReads.stats.isUsed)],
+      ['halo_replica_lag_seconds', 'By how much the replica lies behind at most', () => Math.min(replicaReads.stats.lagMs / 1000, 86_400)]
+    )
+  }
   for (const [name, help, read] of numbers) {
     registry.registerMetric(new Gauge({ name, help, collect () { this.set(read()) }, registers: [] }))
   }

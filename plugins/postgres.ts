@@ -12,6 +12,8 @@ declare module 'fastify' {
     postgresChecks: Dependency[]
     /** Connections for work that no request waits for: it may take longer, and must not stand in a request's way. */
     backgroundPool: pg.Pool
+    /** Connections to a streaming replica, where one is configured. */
+    replicaPool: pg.Pool | undefined
   }
 }
 
@@ -29,9 +31,8 @@ const backgroundStatementMs = 10_000
 
 /** The connection pool, and the questions whether PostgreSQL answers and has the right schema. */
 export default fp<PostgresOptions>(async function haloPostgres (app, { connection }) {
-  const { databasePool } = app.config
-  await app.register(postgres, {
-    ...connection,
+  const { databasePool, databaseReplica } = app.config
+  const ofRequests = {
     application_name: 'halo-api',
     max: databasePool.max,
     min: databasePool.min,
@@ -42,7 +43,8 @@ export default fp<PostgresOptions>(async function haloPostgres (app, { connectio
     query_timeout: statementMs,
     keepAlive: true,
     types: integersAsNumbers
-  })
+  }
+  await app.register(postgres, { ...connection, ...ofRequests })
   // Without a listener a connection that breaks would end the process: the pool hears its idle ones, and
   // nobody those that a statement is running on (the statement itself reports the error).
   app.pg.pool.on('error', error => app.log.warn({ cause: error.message }, 'an idle PostgreSQL connection broke'))
@@ -59,6 +61,8 @@ export default fp<PostgresOptions>(async function haloPostgres (app, { connectio
     types: integersAsNumbers
   })
   app.decorate('backgroundPool', background)
+
+  app.decorate('replicaPool', databaseReplica === null ? undefined : openPool(app, { ...databaseReplica, ...ofRequests }))
 
   // Probes have a connection of their own: a pool that is busy is not a database that is away.
   const probe = openPool(app, {

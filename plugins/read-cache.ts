@@ -1,6 +1,6 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
-import { compressAnswer, createReadCache, type CachedAnswer, type LoadedAnswer, type ReadCache } from '../services/read-cache.ts'
+import { compressAnswer, createReadCache, type Ask, type CachedAnswer, type ReadCache } from '../services/read-cache.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -10,7 +10,7 @@ declare module 'fastify' {
   }
   interface FastifyReply {
     /** Sends what the cache has for a key, or loads it: with an ETag, 304, compression and the right Cache-Control. */
-    sendCached (key: string, load: () => Promise<LoadedAnswer>): Promise<FastifyReply>
+    sendCached (key: string, load: Ask): Promise<FastifyReply>
   }
   interface FastifyRequest {
     /** Who asks, if they sent a token. */

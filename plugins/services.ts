@@ -35,7 +35,7 @@ function createServices (app: FastifyInstance, config: Config) {
     viewers: createViewerService(app.database),
     accounts: createAccountService(users, passwords),
     streams: createEngagementStreams({ read: ids => engagement.counters(ids) }),
-    videos: createVideoService(app.database, engagement, createCursors(config.jwt.secret)),
+    videos: createVideoService({ database: app.database, readDatabase: app.readDatabase }, engagement, createCursors(config.jwt.secret)),
     dependencies: createDependencyService({
       dependencies: [...app.postgresChecks, ...app.redisChecks],
       onChange (name, isUp, error) {

@@ -26,6 +26,9 @@ export interface LoadedAnswer {
   essence: string
 }
 
+/** Loads an answer. @param isFresh whether it must be what is there now, for who has just written */
+export type Ask = (isFresh: boolean) => Promise<LoadedAnswer>
+
 export interface ReadCacheOptions {
   /** Bytes of bodies that are kept; what was used longest ago goes first. */
   maxBytes: number
@@ -72,20 +75,20 @@ export function createReadCache ({ maxBytes, now = performance.now.bind(performa
   const underWay = new Map<string, Promise<CachedAnswer>>()
   let bytes = 0
 
-  function load (key: string, ask: () => Promise<LoadedAnswer>): Promise<CachedAnswer> {
+  function load (key: string, ask: Ask, isFresh = false): Promise<CachedAnswer> {
     const running = underWay.get(key)
     if (running) return running
-    const loading = loadNow(key, ask).finally(() => {
+    const loading = loadNow(key, ask, isFresh).finally(() => {
       if (underWay.get(key) === loading) underWay.delete(key)
     })
     underWay.set(key, loading)
     return loading
   }
 
-  async function loadNow (key: string, ask: () => Promise<LoadedAnswer>): Promise<CachedAnswer> {
+  async function loadNow (key: string, ask: Ask, isFresh: boolean): Promise<CachedAnswer> {
     const loadedAt = now()
     try {
-      const loaded = await ask()
+      const loaded = await ask(isFresh)
       const before = entries.get(key)
       // Overtaken by a load that began later, after a write: that one knows more.
       if (before && before.answer.loadedAt > loadedAt) return before.answer
@@ -134,10 +137,10 @@ export function createReadCache ({ maxBytes, now = performance.now.bind(performa
      *
      * @param isFresh for somebody who has just written: loaded now, also when another load is under way
      */
-    async get (key: string, ask: () => Promise<LoadedAnswer>, { isFresh = false } = {}): Promise<CachedAnswer> {
+    async get (key: string, ask: Ask, { isFresh = false } = {}): Promise<CachedAnswer> {
       if (isFresh) underWay.delete(key)
       const entry = isFresh ? undefined : entries.get(key)
-      if (!entry) return await load(key, ask)
+      if (!entry) return await load(key, ask, isFresh)
       const age = now() - entry.answer.loadedAt
       if (age < refreshAfterMs) return entry.answer
       if (now() - entry.failedAt < retryMs && age < maxStaleMs) return entry.answer

@@ -19,6 +19,9 @@ export function connectRedis ({ isCluster, ...address }: RedisAddress): Redis | 
     clusterRetryStrategy: options.retryStrategy,
     slotsRefreshTimeout: connectTimeoutMs,
     slotsRefreshInterval: 5000,
+    // Its check needs the queue that is off here: it fails by chance, begins anew, and connect() never resolves. To
+    // have the slots is to be ready.
+    enableReadyCheck: false,
     redisOptions: { ...options, lazyConnect: false, ...(password ? { password } : {}) }
   })
 }

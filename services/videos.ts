@@ -6,6 +6,7 @@ import type { Cursors, Position } from './cursors.ts'
 import type { Database, Statement } from './database.ts'
 import type { EngagementService } from './engagement.ts'
 import { ApiError } from './errors.ts'
+import type { ReadDatabase } from './replica-reads.ts'
 
 interface VideoRow extends LedgerRow {
   user_id: number
@@ -92,19 +93,38 @@ function listStatement ({ live, adult, userId }: VideoFilters, isKeyset: boolean
   }
 }
 
+export interface VideoDatabases {
+  /** Where videos are written, and read by who has just written. */
+  database: Database
+  /** Where everybody else reads them. */
+  readDatabase: ReadDatabase
+}
+
+/** Who reads, and what that means for the answer. */
+export interface Reader {
+  /** Whether adult content is shown. */
+  seesAdultContent: boolean
+  /** Whether it must be what is there at this moment: the reader has just written. */
+  isFresh?: boolean
+}
+
 export type VideoService = ReturnType<typeof createVideoService>
 
-export function createVideoService (database: Database, engagement: EngagementService, cursors: Cursors) {
+export function createVideoService ({ database, readDatabase }: VideoDatabases, engagement: EngagementService, cursors: Cursors) {
   /** One statement and one round trip to the counters, however many videos. */
-  async function read (statement: Statement, values: unknown[]): Promise<{ rows: VideoRow[], videos: Video[] }> {
-    const readAt = steadyNow()
-    const rows = await database.query<VideoRow>(statement, values)
+  async function read (statement: Statement, values: unknown[], source: ReadDatabase = readDatabase): Promise<{ rows: VideoRow[], videos: Video[] }> {
+    const readAt = steadyNow() - source.maxAgeMs
+    const rows = await source.query<VideoRow>(statement, values)
     const counters = await engagement.read(rows, readAt)
     return { rows, videos: rows.map((row, index) => toVideo(row, counters[index]!)) }
   }
 
-  async function get (id: number): Promise<Video> {
-    const { videos: [video] } = await read(videoById, [id])
+  const primary: ReadDatabase = { maxAgeMs: 0, query: (statement, values) => database.query(statement, values) }
+
+  const sourceFor = ({ isFresh = false }: Reader): ReadDatabase => isFresh ? primary : readDatabase
+
+  async function get (id: number, source: ReadDatabase): Promise<Video> {
+    const { videos: [video] } = await read(videoById, [id], source)
     if (!video) throw missing(id)
     return video
   }
@@ -119,12 +139,11 @@ export function createVideoService (database: Database, engagement: EngagementSe
 
   return {
     /**
-     * @param seesAdultContent whether the viewer may be shown adult content
      * @throws ApiError `not_found`; `adult_content_restricted`
      */
-    async get (id: number, seesAdultContent: boolean): Promise<Video> {
-      const video = await get(id)
-      if (video.is_adult_content && !seesAdultContent) throw new ApiError('adult_content_restricted')
+    async get (id: number, reader: Reader): Promise<Video> {
+      const video = await get(id, sourceFor(reader))
+      if (video.is_adult_content && !reader.seesAdultContent) throw new ApiError('adult_content_restricted')
       return video
     },
 
@@ -134,7 +153,8 @@ export function createVideoService (database: Database, engagement: EngagementSe
      *
      * @throws ApiError `invalid_cursor`; `invalid_request` for an offset that is too large
      */
-    async list (filters: VideoFilters, { limit, offset, cursor }: PageRequest, seesAdultContent: boolean): Promise<VideoPage> {
+    async list (filters: VideoFilters, { limit, offset, cursor }: PageRequest, reader: Reader): Promise<VideoPage> {
+      const { seesAdultContent } = reader
       const scope = JSON.stringify([filters.userId ?? null, filters.live ?? null, filters.adult ?? null])
       if (offset > maxOffset) {
         throw new ApiError('invalid_request', { message: `offset goes up to ${maxOffset}: go on with cursor, the X-Next-Cursor of a page` })
@@ -148,7 +168,7 @@ export function createVideoService (database: Database, engagement: EngagementSe
       // One more than wanted tells whether there is a next page.
       const { rows, videos } = await read(listStatement(shown, after !== undefined), [
         limit + 1, ...(after ? [after.createdMicros, after.id] : [offset]), ...(filters.userId === undefined ? [] : [filters.userId])
-      ])
+      ], sourceFor(reader))
       const last = rows.length > limit ? rows[limit - 1] : undefined
       return { videos: videos.slice(0, limit), nextCursor: last && cursors.encode(positionOf(last), scope) }
     },
@@ -160,7 +180,7 @@ export function createVideoService (database: Database, engagement: EngagementSe
         video.is_live ?? false, video.is_adult_content ?? false
       ])
       if (!row) throw new ApiError('unauthorized', { message: 'The user of this token no longer exists' })
-      return await get(row.id)
+      return await get(row.id, primary)
     },
 
     /** Changes what is named. @throws ApiError `not_found`; `forbidden` */
@@ -168,7 +188,7 @@ export function createVideoService (database: Database, engagement: EngagementSe
       await change(updateVideo, id, userId, [
         patch.title, patch.description, patch.thumbnail_url, patch.stream_url, patch.is_live, patch.is_adult_content
       ])
-      return await get(id)
+      return await get(id, primary)
     },
 
     /** Deletes a video and all that was counted for it. @throws ApiError `not_found`; `forbidden` */

@@ -86,7 +86,7 @@ export async function startRedisCluster (): Promise<RedisServer[]> {
   }
   for (let tries = 0; ; tries++) {
     const infos = await Promise.all(nodes.map(({ client }) => client.cluster('INFO')))
-    if (infos.every(info => info.includes('cluster_state:ok') && info.includes('cluster_known_nodes:3'))) return nodes
+    if (infos.every(info => ['cluster_state:ok', 'cluster_known_nodes:3', 'cluster_slots_assigned:16384'].every(fact => info.includes(fact)))) return nodes
     if (tries > 300) throw new Error('the cluster does not form')
     await sleep(50)
   }

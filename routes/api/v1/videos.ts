@@ -78,8 +78,8 @@ const listOfUser: Handler<typeof listOfUserSchema> = async function (request, re
 const get: Handler<typeof getSchema> = async function (request, reply) {
   const { id } = request.params
   const seesAdultContent = await readViewer(request)
-  return await reply.sendCached(`video:${id}:${seesAdultContent}`, async () => {
-    const video = await this.services.videos.get(id, seesAdultContent)
+  return await reply.sendCached(`video:${id}:${seesAdultContent}`, async isFresh => {
+    const video = await this.services.videos.get(id, { seesAdultContent, isFresh })
     return { body: serialize(reply, video), essence: essenceOf(video) }
   })
 }
@@ -113,8 +113,8 @@ async function readViewer (request: FastifyRequest): Promise<boolean> {
 async function sendPage (request: FastifyRequest, reply: FastifyReply, filters: VideoFilters, page: PageRequest): Promise<FastifyReply> {
   const { videos } = request.server.services
   const seesAdultContent = await readViewer(request)
-  return await reply.sendCached(`videos:${seesAdultContent}:${JSON.stringify([filters, page])}`, async () => {
-    const { videos: shown, nextCursor } = await videos.list(filters, page, seesAdultContent)
+  return await reply.sendCached(`videos:${seesAdultContent}:${JSON.stringify([filters, page])}`, async isFresh => {
+    const { videos: shown, nextCursor } = await videos.list(filters, page, { seesAdultContent, isFresh })
     return {
       body: serialize(reply, shown),
       essence: essenceOf(shown) + (nextCursor ?? ''),
