@@ -19,7 +19,7 @@ declare module 'fastify' {
 /**
  * A token bucket for each client address, before anything else is done for a request and for addresses
  * that do not exist as well. The global bucket is asked in a synchronous hook of our own: through the
- * handler of @fastify/rate-limit the same question takes ten times as long (bench/hot-read.ts). Routes with a
+ * handler of @fastify/rate-limit the same question takes ten times as long (bench/reads.ts). Routes with a
  * limit of their own use the plugin, with the same kind of bucket as its store.
  */
 export default fp(async function haloRateLimit (app) {

@@ -5,7 +5,8 @@ import { ApiError } from './errors.ts'
 
 /** What a read answers with, ready to be sent. */
 export interface CachedAnswer {
-  body: string
+  /** A short one is text, which leaves in one write with its head; a long one is bytes, written down once. */
+  body: string | Buffer
   /** Strong: the same bytes have the same one (RFC 9110 §8.8.3). */
   etag: string
   /** Headers that belong to this answer, such as Link. */
@@ -107,8 +108,8 @@ export function createReadCache ({ maxBytes, now = performance.now.bind(performa
     const answer = isSame ? { ...before.answer, loadedAt } : toAnswer(body, headers, loadedAt)
     drop(key)
     const entry: Entry = { answer, essence, renderedAt: isSame ? before.renderedAt : loadedAt, failedAt: -Infinity, bytes: 0 }
-    // As long as they may get: text in two bytes a character, and the same again compressed.
-    entry.bytes = 3 * answer.body.length + 2 * essence.length + 500
+    // As long as they may get: text in two bytes a character, or bytes and the same again compressed.
+    entry.bytes = 2 * answer.body.length + 2 * essence.length + 500
     entries.set(key, entry)
     bytes += entry.bytes
     for (const [oldest] of entries) {
@@ -171,12 +172,13 @@ export function createReadCache ({ maxBytes, now = performance.now.bind(performa
 }
 
 function toAnswer (body: string, headers: Record<string, string>, loadedAt: number): CachedAnswer {
+  const isShort = Buffer.byteLength(body) < minCompressedBytes
   return {
-    body,
+    body: isShort ? body : Buffer.from(body),
     etag: `"${createHash('sha1').update(body).digest('base64url')}"`,
     headers,
     loadedAt,
-    isCompressible: Buffer.byteLength(body) >= minCompressedBytes,
+    isCompressible: !isShort,
     compressed: undefined
   }
 }

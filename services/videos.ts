@@ -40,7 +40,8 @@ const select = `
     v.created_at, v.updated_at, (extract(epoch from v.created_at) * 1000000)::bigint as created_micros, ${ledgerColumns}
   from videos v left join video_counters c on c.video_id = v.id`
 
-const videoById = {
+/** One video with what the ledger says of it. */
+export const videoById = {
   name: 'video_by_id',
   text: `${select} where v.id = $1`
 }
