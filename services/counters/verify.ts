@@ -169,7 +169,8 @@ async function lookAtLikesOf (database: Database, redis: Redis | Cluster, names:
   const rows = new Set((await database.query<{ user_id: number }>(readLikers, [id])).map(row => row.user_id))
   // It may have expired, or been changed, between the two.
   const isStill = await redis.exists(key) === 1 && await redis.hexists(unflushed, String(id)) === 0
-  if (isStill && members.symmetricDifference(rows).size > 0) drifts.push({ kind: 'warm_likes', videoId: id, is: members.size, shouldBe: rows.size })
+  const isSame = members.size === rows.size && [...members].every(user => rows.has(user))
+  if (isStill && !isSame) drifts.push({ kind: 'warm_likes', videoId: id, is: members.size, shouldBe: rows.size })
 }
 
 async function * scanHash (redis: Redis | Cluster, key: string): AsyncGenerator<Map<number, number>> {
