@@ -23,7 +23,8 @@ const { values: options } = parseArgs({
 })
 const seed = options.seed === undefined ? randomInt(2 ** 31) : Number(options.seed)
 const loadMs = Number(options.seconds) * 1000
-if (!Number.isInteger(seed) || !(loadMs >= 1000)) throw new Error('Usage: npm run test:chaos -- [--seed N] [--seconds 6] [--scenario NAME] [--cluster] [--bug NAME]')
+// A viewer needs some of it to become a view, and a process to come up again.
+if (!Number.isInteger(seed) || !(loadMs >= 3000)) throw new Error('Usage: npm run test:chaos -- [--seed N] [--seconds 6] [--scenario NAME] [--cluster] [--bug NAME]')
 const random = mulberry32(seed)
 
 /** Milliseconds without an acknowledgement that the whole test may take. */
