@@ -21,8 +21,9 @@ declare module 'fastify' {
 /** Milliseconds for which whoever has written reads past the cache. */
 const ownWriteMs = 1000
 
-/** Addresses that are remembered; an address has at most the length of a request line. */
+/** Addresses that are remembered, and characters of one: what anybody may send must not fill the memory. */
 const maxAddresses = 5000
+const maxAddressLength = 256
 
 /** Reads that many make, answered from memory. */
 export default fp(async function readCache (app) {
@@ -42,9 +43,10 @@ export default fp(async function readCache (app) {
   app.decorateReply('sendCached', async function (key, load) {
     const { callerId } = this.request
     const answer = await cache.get(key, load, { isFresh: callerId !== undefined && writers.has(callerId) })
-    if (this.request.headers.authorization === undefined && this.request.method === 'GET') {
+    const { method, url, headers } = this.request
+    if (headers.authorization === undefined && method === 'GET' && url.length <= maxAddressLength && !anonymousReads.has(url)) {
       if (anonymousReads.size >= maxAddresses) anonymousReads.delete(anonymousReads.keys().next().value!)
-      anonymousReads.set(this.request.url, key)
+      anonymousReads.set(url, key)
     }
     return await send(this.request, this, answer, cache.overdueMs(answer))
   })

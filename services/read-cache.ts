@@ -37,7 +37,7 @@ export interface ReadCacheOptions {
 }
 
 /** Milliseconds for which an answer stands. */
-export const maxAgeMs = 950
+const maxAgeMs = 950
 
 /** Milliseconds after which an answer is loaded anew while it is still given: a hot one never makes anybody wait. */
 const refreshAfterMs = 500
@@ -158,7 +158,7 @@ export function createReadCache ({ maxBytes, now = performance.now.bind(performa
     },
 
     /** Milliseconds by which an answer is older than it may be; 0 for one that stands. */
-    overdueMs: ({ loadedAt }: CachedAnswer): number => Math.max(0, now() - loadedAt - maxAgeMs - refreshAfterMs),
+    overdueMs: ({ loadedAt }: CachedAnswer): number => Math.max(0, now() - loadedAt - maxAgeMs),
 
     /** Forgets all keys that begin so. */
     forget (prefix: string): void {

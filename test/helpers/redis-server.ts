@@ -33,9 +33,12 @@ export async function startRedis (args: string[] = []): Promise<RedisServer> {
     child = spawn('redis-server', [
       '--port', String(port), '--bind', '127.0.0.1', '--dir', folder, '--save', '', '--appendonly', 'no', ...args
     ], { stdio: 'ignore' })
+    let failure: Error | undefined
+    child.once('error', error => { failure = error })
     for (let tries = 0; ; tries++) {
       const isUp = await client.ping().then(() => true, () => false)
       if (isUp) return
+      if (failure) throw new Error('redis-server could not be started: install it, for example by apt-get install redis-server', { cause: failure })
       if (tries > 250 || child.exitCode !== null) throw new Error(`redis-server did not start on port ${port}`)
       await sleep(20)
     }

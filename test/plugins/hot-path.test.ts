@@ -107,3 +107,13 @@ t.test('a hot read takes its token from the same bucket, and is refused when tha
   t.equal((await get(app, path, { 'x-forwarded-for': '203.0.113.21' })).status, 200, 'another has its own')
   t.match(JSON.parse((await get(app, path, { 'x-forwarded-for': '203.0.113.20' })).body.toString()), { error: 'rate_limit_exceeded' })
 })
+
+t.test('addresses that anybody makes up do not fill the memory', async t => {
+  const { app, ids } = await listening(t, (await import('../helpers/stores.ts')).anyStores())
+  const path = `/api/v1/videos/${ids[0]}`
+  for (let n = 0; n < 5100; n++) await app.inject(`${path}?x=${n}`)
+  t.equal(app.anonymousReads.size, 5000)
+  t.notOk(app.anonymousReads.has(`${path}?x=0`), 'the oldest go')
+  t.equal((await app.inject(`${path}?x=${'y'.repeat(5000)}`)).statusCode, 200)
+  t.ok([...app.anonymousReads.keys()].every(address => address.length <= 256))
+})

@@ -83,7 +83,7 @@ t.test('while its load fails because something is away, what was known is given 
   fail(away)
   pass(2000)
   t.equal((await get()).body, first.body)
-  t.equal(cache.overdueMs(await get()), 550)
+  t.equal(cache.overdueMs(await get()), 1050)
   const before = loads()
   for (let n = 0; n < 100; n++) await get()
   t.equal(loads(), before, 'and it is not asked for all the time')
