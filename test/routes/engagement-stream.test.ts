@@ -168,3 +168,21 @@ t.test('a listener is told that the counters are stale when Redis is away, and t
   await reader.until(events => events.at(-1)!.data?.['live_viewers'] === 0, 8000)
   t.match(reader.events.at(-1), { data: { like_count: 1, counters: { stale: false } } })
 })
+
+onEachStore(t, 'a listener who leaves while the counters are still being read is not kept', async (t, stores) => {
+  const { app, id } = await setUp(t, stores)
+  const { read } = app.counters.store
+  app.counters.store.read = async (...args) => {
+    await new Promise(resolve => setTimeout(resolve, 150))
+    return await read(...args)
+  }
+  const { port } = app.server.address() as AddressInfo
+  const requests = Array.from({ length: 10 }, () => http.get({ port, path: `/api/v1/videos/${id}/engagement/stream`, agent: false }).on('error', () => {}))
+  await new Promise(resolve => setTimeout(resolve, 60))
+  for (const request of requests) request.destroy()
+  await new Promise(resolve => setTimeout(resolve, 400))
+  t.equal(app.services.streams.stats.listeners, 0)
+  const stays = await EventReader.open(t, app, `${id}/engagement/stream`)
+  await stays.until(events => events.length === 1)
+  t.equal(app.services.streams.stats.listeners, 1, 'the control')
+})
