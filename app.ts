@@ -11,6 +11,8 @@ import cors, { corsPreflight } from './plugins/cors.ts'
 import database from './plugins/database.ts'
 import errors, { clientErrorHandler, frameworkErrors } from './plugins/errors.ts'
 import hotPath from './plugins/hot-path.ts'
+import hotReads from './plugins/hot-reads.ts'
+import hotWrites from './plugins/hot-writes.ts'
 import lifecycle, { drainingResponse, type Lifecycle } from './plugins/lifecycle.ts'
 import metrics from './plugins/metrics.ts'
 import openapi from './plugins/openapi.ts'
@@ -74,6 +76,8 @@ export async function buildApp ({ config: settings, connection, logger, counterT
   await app.register(openapi)
 
   await app.register(hotPath, { requestId })
+  await app.register(hotReads)
+  await app.register(hotWrites)
 
   await app.register(autoload, { dir: join(import.meta.dirname, 'routes') })
   return app

@@ -2,24 +2,20 @@ import jwt from '@fastify/jwt'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Account } from '../schemas/user.ts'
+import { createBearers, type Bearers, type Claims } from '../services/bearers.ts'
 import { ApiError } from '../services/errors.ts'
-
-/** What a token says of its bearer; clients decode these. */
-export interface Claims {
-  user_id: number
-  email: string
-  username: string
-}
 
 declare module '@fastify/jwt' {
   interface FastifyJWT {
-    payload: Claims & { nbf: number }
+    payload: Omit<Claims, 'exp'> & { nbf: number }
     user: Claims
   }
 }
 
 declare module 'fastify' {
   interface FastifyInstance {
+    /** Whose tokens they are. */
+    bearers: Bearers
     /** A scope in which every route needs a valid token; its bearer is `request.user`. */
     authenticated (routes: (scope: FastifyInstance) => Promise<void> | void): void
     /** Who asks, where a token is welcome and not needed; undefined without one, or with one that is not valid (any more). */
@@ -38,12 +34,12 @@ export default fp(async function auth (app) {
     verify: {
       // fast-jwt takes every algorithm that fits the key unless told.
       algorithms: ['HS256'],
-      requiredClaims: ['user_id', 'exp'],
-      // A bearer comes back many times within a token's life; what was verified need not be again.
-      cache: 10_000,
-      cacheTTL: 60_000
+      requiredClaims: ['user_id', 'exp']
     }
   })
+
+  const bearers = createBearers({ verify: authorization => claimsOf(app, authorization) })
+  app.decorate('bearers', bearers)
 
   app.decorate('issueToken', ({ id, email, username }: Account) =>
     app.jwt.sign({ user_id: id, email, username, nbf: Math.floor(Date.now() / 1000) }))
@@ -52,7 +48,7 @@ export default fp(async function auth (app) {
   app.decorate('callerOf', request => {
     if (request.headers.authorization === undefined) return undefined
     try {
-      return claimsOf(app, request).user_id
+      return bearers.read(request.headers.authorization).user_id
     } catch {
       return undefined
     }
@@ -62,7 +58,7 @@ export default fp(async function auth (app) {
     this.register(async scope => {
       scope.addHook('onRequest', (request, reply, done) => {
         try {
-          request.user = claimsOf(app, request)
+          request.user = bearers.read(request.headers.authorization)
           done()
         } catch (error) {
           done(error as Error)
@@ -77,8 +73,8 @@ export default fp(async function auth (app) {
   })
 }, { name: 'halo:auth', dependencies: ['halo:config', 'halo:errors', 'halo:rate-limit'] })
 
-function claimsOf (app: FastifyInstance, request: FastifyRequest): Claims {
-  const token = /^bearer ([\w.~+/=-]+)$/i.exec(request.headers.authorization ?? '')?.[1]
+function claimsOf (app: FastifyInstance, authorization: string | undefined): Claims {
+  const token = /^bearer ([\w.~+/=-]+)$/i.exec(authorization ?? '')?.[1]
   if (token === undefined) throw new ApiError('unauthorized')
   try {
     const claims = app.jwt.verify<Claims>(token)

@@ -1,9 +1,9 @@
 import { STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
-import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import type { FastifyBaseLogger, FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import createRouter from 'find-my-way'
-import { ApiError, catalogue, problem, type ErrorCode, type Violation } from '../services/errors.ts'
+import { ApiError, catalogue, problem, type ErrorCode, type Problem, type Violation } from '../services/errors.ts'
 
 const contentType = 'application/problem+json; charset=utf-8'
 
@@ -75,26 +75,33 @@ export function clientErrorHandler (this: FastifyInstance, error: Error & { code
 }
 
 function sendError (app: FastifyInstance, error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
+  const { status, headers, body } = answerError(app, error, {
+    url: request.url, requestId: request.id, hasToken: request.headers.authorization !== undefined, log: request.log
+  })
+  return reply.code(status).headers(headers).send(body)
+}
+
+/** What of a request its error's answer depends on. */
+export interface FailedRequest {
+  url: string
+  requestId: string
+  hasToken: boolean
+  log: FastifyBaseLogger
+}
+
+/** The answer to a request that failed, and its line in the log where an operator should know. */
+export function answerError (app: FastifyInstance, error: unknown, { url, requestId, hasToken, log }: FailedRequest): { status: number, headers: Record<string, string>, body: Problem } {
   const answer = toApiError(error)
   if (answer.statusCode === 500) {
-    request.log.error({ err: error }, 'unexpected error')
+    log.error({ err: error }, 'unexpected error')
   } else if (answer.statusCode === 503) {
-    request.log.warn({ error: answer.code, cause: String(answer.cause ?? '') }, answer.message)
+    log.warn({ error: answer.code, cause: String(answer.cause ?? '') }, answer.message)
   }
-  if (answer.headers) reply.headers(answer.headers)
-  if (answer.retryAfter !== undefined) reply.header('retry-after', String(answer.retryAfter))
-  if (answer.statusCode === 401) {
-    // RFC 6750 §3: the scheme alone when no token came, the reason when one did.
-    reply.header('www-authenticate', request.headers.authorization
-      ? 'Bearer realm="halo", error="invalid_token"'
-      : 'Bearer realm="halo"')
-  }
-  const instance = request.url.split('?', 1)[0]!
-  return reply
-    .code(answer.statusCode)
-    .header('content-type', contentType)
-    .header('cache-control', 'no-store')
-    .send(problem(answer, app.config.publicUrl, instance, request.id))
+  const headers: Record<string, string> = { ...answer.headers, 'content-type': contentType, 'cache-control': 'no-store' }
+  if (answer.retryAfter !== undefined) headers['retry-after'] = String(answer.retryAfter)
+  // RFC 6750 §3: the scheme alone when no token came, the reason when one did.
+  if (answer.statusCode === 401) headers['www-authenticate'] = `Bearer realm="halo"${hasToken ? ', error="invalid_token"' : ''}`
+  return { status: answer.statusCode, headers, body: problem(answer, app.config.publicUrl, url.split('?', 1)[0]!, requestId) }
 }
 
 function toApiError (error: unknown): ApiError {

@@ -1,53 +1,54 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
+import { createCachedReads, type CachedReads } from '../services/cached-reads.ts'
 import { compressAnswer, createReadCache, type Ask, type CachedAnswer, type ReadCache } from '../services/read-cache.ts'
+import { createRecentWriters, type RecentWriters } from '../services/recent-writers.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
     readCache: ReadCache
-    /** Keys of the cache by the address as it was sent without a token: hot-path.ts looks here. */
-    anonymousReads: Map<string, string>
+    /** Keys of the cache by the address as it was sent: hot-reads.ts looks here. */
+    cachedReads: CachedReads
+    /** Who has written a moment ago, and reads past the cache. */
+    recentWriters: RecentWriters
   }
   interface FastifyReply {
     /** Sends what the cache has for a key, or loads it: with an ETag, 304, compression and the right Cache-Control. */
     sendCached (key: string, load: Ask): Promise<FastifyReply>
   }
   interface FastifyRequest {
-    /** Who asks, if they sent a token. */
-    callerId: number | undefined
+    /** Who asks, and what they may see. */
+    viewer: Viewer | undefined
   }
 }
 
-/** Milliseconds for which whoever has written reads past the cache. */
-const ownWriteMs = 1000
-
-/** Addresses that are remembered, and characters of one: what anybody may send must not fill the memory. */
-const maxAddresses = 5000
-const maxAddressLength = 256
+/** Who reads. */
+export interface Viewer {
+  /** Undefined without a token. */
+  userId: number | undefined
+  seesAdultContent: boolean
+}
 
 /** Reads that many make, answered from memory. */
 export default fp(async function readCache (app) {
   const cache = createReadCache({ maxBytes: app.config.readCache.maxBytes })
-  const anonymousReads = new Map<string, string>()
+  const cachedReads = createCachedReads()
+  const recentWriters = createRecentWriters()
   app.decorate('readCache', cache)
-  app.decorate('anonymousReads', anonymousReads)
-  app.decorateRequest('callerId', undefined)
-  const writers = createRecentWriters()
+  app.decorate('cachedReads', cachedReads)
+  app.decorate('recentWriters', recentWriters)
+  app.decorateRequest('viewer', undefined)
 
   // Who has written reads their own write at once, whatever lists it stands in.
   app.addHook('onSend', (request, reply, payload, done) => {
-    if (request.method !== 'GET' && request.method !== 'HEAD' && reply.statusCode < 300 && request.user) writers.add(request.user.user_id)
+    if (request.method !== 'GET' && request.method !== 'HEAD' && reply.statusCode < 300 && request.user) recentWriters.add(request.user.user_id)
     done()
   })
 
   app.decorateReply('sendCached', async function (key, load) {
-    const { callerId } = this.request
-    const answer = await cache.get(key, load, { isFresh: callerId !== undefined && writers.has(callerId) })
-    const { method, url, headers } = this.request
-    if (headers.authorization === undefined && method === 'GET' && url.length <= maxAddressLength && !anonymousReads.has(url)) {
-      if (anonymousReads.size >= maxAddresses) anonymousReads.delete(anonymousReads.keys().next().value!)
-      anonymousReads.set(url, key)
-    }
+    const { method, url, viewer } = this.request
+    const answer = await cache.get(key, load, { isFresh: viewer?.userId !== undefined && recentWriters.has(viewer.userId) })
+    if (method === 'GET' && viewer) cachedReads.set(url, viewer.seesAdultContent, key)
     return await send(this.request, this, answer, cache.overdueMs(answer))
   })
 }, { name: 'halo:read-cache', dependencies: ['halo:config', 'halo:auth'] })
@@ -90,28 +91,4 @@ export function isKnown (condition: string | undefined, { etag }: CachedAnswer):
   if (condition.trim() === '*') return true
   const bare = etag.slice(1, -1)
   return condition.split(',').some(one => /^(?:W\/)?"(.*?)(?:-gzip)?"$/.exec(one.trim())?.[1] === bare)
-}
-
-/** Users who wrote a moment ago: two sets that take turns. */
-function createRecentWriters () {
-  let young = new Set<number>()
-  let old = new Set<number>()
-  let turnedAt = performance.now()
-  function turn (): void {
-    const age = performance.now() - turnedAt
-    if (age < ownWriteMs) return
-    old = age < 2 * ownWriteMs ? young : new Set()
-    young = new Set()
-    turnedAt = performance.now()
-  }
-  return {
-    add (userId: number): void {
-      turn()
-      young.add(userId)
-    },
-    has (userId: number): boolean {
-      turn()
-      return young.has(userId) || old.has(userId)
-    }
-  }
 }

@@ -1,3 +1,6 @@
+import type { IncomingMessage } from 'node:http'
+import { compile, all as allAddresses } from '@fastify/proxy-addr'
+
 /**
  * The key under which a client address is limited: an IPv4 address as it is, an IPv6 address as its /64,
  * since one subscriber has a whole /64 (RFC 6177) and could use a new address for every request.
@@ -18,4 +21,30 @@ export function clientKey (address: string): string {
   const tailLength = tail.length + (tail.at(-1)?.includes('.') ? 1 : 0)
   const groups = [...head, ...Array<string>(Math.max(0, 8 - head.length - tailLength)).fill('0'), ...tail]
   return groups.slice(0, 4).map(group => group.replace(/^0+(?=.)/, '')).join(':')
+}
+
+/**
+ * Reads the address of a request's client: the peer's, or what the proxies that are trusted say of it.
+ *
+ * @param trusted CIDRs of the proxies
+ */
+export function createAddresses (trusted: string[]): (request: IncomingMessage) => string {
+  const peer = (request: IncomingMessage): string => request.socket.remoteAddress ?? ''
+  if (trusted.length === 0) return peer
+  const isTrusted = compile(trusted)
+  // There are few proxies, and reading an address takes longer than the rest of this.
+  const known = new Map<string, boolean>()
+  return request => {
+    const address = peer(request)
+    const forwarded = request.headers['x-forwarded-for']
+    if (forwarded === undefined) return address
+    let isProxy = known.get(address)
+    if (isProxy === undefined) {
+      if (known.size > 1000) known.clear()
+      known.set(address, isProxy = isTrusted(address, 0))
+    }
+    if (!isProxy) return address
+    if (typeof forwarded === 'string' && !/[,\s]/.test(forwarded)) return forwarded
+    return allAddresses(request, isTrusted).at(-1) ?? address
+  }
 }

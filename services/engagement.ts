@@ -4,6 +4,7 @@ import type { KnownVideo, KnownVideos } from './counters/known-videos.ts'
 import type { Ledger, LedgerRow } from './counters/ledger.ts'
 import type { CheckedUse, CounterStore, IdempotentUse, Replay, StoredCounters } from './counters/store.ts'
 import { ApiError } from './errors.ts'
+import { RecentMap } from './recent-map.ts'
 
 export interface EngagementOptions {
   store: CounterStore
@@ -26,7 +27,8 @@ const repeatMs = 1000
 /** Milliseconds after which a first use of a key without an answer is not in flight any more: its process died. */
 const inFlightMs = 2000
 
-const message = 'Engagement recorded'
+/** What a write answers with. */
+export const recorded = (data: Counters): Engagement => ({ message: 'Engagement recorded', data })
 
 export type EngagementService = ReturnType<typeof createEngagementService>
 
@@ -93,7 +95,7 @@ export function createEngagementService ({ store, ledger, known, flushedUntil }:
         if (used.ageMs < inFlightMs) throw new ApiError('idempotency_in_flight', { retryAfter: 1 })
       }
       const stored = 'fingerprint' in used ? (await available(() => store.read([videoId], userId)))[0]! : used
-      const body = { message, data: await answer(row, stored, userId) }
+      const body = recorded(await answer(row, stored, userId))
       await available(() => store.keepAnswer(videoId, once, JSON.stringify(body)))
       return { body, isReplay: 'fingerprint' in used }
     } finally {
@@ -143,7 +145,7 @@ export function createEngagementService ({ store, ledger, known, flushedUntil }:
       if (key !== undefined) return await commentOnce(row, userId, key, payload)
       const stored = await available(() => store.addComment(videoId, userId))
       if (!('views' in stored)) throw new Error('A comment without a key was not counted')
-      return { body: { message, data: await answer(row, stored, userId) }, isReplay: false }
+      return { body: recorded(await answer(row, stored, userId)), isReplay: false }
     },
 
     /** The viewer watches now. A client that says so many times a second is answered from memory. */
@@ -229,31 +231,21 @@ async function available<T> (work: () => Promise<T>): Promise<T> {
   }
 }
 
-/** Answers of the last moments by key: two maps that take turns, so that nothing has to be swept. */
+/** Answers of the last moments by key. */
 function createRecent<T> (maxAgeMs: number) {
-  let young = new Map<string, { at: number, answer: Promise<T> }>()
-  let old = new Map<string, { at: number, answer: Promise<T> }>()
-  let turnedAt = performance.now()
+  const answers = new RecentMap<string, { at: number, answer: Promise<T> }>({ maxAgeMs })
   return {
     get (key: string, ask: () => Promise<T>): Promise<T> {
       const at = performance.now()
-      if (at - turnedAt > maxAgeMs) {
-        old = at - turnedAt > 2 * maxAgeMs ? new Map() : young
-        young = new Map()
-        turnedAt = at
-      }
-      const last = young.get(key) ?? old.get(key)
+      const last = answers.get(key)
       if (last && at - last.at < maxAgeMs) return last.answer
       const answer = ask()
-      young.set(key, { at, answer })
+      answers.set(key, { at, answer })
       // A failure is not remembered.
-      answer.catch(() => young.delete(key))
+      answer.catch(() => answers.delete(key))
       return answer
     },
-    delete (key: string): void {
-      young.delete(key)
-      old.delete(key)
-    }
+    delete (key: string): void { answers.delete(key) }
   }
 }
 

@@ -11,11 +11,18 @@ const adultModeOf = {
   text: 'select is_adult and adult_mode as sees_adult_content from users where id = $1'
 }
 
+interface Answer {
+  at: number
+  seesAdultContent: Promise<boolean>
+  /** What it came to. */
+  known?: boolean
+}
+
 export type ViewerService = ReturnType<typeof createViewerService>
 
 /** What a viewer may be shown. Asked of the database at most once a second for each, and by all requests together. */
 export function createViewerService (database: Database, now: () => number = performance.now.bind(performance)) {
-  const answers = new Map<number, { at: number, seesAdultContent: Promise<boolean> }>()
+  const answers = new Map<number, Answer>()
 
   async function ask (userId: number): Promise<boolean> {
     const [row] = await database.query<{ sees_adult_content: boolean }>(adultModeOf, [userId])
@@ -23,6 +30,12 @@ export function createViewerService (database: Database, now: () => number = per
   }
 
   return {
+    /** The same as below, if it is known: the way of the many. */
+    peek (userId: number): boolean | undefined {
+      const answer = answers.get(userId)
+      return answer && now() - answer.at < maxAgeMs ? answer.known : undefined
+    },
+
     /**
      * Whether adult content is shown: to an adult who has adult mode on, and to nobody else. When the database
      * cannot tell, the answer is no.
@@ -34,8 +47,10 @@ export function createViewerService (database: Database, now: () => number = per
       const known = answers.get(userId)
       if (known && now() - known.at < maxAgeMs) return await known.seesAdultContent
       const seesAdultContent = ask(userId).catch(() => false)
+      const answer: Answer = { at: now(), seesAdultContent }
+      seesAdultContent.then(sees => { answer.known = sees })
       answers.delete(userId)
-      answers.set(userId, { at: now(), seesAdultContent })
+      answers.set(userId, answer)
       if (answers.size > maxSize) answers.delete(answers.keys().next().value!)
       return await seesAdultContent
     }

@@ -23,6 +23,28 @@ function comparable ({ status, headers, body }: Answer) {
   return { status, headers: rest, body: body.toString('latin1') }
 }
 
+/** Counts the requests that go the usual way: that one asks who calls. */
+function countUsual (app: App): { count: number } {
+  const usual = { count: 0 }
+  const { callerOf } = app
+  const { read } = app.bearers
+  let isCaller = false
+  app.callerOf = request => {
+    usual.count++
+    isCaller = true
+    try {
+      return callerOf(request)
+    } finally {
+      isCaller = false
+    }
+  }
+  app.bearers.read = authorization => {
+    if (!isCaller) usual.count++
+    return read(authorization)
+  }
+  return usual
+}
+
 async function listening (t: Parameters<typeof createApp>[0], stores: Parameters<typeof createApp>[1]['stores'], env: Record<string, string> = {}) {
   const app = await createApp(t, { stores, env })
   await app.listen({ host: '127.0.0.1', port: 0 })
@@ -34,12 +56,10 @@ async function listening (t: Parameters<typeof createApp>[0], stores: Parameters
 
 onEachStore(t, 'a hot read, answered before Fastify, is the same answer as the usual one', async (t, stores) => {
   const { app, ids } = await listening(t, stores, { CORS_ALLOWED_ORIGINS: 'https://app.example', TRUST_PROXY: '127.0.0.1', PUBLIC_URL: 'https://api.example' })
-  let usual = 0
-  const { callerOf } = app
-  app.callerOf = request => {
-    usual++
-    return callerOf(request)
-  }
+  const usual = countUsual(app)
+  const { authorization: general } = await signUp(app)
+  const { authorization: adult, user: { id: adultId } } = await signUp(app, { is_adult: true })
+  await app.pg.query('update users set adult_mode = true where id = $1', [adultId])
   const loggedBefore = logLines.length
   const variants: Record<string, Record<string, string>> = {
     plain: {},
@@ -51,15 +71,20 @@ onEachStore(t, 'a hot read, answered before Fastify, is the same answer as the u
     'one behind two': { 'x-forwarded-for': '203.0.113.9, 127.0.0.1' },
     'one with a request id': { 'x-request-id': 'mine' },
     'one who knows it': { 'if-none-match': '*' },
-    'one who knows another': { 'if-none-match': '"other", W/"another"' }
+    'one who knows another': { 'if-none-match': '"other", W/"another"' },
+    'a bearer': general,
+    'a bearer who knows it and takes gzip': { ...general, 'if-none-match': '*', 'accept-encoding': 'gzip' },
+    'an adult': adult
   }
+  // Tokens and what their bearers may see are known from here on.
+  for (const headers of [general, adult]) await get(app, `/api/v1/videos/${ids[1]}`, headers)
   for (const path of [`/api/v1/videos/${ids[0]}`, '/api/v1/videos?limit=10', '/api/v1/videos?limit=12&offset=0']) {
     for (const [name, headers] of Object.entries(variants)) {
       app.readCache.forget('')
-      usual = 0
+      usual.count = 0
       const slow = await get(app, path, headers)
       const fast = await get(app, path, headers)
-      t.equal(usual, 1, `${path}, ${name}: the second was hot`)
+      t.equal(usual.count, 1, `${path}, ${name}: the second was hot`)
       const [a, b] = [comparable(slow), comparable(fast)]
       // A new load may tell a new time.
       t.strictSame(b, a, `${path}, ${name}`)
@@ -81,18 +106,15 @@ t.test('what is not exactly a hot read goes the usual way', async t => {
   const path = `/api/v1/videos/${ids[0]}`
   const { authorization } = await signUp(app)
   await get(app, path)
-  let usual = 0
-  const { callerOf } = app
-  app.callerOf = request => {
-    usual++
-    return callerOf(request)
-  }
+  const usual = countUsual(app)
   t.equal((await get(app, path)).status, 200)
-  t.equal(usual, 0, 'the control')
-  t.match((await get(app, path, authorization)).headers, { 'cache-control': 'private, max-age=1' })
+  t.equal(usual.count, 0, 'the control')
+  t.match((await get(app, path, authorization)).headers, { 'cache-control': 'private, max-age=1' }, 'a token that is not known')
+  t.equal(usual.count, 1)
+  t.equal((await get(app, path, { authorization: 'Bearer of.nothing.good' })).status, 200)
+  t.equal(usual.count, 2)
   t.equal((await get(app, path, {}, 'HEAD')).body.length, 0)
-  t.equal(usual, 2)
-  t.equal((await get(app, path, { 'content-length': '0' })).status, 200)
+  t.equal(usual.count, 3)
   t.equal((await get(app, `${path}?x=1`)).status, 200)
   t.equal((await get(app, `${path}/`)).status, 200)
   t.equal((await get(app, path, {}, 'POST')).status, 405)
@@ -108,12 +130,102 @@ t.test('a hot read takes its token from the same bucket, and is refused when tha
   t.match(JSON.parse((await get(app, path, { 'x-forwarded-for': '203.0.113.20' })).body.toString()), { error: 'rate_limit_exceeded' })
 })
 
+onEachStore(t, 'a hot write, answered before Fastify, is the same answer as the usual one', async (t, stores) => {
+  const { app, ids } = await listening(t, stores, { CORS_ALLOWED_ORIGINS: 'https://app.example', TRUST_PROXY: '127.0.0.1' })
+  const { authorization, user } = await signUp(app)
+  const { peek } = app.bearers
+  const usual = countUsual(app)
+  const { store } = app.counters
+
+  const withoutTimes = (answer: Answer) => {
+    const { status, headers, body } = comparable(answer)
+    return { status, headers, body: body.replace(/"(as_of|request_id)":"[^"]*"/g, '"$1":""') }
+  }
+  const variants: Record<string, Record<string, string>> = {
+    plain: {},
+    'with a type and no body': { 'content-type': 'application/json', 'content-length': '0' },
+    'a page of an allowed origin': { origin: 'https://app.example' },
+    'one behind a proxy': { 'x-forwarded-for': '203.0.113.33' }
+  }
+  // The first is known to both ways; the counts of a video are brought back before the second.
+  for (const [name, headers] of Object.entries(variants)) {
+    for (const [method, metric, back] of [['POST', 'likes', 'DELETE'], ['DELETE', 'likes', undefined], ['POST', 'live_viewers', 'DELETE'], ['DELETE', 'live_viewers', undefined]] as const) {
+      const path = `/api/v1/videos/${ids[0]}/engagement/${metric}`
+      await get(app, path, { ...authorization }, back ?? method)
+      usual.count = 0
+      app.bearers.peek = () => undefined
+      const slow = await get(app, path, { ...authorization, ...headers }, method)
+      app.bearers.peek = peek
+      t.equal(usual.count, 1)
+      if (back) await get(app, path, authorization, back)
+      const fast = await get(app, path, { ...authorization, ...headers }, method)
+      t.equal(usual.count, 1, `${method} ${metric}, ${name}: the second was hot`)
+      t.equal(fast.status, 200)
+      t.strictSame(withoutTimes(fast), withoutTimes(slow), `${method} ${metric}, ${name}`)
+    }
+  }
+
+  const comments = `/api/v1/videos/${ids[2]}/engagement/comments`
+  usual.count = 0
+  const counted = JSON.parse((await get(app, comments, authorization, 'POST')).body.toString()) as { data: { comment_count: number } }
+  t.equal(counted.data.comment_count, 1)
+  t.equal(usual.count, 0, 'a comment without a key was hot')
+  for (const headers of [{ 'idempotency-key': 'a key' }, { 'content-length': '2', 'content-type': 'application/json' }]) {
+    usual.count = 0
+    const { port } = app.server.address() as AddressInfo
+    const answer = await fetch(`http://127.0.0.1:${port}${comments}`, { method: 'POST', headers: { ...authorization, ...headers }, ...('content-length' in headers ? { body: '{}' } : {}) })
+    t.equal(answer.status, 200)
+    t.equal(usual.count, 1, `${JSON.stringify(headers)} goes the usual way`)
+  }
+  const numbers = JSON.parse((await get(app, `/api/v1/videos/${ids[2]}/engagement`, {})).body.toString()) as { comment_count: number }
+  t.equal(numbers.comment_count, 3, 'each was counted once')
+
+  const both = async (path: string, method: string, status: number) => {
+    app.bearers.peek = () => undefined
+    const slow = await get(app, path, { ...authorization, 'x-request-id': 'one' }, method)
+    app.bearers.peek = peek
+    usual.count = 0
+    const fast = await get(app, path, { ...authorization, 'x-request-id': 'one' }, method)
+    t.equal(usual.count, 0, `${path} was hot`)
+    t.equal(fast.status, status)
+    t.strictSame(withoutTimes(fast), withoutTimes(slow), path)
+  }
+  await both('/api/v1/videos/999999/engagement/likes', 'POST', 404)
+  store.setLike = async () => { throw new Error('The store is away') }
+  await both(`/api/v1/videos/${ids[0]}/engagement/likes`, 'POST', 503)
+
+  usual.count = 0
+  for (const [path, method, status] of [
+    [`/api/v1/videos/${ids[0]}/engagement/shares`, 'POST', 400], [`/api/v1/videos/0${ids[0]}/engagement/comments`, 'POST', 400],
+    [`/api/v1/videos/${ids[0]}/engagement/comments`, 'DELETE', 405], ['/api/v1/videos/9007199254740992/engagement/likes', 'POST', 400]
+  ] as const) t.equal((await get(app, path, authorization, method)).status, status, path)
+
+  t.ok(app.recentWriters.has(user.id), 'who has written reads their own write')
+  usual.count = 0
+  const path = `/api/v1/videos/${ids[0]}`
+  await get(app, path, authorization)
+  await get(app, path, authorization)
+  t.equal(usual.count, 2)
+  t.ok(logLines.some(line => line.includes('"ip":"203.0.113.33"') && line.includes('"method":"DELETE"') && line.includes('"msg":"request"')))
+})
+
+t.test('a hot write is refused when its bucket is empty, and nothing is counted', async t => {
+  const { app, ids } = await listening(t, (await import('../helpers/stores.ts')).anyStores(), { RATE_LIMIT_RPS: '1', RATE_LIMIT_BURST: '10', TRUST_PROXY: '127.0.0.1' })
+  const { authorization } = await signUp(app)
+  const path = `/api/v1/videos/${ids[0]}/engagement/comments`
+  const statuses: number[] = []
+  for (let n = 0; n < 13; n++) statuses.push((await get(app, path, { ...authorization, 'x-forwarded-for': '203.0.113.40' }, 'POST')).status)
+  t.strictSame(statuses, [...Array<number>(10).fill(200), 429, 429, 429])
+  const numbers = JSON.parse((await get(app, `/api/v1/videos/${ids[0]}/engagement`, {})).body.toString()) as { comment_count: number }
+  t.equal(numbers.comment_count, 10)
+})
+
 t.test('addresses that anybody makes up do not fill the memory', async t => {
   const { app, ids } = await listening(t, (await import('../helpers/stores.ts')).anyStores())
   const path = `/api/v1/videos/${ids[0]}`
   for (let n = 0; n < 5100; n++) await app.inject(`${path}?x=${n}`)
-  t.equal(app.anonymousReads.size, 5000)
-  t.notOk(app.anonymousReads.has(`${path}?x=0`), 'the oldest go')
+  t.equal(app.cachedReads.addresses.length, 5000)
+  t.notOk(app.cachedReads.hasAny(`${path}?x=0`), 'the oldest go')
   t.equal((await app.inject(`${path}?x=${'y'.repeat(5000)}`)).statusCode, 200)
-  t.ok([...app.anonymousReads.keys()].every(address => address.length <= 256))
+  t.ok(app.cachedReads.addresses.every(address => address.length <= 256))
 })

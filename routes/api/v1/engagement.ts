@@ -4,6 +4,7 @@ import { Id, PathId } from '../../../schemas/atoms.ts'
 import { Counters, CountersOfVideo, Engagement, Metric } from '../../../schemas/engagement.ts'
 import { responses } from '../../../schemas/problem.ts'
 import type { Handler, Routes } from '../../../schemas/route.ts'
+import { recorded } from '../../../services/engagement.ts'
 import { ApiError } from '../../../services/errors.ts'
 
 const tags = ['engagement']
@@ -81,8 +82,6 @@ const routes: Routes = async app => {
   })
 }
 export default routes
-
-const recorded = (data: Counters): Engagement => ({ message: 'Engagement recorded', data })
 
 const like: Handler<typeof likeSchema> = async function (request) {
   return recorded(await this.counters.engagement.like(request.params.id, request.user.user_id))

@@ -106,8 +106,10 @@ const remove: Handler<typeof removeSchema> = async function (request, reply) {
 /** Whether the caller may see adult content; reads are the same for all who may, and for all who may not. */
 async function readViewer (request: FastifyRequest): Promise<boolean> {
   const { server } = request
-  request.callerId = server.callerOf(request)
-  return await server.services.viewers.seesAdultContent(request.callerId)
+  const userId = server.callerOf(request)
+  const seesAdultContent = await server.services.viewers.seesAdultContent(userId)
+  request.viewer = { userId, seesAdultContent }
+  return seesAdultContent
 }
 
 async function sendPage (request: FastifyRequest, reply: FastifyReply, filters: VideoFilters, page: PageRequest): Promise<FastifyReply> {
