@@ -19,6 +19,7 @@ import openapi from './plugins/openapi.ts'
 import postgres from './plugins/postgres.ts'
 import rateLimit from './plugins/rate-limit.ts'
 import readCache from './plugins/read-cache.ts'
+import recentWriters from './plugins/recent-writers.ts'
 import redis from './plugins/redis.ts'
 import requestLog, { OneLineLog } from './plugins/request-log.ts'
 import securityHeaders from './plugins/security-headers.ts'
@@ -71,6 +72,7 @@ export async function buildApp ({ config: settings, connection, logger, counterT
   await app.register(counters, { times: counterTimes })
   await app.register(services)
   await app.register(auth)
+  await app.register(recentWriters)
   await app.register(readCache)
   await app.register(metrics)
   await app.register(openapi)

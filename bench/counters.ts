@@ -91,6 +91,8 @@ async function startService (): Promise<number> {
   return port
 }
 
+type MakeRequest = () => { method: 'POST' | 'DELETE', path: string }
+
 interface Sample { rate: number, cpuMicros: number, redisMicros: number }
 
 async function benchWrites (port: number, ids: Ids): Promise<void> {
@@ -101,8 +103,8 @@ async function benchWrites (port: number, ids: Ids): Promise<void> {
   const engagement = (method: 'POST' | 'DELETE' | 'toggle', metric: string, among: number[]) => () => ({
     method: method === 'toggle' ? some(['POST', 'DELETE'] as const) : method, path: `/api/v1/videos/${some(among)}/engagement/${metric}`
   })
-  const rows: Record<string, () => { method: 'POST' | 'DELETE', path: string }> = {
-    'INCR only, 1000 videos': () => ({ method: 'POST', path: `/bench/${some(many)}/incr` }),
+  const limit: MakeRequest = () => ({ method: 'POST', path: `/bench/${some(many)}/incr` })
+  const rows: Record<string, MakeRequest> = {
     'like or unlike, 1000 videos': engagement('toggle', 'likes', many),
     'like or unlike, one video': engagement('toggle', 'likes', hot),
     'heartbeat, 1000 videos': engagement('POST', 'live_viewers', many),
@@ -113,29 +115,37 @@ async function benchWrites (port: number, ids: Ids): Promise<void> {
   await Promise.all(many.map(id => fetch(`http://127.0.0.1:${port}/api/v1/videos/${id}/engagement/likes`, { method: 'POST', headers: { authorization: `Bearer ${tokens[0]!}` } })))
 
   const redisPid = Number(/process_id:(\d+)/.exec(await redis.client.info('server'))![1])
-  const samples = new Map<string, Sample[]>(Object.keys(rows).map(name => [name, []]))
+  const pairs = new Map<string, { limit: Sample, row: Sample }[]>(Object.keys(rows).map(name => [name, []]))
   for (let round = 0; round <= rounds; round++) {
     for (const [name, request] of Object.entries(rows)) {
       progress(`round ${round} of ${rounds}: ${name}`)
-      const sample = await load(port, tokens, request, redisPid)
-      if (round > 0) samples.get(name)!.push(sample)
+      // One right after the other: a machine that is shared is another one a minute later.
+      const pair = { limit: await load(port, tokens, limit, redisPid), row: await load(port, tokens, request, redisPid) }
+      if (round > 0) pairs.get(name)!.push(pair)
     }
   }
   progress('')
-  const [limit] = samples.values()
-  print(`\nWrites with everything on, ${rounds} rounds of ${seconds} s, 64 connections, ${tokens.length} users; the first row is the limit of the others`)
-  print(`${''.padEnd(30)}  requests/s  ratio (spread)       service µs/request  Redis µs/request`)
-  for (const [name, list] of samples) {
-    const ratios = list.map((sample, index) => sample.rate / limit![index]!.rate)
-    print([
-      name.padEnd(30), Math.round(median(list.map(one => one.rate))).toString().padStart(10),
-      `${median(ratios).toFixed(2)} (${Math.min(...ratios).toFixed(2)}–${Math.max(...ratios).toFixed(2)})`.padEnd(20),
-      median(list.map(one => one.cpuMicros)).toFixed(1).padStart(18), median(list.map(one => one.redisMicros)).toFixed(1).padStart(16)
-    ].join('  '))
-  }
+  print(`\nWrites with everything on, ${rounds} rounds of ${seconds} s, 64 connections, ${tokens.length} users; each beside the INCR that ran before it`)
+  print(`${''.padEnd(28)}  requests/s  of INCR’s rate      service µs/request  times INCR’s        Redis µs/request`)
+  const limits = [...pairs.values()].flat().map(pair => pair.limit)
+  printRow('INCR only, 1000 videos', limits, limits)
+  for (const [name, list] of pairs) printRow(name, list.map(pair => pair.row), list.map(pair => pair.limit))
 }
 
-async function load (port: number, tokens: string[], request: () => { method: 'POST' | 'DELETE', path: string }, redisPid: number): Promise<Sample> {
+/** One line: medians, and the ratios of each measurement to its limit. */
+function printRow (name: string, samples: Sample[], limits: Sample[]): void {
+  const column = (of: keyof Sample): number => median(samples.map(sample => sample[of]))
+  const ratio = (of: keyof Sample): string => {
+    const ratios = samples.map((sample, index) => sample[of] / limits[index]![of])
+    return `${median(ratios).toFixed(2)} (${Math.min(...ratios).toFixed(2)}–${Math.max(...ratios).toFixed(2)})`
+  }
+  print([
+    name.padEnd(28), Math.round(column('rate')).toString().padStart(10), ratio('rate').padEnd(18),
+    column('cpuMicros').toFixed(1).padStart(18), ratio('cpuMicros').padEnd(18), column('redisMicros').toFixed(1).padStart(16)
+  ].join('  '))
+}
+
+async function load (port: number, tokens: string[], request: MakeRequest, redisPid: number): Promise<Sample> {
   const pid = service!.pid!
   let client = 0
   const before = [cpuMicros(pid), cpuMicros(redisPid)] as const

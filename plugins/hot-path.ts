@@ -1,6 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import fp from 'fastify-plugin'
 import { createAddresses } from '../services/client-address.ts'
+import { answerError } from './errors.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -19,14 +20,28 @@ export interface Admitted {
 }
 
 export interface HotPath {
-  add (shortcut: Shortcut): void
+  /** Tried in their order. */
+  shortcuts: Shortcut[]
   /**
    * Takes a request's token from the limiter. Undefined when there was none: that costs nothing, so that the
    * limiter on the usual way refuses once more, and says why.
    */
   admit (request: IncomingMessage): Admitted | undefined
-  /** The line in the log of a request that was answered. */
-  log (admitted: Admitted, request: IncomingMessage, response: ServerResponse): void
+  /** Sends an answer, with the headers that every answer has, and writes its line in the log. */
+  send (admitted: Admitted, request: IncomingMessage, response: ServerResponse, answer: HotAnswer): void
+  /** Sends the answer to a request that failed. */
+  sendError (admitted: Admitted, request: IncomingMessage, response: ServerResponse, error: unknown): void
+}
+
+export interface HotAnswer {
+  status: number
+  /** Names and values in turn, as writeHead takes them fastest. */
+  headers: string[]
+  /** Whether Vary is among them, with what CORS says in it. */
+  hasVary?: boolean
+  body?: string | Buffer | undefined
+  /** Of a body that is text; Node need not look for other characters in one that is latin1. */
+  encoding?: BufferEncoding
 }
 
 export interface HotPathOptions {
@@ -42,19 +57,50 @@ type Listener = (request: IncomingMessage, response: ServerResponse) => void
  * It takes a hot read from 1.8 to 1.2 times the CPU of bare node:http (npm run bench).
  */
 export default fp<HotPathOptions>(async function hotPath (app, { requestId }) {
-  const { takeToken, log } = app
+  const { takeToken, log, securityHeaders, corsHeaders } = app
   const addressOf = createAddresses(app.config.server.trustProxy)
   const shortcuts: Shortcut[] = []
+  const heads = new Map<object, { all: string[], withoutVary: string[] }>()
+
+  /** The headers that every answer to a page of an origin has. */
+  function headFor (origin: string | undefined): { all: string[], withoutVary: string[] } {
+    const cors = corsHeaders(origin)
+    let head = heads.get(cors)
+    if (!head) {
+      const { vary, ...others } = { ...securityHeaders, ...cors }
+      const withoutVary = Object.entries(others).flat()
+      heads.set(cors, head = { all: vary === undefined ? withoutVary : [...withoutVary, 'vary', vary], withoutVary })
+    }
+    return head
+  }
+
+  function send ({ id, ip, admittedAt }: Admitted, request: IncomingMessage, response: ServerResponse, { status, headers, hasVary, body, encoding = 'utf8' }: HotAnswer): void {
+    const head = headFor(request.headers.origin)
+    response.writeHead(status, ['x-request-id', id, ...(hasVary ? head.withoutVary : head.all), ...headers])
+    if (typeof body === 'string') response.end(body, encoding)
+    else response.end(body)
+    const line = { reqId: id, method: request.method, url: request.url, status, ms: Math.round((performance.now() - admittedAt) * 10) / 10, ip }
+    log.info(line, response.destroyed ? 'request cut off' : 'request')
+  }
+
   app.decorate('hotPath', {
-    add (shortcut) { shortcuts.push(shortcut) },
+    shortcuts,
 
     admit (request) {
       const ip = addressOf(request)
       return takeToken(ip) > 0 ? undefined : { id: requestId(request), ip, admittedAt: performance.now() }
     },
 
-    log ({ id, ip, admittedAt }, { method, url }, { statusCode, destroyed }) {
-      log.info({ reqId: id, method, url, status: statusCode, ms: Math.round((performance.now() - admittedAt) * 10) / 10, ip }, destroyed ? 'request cut off' : 'request')
+    send,
+
+    sendError (admitted, request, response, error) {
+      const { status, headers, body } = answerError(app, error, {
+        url: request.url!,
+        requestId: admitted.id,
+        hasToken: request.headers.authorization !== undefined,
+        log: log.child({ reqId: admitted.id })
+      })
+      send(admitted, request, response, withLength({ status, headers: Object.entries(headers).flat(), body: JSON.stringify(body) }))
     }
   })
 
@@ -68,7 +114,12 @@ export default fp<HotPathOptions>(async function hotPath (app, { requestId }) {
       for (const listener of usual) listener.call(app.server, request, response)
     })
   })
-}, { name: 'halo:hot-path', dependencies: ['halo:config', 'halo:rate-limit'] })
+}, { name: 'halo:hot-path', dependencies: ['halo:config', 'halo:cors', 'halo:errors', 'halo:rate-limit', 'halo:security-headers'] })
+
+/** An answer with the length of its body among its headers. */
+export function withLength (answer: HotAnswer & { body: string | Buffer }): HotAnswer {
+  return { ...answer, headers: [...answer.headers, 'content-length', String(Buffer.byteLength(answer.body))] }
+}
 
 /** Whether a request brings a body, or may. */
 export function hasBody ({ headers }: IncomingMessage): boolean {

@@ -1,19 +1,21 @@
-import type { IncomingMessage } from 'node:http'
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import fp from 'fastify-plugin'
-import type { CachedAnswer } from '../services/read-cache.ts'
-import { hasBody } from './hot-path.ts'
-import { answerHeaders, contentType, isKnown, takesGzip } from './read-cache.ts'
+import { compressAnswer, type CachedAnswer } from '../services/read-cache.ts'
+import { hasBody, type Admitted, type HotAnswer } from './hot-path.ts'
+import { answerHeaders, contentType, isKnown, overdueHeaders, takesGzip } from './read-cache.ts'
 
-/** A GET whose answer stands in the cache, of anybody or of a bearer who was seen a moment ago. */
+const address = /^\/api\/v1\/videos\/([1-9]\d{0,14})$/
+
+/** A GET whose answer stands in the cache, or is one video, of anybody or of a bearer who was seen a moment ago. */
 export default fp(async function hotReads (app) {
-  const { readCache, cachedReads, recentWriters, bearers, securityHeaders, corsHeaders, hotPath, services: { viewers } } = app
+  const { readCache, cachedReads, recentWriters, bearers, corsHeaders, hotPath, log, services: { viewers, cachedVideos } } = app
   const heads = new WeakMap<CachedAnswer, Map<object, Heads>>()
 
   function headsOf (answer: CachedAnswer, cors: Record<string, string>): Heads {
     let ofAnswer = heads.get(answer)
     if (!ofAnswer) heads.set(answer, ofAnswer = new Map())
     let found = ofAnswer.get(cors)
-    if (!found) ofAnswer.set(cors, found = createHeads(answer, securityHeaders, cors))
+    if (!found) ofAnswer.set(cors, found = createHeads(answer, cors['vary']))
     return found
   }
 
@@ -25,31 +27,65 @@ export default fp(async function hotReads (app) {
     return viewers.peek(bearer.user_id)
   }
 
-  hotPath.add((request, response) => {
-    if (request.method !== 'GET' || hasBody(request)) return false
-    const url = request.url!
-    if (!cachedReads.hasAny(url)) return false
-    const sees = seesAdultContent(request)
-    if (sees === undefined) return false
-    const key = cachedReads.get(url, sees)
-    const answer = key === undefined ? undefined : readCache.peek(key)
+  function answerOf ({ headers }: IncomingMessage, answer: CachedAnswer, isCompressed: boolean): HotAnswer {
+    const head = headsOf(answer, corsHeaders(headers.origin))({ isCompressed, isPublic: headers.authorization === undefined })
+    return headers['if-none-match'] !== undefined && isKnown(headers['if-none-match'], answer)
+      ? { status: 304, headers: head.notModified, hasVary: true }
+      : { status: 200, headers: head.ok, hasVary: true, body: isCompressed ? answer.compressed : answer.body }
+  }
+
+  const wantsGzip = ({ headers }: IncomingMessage, { isCompressible }: CachedAnswer): boolean =>
+    isCompressible && takesGzip(headers['accept-encoding'])
+
+  function answerFromCache (request: IncomingMessage, response: ServerResponse, key: string): boolean {
+    const answer = readCache.peek(key)
     if (!answer) return false
-    const { headers } = request
-    const isCompressed = answer.isCompressible && takesGzip(headers['accept-encoding'])
+    const isCompressed = wantsGzip(request, answer)
     if (isCompressed && !answer.compressed) return false
     const admitted = hotPath.admit(request)
     if (!admitted) return false
+    hotPath.send(admitted, request, response, answerOf(request, answer, isCompressed))
+    return true
+  }
 
-    const head = headsOf(answer, corsHeaders(headers.origin))({ isCompressed, isPublic: headers.authorization === undefined })
-    if (headers['if-none-match'] !== undefined && isKnown(headers['if-none-match'], answer)) {
-      response.writeHead(304, ['x-request-id', admitted.id, ...head.notModified]).end()
-    } else {
-      response.writeHead(200, ['x-request-id', admitted.id, ...head.ok]).end(isCompressed ? answer.compressed : answer.body)
+  async function loadVideo (admitted: Admitted, request: IncomingMessage, response: ServerResponse, id: number, sees: boolean): Promise<void> {
+    const { key, load } = cachedVideos.one(id, sees)
+    let loaded: CachedAnswer
+    try {
+      loaded = await readCache.get(key, load)
+    } catch (error) {
+      hotPath.sendError(admitted, request, response, error)
+      return
     }
-    hotPath.log(admitted, request, response)
+    cachedReads.set(request.url!, sees, key)
+    const isCompressed = wantsGzip(request, loaded)
+    if (isCompressed && !loaded.compressed) await compressAnswer(loaded)
+    const answer = answerOf(request, loaded, isCompressed)
+    const overdueMs = readCache.overdueMs(loaded)
+    hotPath.send(admitted, request, response, overdueMs > 0
+      ? { ...answer, headers: [...answer.headers, ...Object.entries(overdueHeaders(overdueMs)).flat()] }
+      : answer)
+  }
+
+  hotPath.shortcuts.push((request, response) => {
+    if (request.method !== 'GET' || hasBody(request)) return false
+    const url = request.url!
+    const isCached = cachedReads.hasAny(url)
+    const id = Number(address.exec(url)?.[1] ?? 0)
+    if (!isCached && id === 0) return false
+    const sees = seesAdultContent(request)
+    if (sees === undefined) return false
+    const key = isCached ? cachedReads.get(url, sees) : undefined
+    if (key !== undefined && answerFromCache(request, response, key)) return true
+    const admitted = id > 0 ? hotPath.admit(request) : undefined
+    if (!admitted) return false
+    loadVideo(admitted, request, response, id, sees).catch((error: unknown) => {
+      log.error({ err: error, reqId: admitted.id }, 'an answer could not be sent')
+      response.destroy()
+    })
     return true
   })
-}, { name: 'halo:hot-reads', dependencies: ['halo:hot-path', 'halo:auth', 'halo:cors', 'halo:read-cache', 'halo:security-headers', 'halo:services'] })
+}, { name: 'halo:hot-reads', dependencies: ['halo:hot-path', 'halo:auth', 'halo:read-cache', 'halo:recent-writers', 'halo:services'] })
 
 /** Names and values in turn, as writeHead takes them fastest. */
 interface Head { ok: string[], notModified: string[] }
@@ -58,9 +94,9 @@ interface Variant { isCompressed: boolean, isPublic: boolean }
 
 type Heads = (variant: Variant) => Head
 
-function createHeads (answer: CachedAnswer, security: Record<string, string>, cors: Record<string, string>): Heads {
+function createHeads (answer: CachedAnswer, vary: string | undefined): Heads {
   function headFor (variant: Variant): Head {
-    const notModified = Object.entries({ ...security, ...cors, ...answerHeaders(answer, { ...variant, vary: cors['vary'] }) }).flat()
+    const notModified = Object.entries(answerHeaders(answer, { ...variant, vary })).flat()
     const length = variant.isCompressed ? answer.compressed!.length : Buffer.byteLength(answer.body)
     return {
       notModified,

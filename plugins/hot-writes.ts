@@ -1,10 +1,8 @@
-import type { IncomingMessage, ServerResponse } from 'node:http'
 import buildSerializer from 'fast-json-stringify'
 import fp from 'fastify-plugin'
 import { Engagement } from '../schemas/engagement.ts'
 import { recorded } from '../services/engagement.ts'
-import { answerError } from './errors.ts'
-import { hasBody, type Admitted } from './hot-path.ts'
+import { hasBody, withLength } from './hot-path.ts'
 import { contentType } from './read-cache.ts'
 
 const address = /^\/api\/v1\/videos\/([1-9]\d{0,14})\/engagement\/(likes|live_viewers|comments)$/
@@ -14,7 +12,7 @@ const address = /^\/api\/v1\/videos\/([1-9]\d{0,14})\/engagement\/(likes|live_vi
  * moment ago.
  */
 export default fp(async function hotWrites (app) {
-  const { bearers, recentWriters, securityHeaders, corsHeaders, hotPath, log } = app
+  const { bearers, recentWriters, hotPath, log } = app
   const { engagement } = app.counters
   const serialize = buildSerializer(Engagement)
   const operations: Record<string, (videoId: number, userId: number) => Promise<Engagement>> = {
@@ -24,22 +22,8 @@ export default fp(async function hotWrites (app) {
     'DELETE live_viewers': async (videoId, userId) => recorded(await engagement.leave(videoId, userId)),
     'POST comments': async (videoId, userId) => (await engagement.comment(videoId, userId, { payload: undefined })).body
   }
-  const heads = new Map<object, string[]>()
 
-  function headFor (cors: Record<string, string>): string[] {
-    let head = heads.get(cors)
-    if (!head) heads.set(cors, head = Object.entries({ ...securityHeaders, ...cors }).flat())
-    return head
-  }
-
-  function send (request: IncomingMessage, response: ServerResponse, admitted: Admitted, status: number, headers: string[], body: string): void {
-    response.writeHead(status, [
-      'x-request-id', admitted.id, ...headFor(corsHeaders(request.headers.origin)), ...headers, 'content-length', String(Buffer.byteLength(body))
-    ]).end(body)
-    hotPath.log(admitted, request, response)
-  }
-
-  hotPath.add((request, response) => {
+  hotPath.shortcuts.push((request, response) => {
     if ((request.method !== 'POST' && request.method !== 'DELETE') || hasBody(request)) return false
     const { authorization, 'idempotency-key': idempotencyKey } = request.headers
     if (authorization === undefined || idempotencyKey !== undefined) return false
@@ -52,16 +36,14 @@ export default fp(async function hotWrites (app) {
 
     operate(Number(match[1]), bearer.user_id).then(answer => {
       recentWriters.add(bearer.user_id)
-      send(request, response, admitted, 200, ['content-type', contentType], serialize(answer))
+      // Numbers and words of ours, which are ASCII.
+      hotPath.send(admitted, request, response, withLength({ status: 200, headers: ['content-type', contentType], body: serialize(answer), encoding: 'latin1' }))
     }, (error: unknown) => {
-      const { status, headers, body } = answerError(app, error, {
-        url: request.url!, requestId: admitted.id, hasToken: true, log: log.child({ reqId: admitted.id })
-      })
-      send(request, response, admitted, status, Object.entries(headers).flat(), JSON.stringify(body))
+      hotPath.sendError(admitted, request, response, error)
     }).catch((error: unknown) => {
       log.error({ err: error, reqId: admitted.id }, 'an answer could not be sent')
       response.destroy()
     })
     return true
   })
-}, { name: 'halo:hot-writes', dependencies: ['halo:hot-path', 'halo:auth', 'halo:cors', 'halo:counters', 'halo:errors', 'halo:read-cache', 'halo:security-headers'] })
+}, { name: 'halo:hot-writes', dependencies: ['halo:hot-path', 'halo:auth', 'halo:counters', 'halo:recent-writers'] })

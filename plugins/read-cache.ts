@@ -2,15 +2,12 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { createCachedReads, type CachedReads } from '../services/cached-reads.ts'
 import { compressAnswer, createReadCache, type Ask, type CachedAnswer, type ReadCache } from '../services/read-cache.ts'
-import { createRecentWriters, type RecentWriters } from '../services/recent-writers.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
     readCache: ReadCache
     /** Keys of the cache by the address as it was sent: hot-reads.ts looks here. */
     cachedReads: CachedReads
-    /** Who has written a moment ago, and reads past the cache. */
-    recentWriters: RecentWriters
   }
   interface FastifyReply {
     /** Sends what the cache has for a key, or loads it: with an ETag, 304, compression and the right Cache-Control. */
@@ -33,35 +30,24 @@ export interface Viewer {
 export default fp(async function readCache (app) {
   const cache = createReadCache({ maxBytes: app.config.readCache.maxBytes })
   const cachedReads = createCachedReads()
-  const recentWriters = createRecentWriters()
   app.decorate('readCache', cache)
   app.decorate('cachedReads', cachedReads)
-  app.decorate('recentWriters', recentWriters)
   app.decorateRequest('viewer', undefined)
-
-  // Who has written reads their own write at once, whatever lists it stands in.
-  app.addHook('onSend', (request, reply, payload, done) => {
-    if (request.method !== 'GET' && request.method !== 'HEAD' && reply.statusCode < 300 && request.user) recentWriters.add(request.user.user_id)
-    done()
-  })
 
   app.decorateReply('sendCached', async function (key, load) {
     const { method, url, viewer } = this.request
-    const answer = await cache.get(key, load, { isFresh: viewer?.userId !== undefined && recentWriters.has(viewer.userId) })
+    const answer = await cache.get(key, load, { isFresh: viewer?.userId !== undefined && app.recentWriters.has(viewer.userId) })
     if (method === 'GET' && viewer) cachedReads.set(url, viewer.seesAdultContent, key)
     return await send(this.request, this, answer, cache.overdueMs(answer))
   })
-}, { name: 'halo:read-cache', dependencies: ['halo:config', 'halo:auth'] })
+}, { name: 'halo:read-cache', dependencies: ['halo:config', 'halo:recent-writers'] })
 
 async function send (request: FastifyRequest, reply: FastifyReply, answer: CachedAnswer, overdueMs: number): Promise<FastifyReply> {
   const { headers } = request
   const compressed = answer.isCompressible && takesGzip(headers['accept-encoding']) ? await compressAnswer(answer) : undefined
   const before = reply.getHeader('vary')
   reply.headers(answerHeaders(answer, { isCompressed: compressed !== undefined, isPublic: headers.authorization === undefined, vary: before as string | undefined }))
-  if (overdueMs > 0) {
-    // RFC 9211: it was kept for longer than it may be, because there is nothing newer to be had.
-    reply.header('cache-status', 'halo; hit; detail=stale').header('age', String(Math.ceil(overdueMs / 1000)))
-  }
+  if (overdueMs > 0) reply.headers(overdueHeaders(overdueMs))
   if (isKnown(headers['if-none-match'], answer)) return await reply.code(304).send()
   reply.header('content-type', contentType)
   return await (compressed ? reply.header('content-encoding', 'gzip').send(compressed) : reply.send(answer.body))
@@ -79,6 +65,10 @@ export function answerHeaders (answer: CachedAnswer, { isCompressed, isPublic, v
     vary: `${vary === undefined ? '' : `${vary}, `}Authorization, Accept-Encoding`
   }
 }
+
+/** Of an answer that was kept for longer than it may be, because there is nothing newer to be had (RFC 9211). */
+export const overdueHeaders = (overdueMs: number): Record<string, string> =>
+  ({ 'cache-status': 'halo; hit; detail=stale', age: String(Math.ceil(overdueMs / 1000)) })
 
 /** Whether gzip is welcome (RFC 9110 §12.5.3); `gzip;q=0` says that it is not. */
 export function takesGzip (accepted: string | string[] | undefined): boolean {

@@ -1,5 +1,6 @@
 import fp from 'fastify-plugin'
 import { createAccountService } from '../services/accounts.ts'
+import { createCachedVideos } from '../services/cached-videos.ts'
 import { createCursors } from '../services/cursors.ts'
 import { createDependencyService } from '../services/dependencies.ts'
 import { createEngagementStreams } from '../services/engagement-streams.ts'
@@ -28,6 +29,7 @@ function createServices (app: FastifyInstance, config: Config) {
   const { engagement } = app.counters
   const users = createUserService(app.database)
   const passwords = createPasswordService({ cost: config.passwords.cost })
+  const videos = createVideoService({ database: app.database, readDatabase: app.readDatabase }, engagement, createCursors(config.jwt.secret))
   return {
     passwords,
     engagement,
@@ -35,7 +37,8 @@ function createServices (app: FastifyInstance, config: Config) {
     viewers: createViewerService(app.database),
     accounts: createAccountService(users, passwords),
     streams: createEngagementStreams({ read: ids => engagement.counters(ids) }),
-    videos: createVideoService({ database: app.database, readDatabase: app.readDatabase }, engagement, createCursors(config.jwt.secret)),
+    videos,
+    cachedVideos: createCachedVideos(videos),
     dependencies: createDependencyService({
       dependencies: [...app.postgresChecks, ...app.redisChecks],
       onChange (name, isUp, error) {

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import { promisify } from 'node:util'
 import { gzip } from 'node:zlib'
 import { ApiError } from './errors.ts'
@@ -23,8 +23,6 @@ export interface CachedAnswer {
 export interface LoadedAnswer {
   body: string
   headers?: Record<string, string>
-  /** Two answers with the same are the same to a client, although their bytes tell different times. */
-  essence: string
 }
 
 /** Loads an answer. @param isFresh whether it must be what is there now, for who has just written */
@@ -58,7 +56,6 @@ const compress = promisify(gzip)
 
 interface Entry {
   answer: CachedAnswer
-  essence: string
   renderedAt: number
   failedAt: number
   bytes: number
@@ -103,13 +100,13 @@ export function createReadCache ({ maxBytes, now = performance.now.bind(performa
     }
   }
 
-  function store (key: string, { body, headers = {}, essence }: LoadedAnswer, loadedAt: number, before: Entry | undefined): CachedAnswer {
-    const isSame = before?.essence === essence && loadedAt - before.renderedAt < sameBytesMs
+  function store (key: string, { body, headers = {} }: LoadedAnswer, loadedAt: number, before: Entry | undefined): CachedAnswer {
+    const isSame = before !== undefined && loadedAt - before.renderedAt < sameBytesMs && saysTheSame(before.answer, body, headers)
     const answer = isSame ? { ...before.answer, loadedAt } : toAnswer(body, headers, loadedAt)
     drop(key)
-    const entry: Entry = { answer, essence, renderedAt: isSame ? before.renderedAt : loadedAt, failedAt: -Infinity, bytes: 0 }
+    const entry: Entry = { answer, renderedAt: isSame ? before.renderedAt : loadedAt, failedAt: -Infinity, bytes: 0 }
     // As long as they may get: text in two bytes a character, or bytes and the same again compressed.
-    entry.bytes = 2 * answer.body.length + 2 * essence.length + 500
+    entry.bytes = 2 * answer.body.length + 500
     entries.set(key, entry)
     bytes += entry.bytes
     for (const [oldest] of entries) {
@@ -175,13 +172,22 @@ function toAnswer (body: string, headers: Record<string, string>, loadedAt: numb
   const isShort = Buffer.byteLength(body) < minCompressedBytes
   return {
     body: isShort ? body : Buffer.from(body),
-    etag: `"${createHash('sha1').update(body).digest('base64url')}"`,
+    etag: `"${hash('sha1', body, 'base64url')}"`,
     headers,
     loadedAt,
     isCompressible: !isShort,
     compressed: undefined
   }
 }
+
+/** Whether an answer is the same to a client as another one, although their bytes tell the times of two reads. */
+function saysTheSame (answer: CachedAnswer, body: string, headers: Record<string, string>): boolean {
+  return withoutTimes(String(answer.body)) === withoutTimes(body) &&
+    Object.keys({ ...answer.headers, ...headers }).every(name => answer.headers[name] === headers[name])
+}
+
+/** A quote within a text is escaped in JSON: this finds members alone. */
+const withoutTimes = (body: string): string => body.replace(/"as_of":"[^"]*"/g, '')
 
 /** The bytes of a compressible answer, compressed: by whoever wants them first, for all who come after. */
 export async function compressAnswer (answer: CachedAnswer): Promise<Buffer> {

@@ -81,3 +81,6 @@ export function parseLegacyKey (key: string): { videoId: number, metric: 'likes'
 
 /** String: when the counts of the Go service were taken over. */
 export const takeoverKey = 'halo:takeover'
+
+/** Channel on which processes tell each other the ids of users who have written. */
+export const writersChannel = 'halo:writers'

@@ -16,7 +16,7 @@ function scene (maxBytes = 1_000_000) {
     const [error, word] = [fails, says]
     await new Promise(resolve => setImmediate(resolve))
     if (error) throw error
-    return { body: `${word} at ${time}`, essence: word }
+    return { body: `${word}"as_of":"${time}"` }
   }
   return {
     cache,
@@ -44,7 +44,7 @@ t.test('a thousand who ask at once are one load, also when it fails', async t =>
 
 t.test('an answer is renewed behind the scenes when half old, and never given when old', async t => {
   const { cache, get, pass, say, loads } = scene()
-  t.equal((await get()).body, 'a at 1000')
+  t.equal((await get()).body, 'a"as_of":"1000"')
   pass(499)
   t.ok(cache.peek('key'))
   await get()
@@ -52,7 +52,7 @@ t.test('an answer is renewed behind the scenes when half old, and never given wh
   say('b')
   pass(1)
   t.notOk(cache.peek('key'))
-  t.equal((await get()).body, 'a at 1000', 'nobody waits')
+  t.equal((await get()).body, 'a"as_of":"1000"', 'nobody waits')
   await new Promise(resolve => setTimeout(resolve, 5))
   t.equal(loads(), 2)
   t.match((await get()).body, /^b/)
@@ -125,7 +125,7 @@ t.test('who has just written reads what is there now, and nobody reads something
 
 t.test('memory is bounded in bytes, and what was loaded longest ago goes first', async t => {
   const { cache } = scene(10_000)
-  const one = (name: string) => cache.get(name, async () => ({ body: 'x'.repeat(500), essence: '' }))
+  const one = (name: string) => cache.get(name, async () => ({ body: 'x'.repeat(500) }))
   for (let n = 0; n < 20; n++) await one(`k${n}`)
   t.ok(cache.stats.bytes <= 10_000, String(cache.stats.bytes))
   t.ok(cache.stats.entries >= 4 && cache.stats.entries <= 7, String(cache.stats.entries))
@@ -133,15 +133,15 @@ t.test('memory is bounded in bytes, and what was loaded longest ago goes first',
   t.notOk(cache.peek('k0'))
   cache.forget('')
   t.strictSame(cache.stats, { entries: 0, bytes: 0 })
-  await cache.get('huge', async () => ({ body: 'x'.repeat(50_000), essence: '' }))
+  await cache.get('huge', async () => ({ body: 'x'.repeat(50_000) }))
   t.equal(cache.stats.entries, 0, 'what does not fit is answered and not kept')
 })
 
 t.test('an answer is compressed once, and a small one not at all', async t => {
   const { cache } = scene()
-  const large = await cache.get('large', async () => ({ body: 'x'.repeat(5000), essence: '' }))
+  const large = await cache.get('large', async () => ({ body: 'x'.repeat(5000) }))
   t.ok(large.isCompressible)
   t.equal(await compressAnswer(large), await compressAnswer(large))
   t.ok(large.compressed!.length < 500)
-  t.notOk((await cache.get('small', async () => ({ body: 'x', essence: '' }))).isCompressible)
+  t.notOk((await cache.get('small', async () => ({ body: 'x' }))).isCompressible)
 })

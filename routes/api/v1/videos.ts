@@ -78,10 +78,8 @@ const listOfUser: Handler<typeof listOfUserSchema> = async function (request, re
 const get: Handler<typeof getSchema> = async function (request, reply) {
   const { id } = request.params
   const seesAdultContent = await readViewer(request)
-  return await reply.sendCached(`video:${id}:${seesAdultContent}`, async isFresh => {
-    const video = await this.services.videos.get(id, { seesAdultContent, isFresh })
-    return { body: serialize(reply, video), essence: essenceOf(video) }
-  })
+  const { key, load } = this.services.cachedVideos.one(id, seesAdultContent)
+  return await reply.sendCached(key, load)
 }
 
 const create: Handler<typeof createSchema> = async function (request, reply) {
@@ -92,14 +90,14 @@ const create: Handler<typeof createSchema> = async function (request, reply) {
 const update: Handler<typeof updateSchema> = async function (request) {
   const { id } = request.params
   const video = await this.services.videos.update(id, request.user.user_id, request.body)
-  this.readCache.forget(`video:${id}:`)
+  this.readCache.forget(this.services.cachedVideos.prefix(id))
   return video
 }
 
 const remove: Handler<typeof removeSchema> = async function (request, reply) {
   const { id } = request.params
   await this.services.videos.remove(id, request.user.user_id)
-  this.readCache.forget(`video:${id}:`)
+  this.readCache.forget(this.services.cachedVideos.prefix(id))
   return await reply.code(204).send(null)
 }
 
@@ -119,7 +117,6 @@ async function sendPage (request: FastifyRequest, reply: FastifyReply, filters: 
     const { videos: shown, nextCursor } = await videos.list(filters, page, { seesAdultContent, isFresh })
     return {
       body: serialize(reply, shown),
-      essence: essenceOf(shown) + (nextCursor ?? ''),
       ...nextCursor === undefined ? {} : { headers: { link: linkToNext(request, nextCursor), 'x-next-cursor': nextCursor } }
     }
   })
@@ -135,6 +132,3 @@ function linkToNext ({ url, server }: FastifyRequest, nextCursor: string): strin
 
 /** By the schema of the route, as Fastify would. */
 const serialize = (reply: FastifyReply, answer: unknown): string => reply.serialize(answer) as string
-
-/** All of an answer but the time at which it was true. */
-const essenceOf = (answer: unknown): string => JSON.stringify(answer, (name, value: unknown) => name === 'as_of' ? undefined : value)

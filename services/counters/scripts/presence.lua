@@ -32,14 +32,14 @@ local function set_session(sessions, viewer, value)
 end
 
 local function beat(index, viewers, sessions, viewer)
-  local last = tonumber(redis.call('ZSCORE', viewers, viewer) or '0')
-  redis.call('ZADD', viewers, text(now), viewer)
+  -- Who was silent for too long has been taken out before: whoever is added is back after a gap, or new.
+  local isBack = redis.call('ZADD', viewers, text(now), viewer) == 1
   local session = tonumber(redis.call('ZSCORE', sessions, viewer) or '0')
   if session < 0 and -session <= now - window then session = 0 end
   if session < 0 then return end
   if session == 0 and isYoung then
     set_session(sessions, viewer, -now)
-  elseif session == 0 or session > now or last <= now - presence then
+  elseif session == 0 or session > now or isBack then
     set_session(sessions, viewer, now)
   elseif now - session >= watched then
     views[index] = redis.call('HINCRBY', KEYS[2], ARGV[6 + index], 1)
