@@ -57,7 +57,6 @@ export default fp(async function hotReads (app) {
       hotPath.sendError(admitted, request, response, error)
       return
     }
-    cachedReads.set(request.url!, sees, key)
     const isCompressed = wantsGzip(request, loaded)
     if (isCompressed && !loaded.compressed) await compressAnswer(loaded)
     const answer = answerOf(request, loaded, isCompressed)
@@ -70,22 +69,31 @@ export default fp(async function hotReads (app) {
   hotPath.shortcuts.push((request, response) => {
     if (request.method !== 'GET' || hasBody(request)) return false
     const url = request.url!
-    const isCached = cachedReads.hasAny(url)
-    const id = Number(address.exec(url)?.[1] ?? 0)
-    if (!isCached && id === 0) return false
+    const isSeen = cachedReads.hasAny(url)
+    const newId = isSeen ? undefined : videoIdOf(url)
+    if (!isSeen && newId === undefined) return false
     const sees = seesAdultContent(request)
     if (sees === undefined) return false
-    const key = isCached ? cachedReads.get(url, sees) : undefined
-    if (key !== undefined && answerFromCache(request, response, key)) return true
-    const admitted = id > 0 ? hotPath.admit(request) : undefined
+    const key = isSeen ? cachedReads.get(url, sees) : cachedVideos.one(newId!, sees).key
+    if (key !== undefined && answerFromCache(request, response, key)) {
+      if (!isSeen) cachedReads.set(url, sees, key)
+      return true
+    }
+    const id = newId ?? videoIdOf(url)
+    const admitted = id === undefined ? undefined : hotPath.admit(request)
     if (!admitted) return false
-    loadVideo(admitted, request, response, id, sees).catch((error: unknown) => {
+    loadVideo(admitted, request, response, id!, sees).catch((error: unknown) => {
       log.error({ err: error, reqId: admitted.id }, 'an answer could not be sent')
       response.destroy()
     })
     return true
   })
 }, { name: 'halo:hot-reads', dependencies: ['halo:hot-path', 'halo:auth', 'halo:read-cache', 'halo:recent-writers', 'halo:services'] })
+
+function videoIdOf (url: string): number | undefined {
+  const match = address.exec(url)
+  return match ? Number(match[1]) : undefined
+}
 
 /** Names and values in turn, as writeHead takes them fastest. */
 interface Head { ok: string[], notModified: string[] }

@@ -32,7 +32,7 @@ export class RecentMap<Key, Value> {
 
   set (key: Key, value: Value): void {
     this.#turn()
-    if (this.#young.size >= this.#maxSize) this.#begin(this.#young)
+    if (this.#young.size >= this.#maxSize) this.#begin(this.#young, this.#now())
     this.#young.set(key, value)
   }
 
@@ -42,20 +42,23 @@ export class RecentMap<Key, Value> {
   }
 
   clear (): void {
-    this.#begin(new Map())
+    this.#young = new Map()
+    this.#old = new Map()
   }
 
   get size (): number { return this.#young.size + this.#old.size }
 
   #turn (): void {
-    const age = this.#now() - this.#turnedAt
+    const now = this.#now()
+    const age = now - this.#turnedAt
     if (age < this.#maxAgeMs) return
-    this.#begin(age < 2 * this.#maxAgeMs ? this.#young : new Map())
+    const isNext = age < 2 * this.#maxAgeMs
+    this.#begin(isNext ? this.#young : new Map(), isNext ? this.#turnedAt + this.#maxAgeMs : now)
   }
 
-  #begin (old: Map<Key, Value>): void {
+  #begin (old: Map<Key, Value>, turnedAt: number): void {
     this.#old = old
     this.#young = new Map()
-    this.#turnedAt = this.#now()
+    this.#turnedAt = turnedAt
   }
 }

@@ -2,6 +2,7 @@ import type { Counters } from '../schemas/engagement.ts'
 import { maxOffset, type NewVideo, type Video, type VideoListQuery, type VideoPatch } from '../schemas/video.ts'
 import { steadyNow } from './clock.ts'
 import { ledgerColumns, type LedgerRow } from './counters/ledger.ts'
+import { createBatcher } from './counters/batcher.ts'
 import type { Cursors, Position } from './cursors.ts'
 import type { Database, Statement } from './database.ts'
 import type { EngagementService } from './engagement.ts'
@@ -45,6 +46,15 @@ export const videoById = {
   name: 'video_by_id',
   text: `${select} where v.id = $1`
 }
+
+/** Some videos, those that exist. */
+const videosByIds = {
+  name: 'videos_by_ids',
+  text: `${select} where v.id = any($1::bigint[])`
+}
+
+/** Videos that are read by one statement when many are asked for at once. */
+const maxTogether = 100
 
 const insertVideo = {
   name: 'insert_video',
@@ -124,8 +134,19 @@ export function createVideoService ({ database, readDatabase }: VideoDatabases, 
 
   const sourceFor = ({ isFresh = false }: Reader): ReadDatabase => isFresh ? primary : readDatabase
 
-  async function get (id: number, source: ReadDatabase): Promise<Video> {
-    const { videos: [video] } = await read(videoById, [id], source)
+  /** What the requests of one turn of the event loop ask for, in one statement and one read of the counters. */
+  const readTogether = createBatcher<{ videoId: number }, Video | undefined>({
+    shardOf: () => 0,
+    maxSize: maxTogether,
+    send: async (shard, wanted) => {
+      const { videos } = await read(videosByIds, [wanted.map(({ videoId }) => videoId)])
+      const found = new Map(videos.map(video => [video.id, video]))
+      return wanted.map(({ videoId }) => found.get(videoId))
+    }
+  })
+
+  async function get (id: number): Promise<Video> {
+    const { videos: [video] } = await read(videoById, [id], primary)
     if (!video) throw missing(id)
     return video
   }
@@ -143,7 +164,8 @@ export function createVideoService ({ database, readDatabase }: VideoDatabases, 
      * @throws ApiError `not_found`; `adult_content_restricted`
      */
     async get (id: number, reader: Reader): Promise<Video> {
-      const video = await get(id, sourceFor(reader))
+      const video = reader.isFresh ? await get(id) : await readTogether({ videoId: id })
+      if (!video) throw missing(id)
       if (video.is_adult_content && !reader.seesAdultContent) throw new ApiError('adult_content_restricted')
       return video
     },
@@ -181,7 +203,7 @@ export function createVideoService ({ database, readDatabase }: VideoDatabases, 
         video.is_live ?? false, video.is_adult_content ?? false
       ])
       if (!row) throw new ApiError('unauthorized', { message: 'The user of this token no longer exists' })
-      return await get(row.id, primary)
+      return await get(row.id)
     },
 
     /** Changes what is named. @throws ApiError `not_found`; `forbidden` */
@@ -189,7 +211,7 @@ export function createVideoService ({ database, readDatabase }: VideoDatabases, 
       await change(updateVideo, id, userId, [
         patch.title, patch.description, patch.thumbnail_url, patch.stream_url, patch.is_live, patch.is_adult_content
       ])
-      return await get(id, primary)
+      return await get(id)
     },
 
     /** Deletes a video and all that was counted for it. @throws ApiError `not_found`; `forbidden` */

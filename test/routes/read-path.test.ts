@@ -2,14 +2,14 @@ import t from 'tap'
 import { addVideo, createApp, createDatabase, signUp, type App } from '../helpers/app.ts'
 import { createFaultyProxy } from '../helpers/faulty-proxy.ts'
 import { hasProblem } from '../helpers/problem.ts'
-import { anyStores, onEachStore } from '../helpers/stores.ts'
+import { anyStores, availableStores, onEachStore } from '../helpers/stores.ts'
 
 /** Counts the statements of the lists and single reads. */
 function countReads (app: App): () => number {
   let reads = 0
   const { query } = app.database
   app.database.query = (statement, values) => {
-    if (/^list_videos|^video_by_id/.test(statement.name)) reads++
+    if (/^list_videos|^videos?_by_id/.test(statement.name)) reads++
     return query(statement, values)
   }
   return () => reads
@@ -27,6 +27,21 @@ onEachStore(t, 'hot reads, with a token or without, cost no statement; a thousan
     t.equal(reads() - before, 1, url)
     t.strictSame([answers[0]!.headers['cache-control'], answers[1]!.headers['cache-control']], ['public, max-age=1, stale-while-revalidate=5', 'private, max-age=1'])
     t.equal(answers[0]!.headers['vary'], 'Authorization, Accept-Encoding')
+  }
+})
+
+onEachStore(t, 'cold reads of many videos at once cost one statement, and each gets its own answer', async (t, stores) => {
+  const app = await createApp(t, { stores })
+  const { user } = await signUp(app)
+  const ids: number[] = []
+  for (let n = 0; n < 30; n++) ids.push(await addVideo(app, user.id, { title: `video ${n}`, is_adult_content: n === 7 }))
+  const reads = countReads(app)
+  const answers = await Promise.all([...ids, 999_999].map(id => app.inject(`/api/v1/videos/${id}`)))
+  t.equal(reads(), 1)
+  hasProblem(t, answers[30]!, 'not_found', { message: 'There is no video 999999' })
+  hasProblem(t, answers[7]!, 'adult_content_restricted')
+  for (const [n, id] of ids.entries()) {
+    if (n !== 7) t.match(answers[n]!.json(), { id, title: `video ${n}` })
   }
 })
 
@@ -72,6 +87,32 @@ onEachStore(t, 'who has written sees it at once, in every list', async (t, store
   await send('DELETE', `/${id}`)
   for (const url of lists) t.strictSame(await read(url), [], url)
   hasProblem(t, await app.inject(`/api/v1/videos/${id}`), 'not_found', { message: /./ }, 'and everybody sees what is gone')
+})
+
+t.test('who has written sees it at once at every process, everybody else within a second', async t => {
+  const stores = availableStores().find(({ redisUrl }) => redisUrl !== null)
+  if (!stores) return t.comment('no Redis on this machine: processes do not share anything')
+  const databaseUrl = await createDatabase(t, stores)
+  const [here, there] = await Promise.all([0, 1].map(() => createApp(t, { stores, databaseUrl, redisUrl: stores.redisUrl })))
+  const owner = await signUp(here!)
+  const other = await signUp(here!)
+  const id = await addVideo(here!, owner.user.id, { title: 'one' })
+  const title = async (headers: Record<string, string>) => (await there!.inject({ url: `/api/v1/videos/${id}`, headers })).json<{ title: string }>().title
+  // The process that listens has subscribed when its connection stood.
+  await new Promise(resolve => setTimeout(resolve, 200))
+  for (const word of ['two', 'three', 'four']) {
+    t.type(await title({}), 'string', 'it stands in the cache')
+    const before = await title(other.authorization)
+    const { statusCode } = await here!.inject({ method: 'PATCH', url: `/api/v1/videos/${id}`, headers: owner.authorization, payload: { title: word } })
+    t.equal(statusCode, 200)
+    await new Promise(resolve => setTimeout(resolve, 25))
+    t.equal(await title(other.authorization), before, 'the control: another reads what stands in the cache')
+    t.equal(await title(owner.authorization), word, 'the writer does not')
+    await new Promise(resolve => setTimeout(resolve, 1000))
+    t.equal(await title({}), word)
+  }
+  there!.recentWriters.hear(Number('not a number'))
+  t.notOk(there!.recentWriters.has(other.user.id))
 })
 
 t.test('while PostgreSQL is away, what was read goes on being served and says so', async t => {
