@@ -4,6 +4,7 @@ import autoload from '@fastify/autoload'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import fastify, { type FastifyBaseLogger } from 'fastify'
 import { serverOptions, type Config, type ServerConnection } from './fastify.config.ts'
+import audit from './plugins/audit.ts'
 import auth from './plugins/auth.ts'
 import config from './plugins/config.ts'
 import counters from './plugins/counters.ts'
@@ -72,6 +73,7 @@ export async function buildApp ({ config: settings, connection, logger, counterT
   await app.register(counters, { times: counterTimes })
   await app.register(services)
   await app.register(auth)
+  await app.register(audit)
   await app.register(recentWriters)
   await app.register(readCache)
   await app.register(metrics)

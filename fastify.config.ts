@@ -6,6 +6,7 @@ import type { FastifyHttpOptions } from 'fastify'
 import { Value } from '@sinclair/typebox/value'
 import { Environment } from './schemas/environment.ts'
 import { ConfigurationError } from './services/configuration-error.ts'
+import { ed25519Prefix, isEd25519Key } from './services/token-keys.ts'
 import type { RedisAddress } from './services/redis-connection.ts'
 
 export type DatabaseConfig =
@@ -37,13 +38,28 @@ export interface Config {
   databasePool: { max: number, min: number, maxLifetimeSeconds: number }
   redis: RedisAddress | null
   readCache: { maxBytes: number }
-  jwt: { secret: string, expiresInSeconds: number }
-  passwords: { cost: number }
+  jwt: {
+    /** The key of HS256, and what other signed things of the service derive theirs from. */
+    secret: string
+    /** Secrets and, behind `ed25519:`, keys that signed before. */
+    previousKeys: string[]
+    /** Ed25519 private key, DER in base64; null for HS256. */
+    signingKey: string | null
+    issuer: string
+    audience: string
+    acceptsLegacy: boolean
+    expiresInSeconds: number
+  }
+  sessions: { lifetimeSeconds: number }
+  passwords: { cost: number, pepper: string, previousPeppers: string[], blocklist: 'off' | 'common' }
   cors: { origins: '*' | string[] }
   rateLimit: { rps: number, burst: number, authRps: number, authBurst: number }
   /** What the operator should hear at boot: settings that are legal and probably not meant. */
   warnings: string[]
 }
+
+/** What passwords are hashed with where no pepper was set: no secret, and the same after a restart. */
+const developmentPepper = 'HALO, on a machine of a developer'
 
 type Variables = Record<string, string | undefined>
 
@@ -63,6 +79,24 @@ export function loadConfig (variables: Variables): Readonly<Config> {
     const bytes = Buffer.byteLength(secret)
     if (bytes < 32) {
       problems.push(`JWT_SECRET_KEY ${hasSecret ? `has ${bytes} bytes` : 'is missing'} and needs 32 or more: make one with: openssl rand -base64 48`)
+    }
+  }
+
+  const signingKey = environment.JWT_SIGNING_KEY || null
+  if (signingKey !== null && !isEd25519Key(signingKey, 'private')) {
+    problems.push('JWT_SIGNING_KEY is no Ed25519 private key in base64 of its DER form: make one with: openssl genpkey -algorithm ed25519 -outform DER | base64 -w0')
+  }
+  const previousKeys = list(environment.JWT_PREVIOUS_KEYS ?? '')
+  for (const [index, key] of previousKeys.entries()) {
+    if (key.startsWith(ed25519Prefix) ? isEd25519Key(key.slice(ed25519Prefix.length), 'any') : Buffer.byteLength(key) >= 32) continue
+    problems.push(`JWT_PREVIOUS_KEYS has a key (the ${index + 1}. one) that is neither a secret of 32 bytes or more nor ${ed25519Prefix} and an Ed25519 key in base64 of its DER form`)
+  }
+  const previousPeppers = list(environment.PASSWORD_PREVIOUS_PEPPERS ?? '')
+  const pepper = environment.PASSWORD_PEPPER ?? ''
+  if (isProduction || pepper !== '') {
+    const bytes = Buffer.byteLength(pepper)
+    if (bytes < 32) {
+      problems.push(`PASSWORD_PEPPER ${pepper === '' ? 'is missing' : `has ${bytes} bytes`} and needs 32 or more: make one with: openssl rand -base64 48`)
     }
   }
 
@@ -113,9 +147,21 @@ export function loadConfig (variables: Variables): Readonly<Config> {
     readCache: { maxBytes: environment.READ_CACHE_MB * 1_000_000 },
     jwt: {
       secret: hasSecret ? secret : randomBytes(48).toString('base64'),
+      previousKeys,
+      signingKey,
+      issuer: environment.JWT_ISSUER,
+      audience: environment.JWT_AUDIENCE,
+      acceptsLegacy: environment.JWT_ACCEPT_LEGACY === 'true',
       expiresInSeconds: environment.JWT_EXPIRATION_HOURS * 3600
     },
-    passwords: { cost: environment.PASSWORD_COST },
+    sessions: { lifetimeSeconds: environment.SESSION_LIFETIME_DAYS * 86_400 },
+    passwords: {
+      cost: environment.PASSWORD_COST,
+      // Outside production, where nobody set one, hashes must outlive the process all the same.
+      pepper: pepper === '' ? developmentPepper : pepper,
+      previousPeppers: pepper === '' ? previousPeppers : [...previousPeppers, ...isProduction ? [] : [developmentPepper]],
+      blocklist: environment.PASSWORD_BLOCKLIST
+    },
     cors: { origins },
     rateLimit: {
       rps: environment.RATE_LIMIT_RPS,

@@ -1,13 +1,14 @@
 import jwt from '@fastify/jwt'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
-import type { Account } from '../schemas/user.ts'
-import { createBearers, type Bearers, type Claims } from '../services/bearers.ts'
-import { ApiError } from '../services/errors.ts'
+import type { Session } from '../schemas/user.ts'
+import { createAccessTokens, type Claims, type TokenSigner } from '../services/access-tokens.ts'
+import type { LoggedIn } from '../services/accounts.ts'
+import { createBearers, type Bearers } from '../services/bearers.ts'
+import { publicKeys, readTokenKeys, type TokenKey } from '../services/token-keys.ts'
 
 declare module '@fastify/jwt' {
   interface FastifyJWT {
-    payload: Omit<Claims, 'exp'> & { nbf: number }
     user: Claims
   }
 }
@@ -20,29 +21,36 @@ declare module 'fastify' {
     authenticated (routes: (scope: FastifyInstance) => Promise<void> | void): void
     /** Who asks, where a token is welcome and not needed; undefined without one, or with one that is not valid (any more). */
     callerOf (request: FastifyRequest): number | undefined
-    /** A new access token for a user. */
-    issueToken (account: Account): string
+    /** What logs a client in: the tokens of a session. */
+    tokensOf (loggedIn: LoggedIn): Session
+    /** What other services verify access tokens with (RFC 7517). */
+    publicKeys: ReturnType<typeof publicKeys>
   }
 }
 
 /** Who is asking: tokens are made and read here and nowhere else. */
 export default fp(async function auth (app) {
-  const { secret, expiresInSeconds } = app.config.jwt
-  await app.register(jwt, {
-    secret,
-    sign: { algorithm: 'HS256', expiresIn: `${expiresInSeconds}s` },
-    verify: {
-      // fast-jwt takes every algorithm that fits the key unless told.
-      algorithms: ['HS256'],
-      requiredClaims: ['user_id', 'exp']
-    }
+  const { jwt: settings } = app.config
+  const { refreshTokens, revocations } = app.services
+  const keys = readTokenKeys(settings)
+  for (const key of keys) await registerKey(app, key)
+  const signers = app.jwt as unknown as Record<string, TokenSigner>
+  const accessTokens = createAccessTokens({
+    keys,
+    signerOf: key => signers[key.kid]!,
+    issuer: settings.issuer,
+    audience: settings.audience,
+    lifetimeSeconds: settings.expiresInSeconds,
+    acceptsLegacy: settings.acceptsLegacy
   })
-
-  const bearers = createBearers({ verify: authorization => claimsOf(app, authorization) })
+  const bearers = createBearers({ verify: accessTokens.verify, revocations })
   app.decorate('bearers', bearers)
+  app.decorate('publicKeys', publicKeys(keys))
 
-  app.decorate('issueToken', ({ id, email, username }: Account) =>
-    app.jwt.sign({ user_id: id, email, username, nbf: Math.floor(Date.now() / 1000) }))
+  app.decorate('tokensOf', ({ account, session }) => {
+    const { token, expiresIn } = accessTokens.issue(account, session.sid, session.expiresAt)
+    return { token, expires_in: expiresIn, refresh_token: refreshTokens.encode(session), user: account }
+  })
 
   // An app whose token has just expired still shows public pages: no 401 where none is needed.
   app.decorate('callerOf', request => {
@@ -71,17 +79,16 @@ export default fp(async function auth (app) {
       await routes(scope)
     })
   })
-}, { name: 'halo:auth', dependencies: ['halo:config', 'halo:errors', 'halo:rate-limit'] })
+}, { name: 'halo:auth', dependencies: ['halo:config', 'halo:errors', 'halo:rate-limit', 'halo:services'] })
 
-function claimsOf (app: FastifyInstance, authorization: string | undefined): Claims {
-  const token = /^bearer ([\w.~+/=-]+)$/i.exec(authorization ?? '')?.[1]
-  if (token === undefined) throw new ApiError('unauthorized')
-  try {
-    const claims = app.jwt.verify<Claims>(token)
-    if (!Number.isSafeInteger(claims.user_id) || claims.user_id < 1) throw new Error('The claim user_id is no id')
-    return claims
-  } catch (cause) {
-    const isExpired = (cause as { code?: string }).code === 'FAST_JWT_EXPIRED'
-    throw new ApiError('unauthorized', { message: `The access token ${isExpired ? 'has expired' : 'is not valid'}`, cause })
-  }
+/** @fastify/jwt under the key's name, with the one algorithm that the key is for. */
+async function registerKey (app: FastifyInstance, key: TokenKey): Promise<void> {
+  const { kid, algorithm } = key
+  await app.register(jwt, {
+    namespace: kid,
+    secret: key.algorithm === 'HS256' ? key.secret : { private: key.privatePem ?? '', public: key.publicPem },
+    sign: { algorithm, kid, header: { alg: algorithm, typ: 'at+jwt' } },
+    // fast-jwt takes every algorithm that fits the key unless told. The other claims are looked at by access-tokens.ts.
+    verify: { algorithms: [algorithm], requiredClaims: ['exp'], ignoreNotBefore: true }
+  })
 }

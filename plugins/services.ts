@@ -1,10 +1,16 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import fp from 'fastify-plugin'
 import { createAccountService } from '../services/accounts.ts'
 import { createCachedVideos } from '../services/cached-videos.ts'
 import { createCursors } from '../services/cursors.ts'
 import { createDependencyService } from '../services/dependencies.ts'
 import { createEngagementStreams } from '../services/engagement-streams.ts'
+import { createLoginAttempts } from '../services/login-attempts.ts'
 import { createPasswordService } from '../services/passwords.ts'
+import { createRefreshTokens } from '../services/refresh-tokens.ts'
+import { createRevocations } from '../services/revocations.ts'
+import { createSessionService } from '../services/sessions.ts'
+import { ed25519Prefix } from '../services/token-keys.ts'
 import { createUserService } from '../services/users.ts'
 import { createVideoService } from '../services/videos.ts'
 import { createViewerService } from '../services/viewers.ts'
@@ -21,21 +27,43 @@ declare module 'fastify' {
 export default fp(async function services (app) {
   const services = createServices(app, app.config)
   app.decorate('services', services)
+  app.addHook('onReady', async () => { await Promise.race([services.revocations.start(), sleep(1000, undefined, { ref: false })]) })
   app.addHook('preClose', async () => { services.streams.close() })
+  app.addHook('onClose', async () => { services.revocations.close() })
   app.addHook('onClose', () => services.passwords.close())
 }, { name: 'halo:services', dependencies: ['halo:config', 'halo:postgres', 'halo:redis', 'halo:counters'] })
 
 function createServices (app: FastifyInstance, config: Config) {
   const { engagement } = app.counters
   const users = createUserService(app.database)
-  const passwords = createPasswordService({ cost: config.passwords.cost })
+  const passwords = createPasswordService(config.passwords)
+  const sessions = createSessionService(app.database, config.sessions)
+  const refreshTokens = createRefreshTokens([config.jwt.secret, ...config.jwt.previousKeys.filter(key => !key.startsWith(ed25519Prefix))])
+  const revocations = createRevocations({
+    database: app.backgroundDatabase,
+    lifetimeSeconds: config.jwt.expiresInSeconds,
+    onChange (isCurrent, cause) {
+      if (isCurrent) app.log.info('who was logged out is known again')
+      else app.log.warn({ cause: (cause as Error | undefined)?.message }, 'who was logged out cannot be read: what is known goes on to count')
+    }
+  })
   const videos = createVideoService({ database: app.database, readDatabase: app.readDatabase }, engagement, createCursors(config.jwt.secret))
   return {
     passwords,
     engagement,
     users,
     viewers: createViewerService(app.database),
-    accounts: createAccountService(users, passwords),
+    refreshTokens,
+    revocations,
+    accounts: createAccountService({
+      users,
+      passwords,
+      sessions,
+      attempts: createLoginAttempts(app.database),
+      refreshTokens,
+      revocations,
+      onError (error) { app.log.warn({ err: error }, 'a password hash could not be made anew') }
+    }),
     streams: createEngagementStreams({ read: ids => engagement.counters(ids) }),
     videos,
     cachedVideos: createCachedVideos(videos),

@@ -4,6 +4,7 @@ import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { visit } from 'jsonc-parser'
 import { ApiError } from '../services/errors.ts'
+import { isPlainName } from '../services/usernames.ts'
 
 /** Objects and arrays inside each other; nothing that the API takes comes near. */
 const maxDepth = 16
@@ -32,6 +33,7 @@ function createValidatorCompiler () {
   formats.default(ajv)
   ajv.addFormat('text', isStorable)
   ajv.addFormat('http-url', isHttpUrl)
+  ajv.addFormat('username', value => isStorable(value) && isPlainName(value))
   // The length stands in the format as well: with `allErrors` the pattern would run on a text of any length.
   const email = ajv.formats['email'] as RegExp
   ajv.addFormat('email', value => value.length <= 255 && email.test(value))

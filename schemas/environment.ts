@@ -81,6 +81,26 @@ export const Environment = Type.Object({
     mend: 'make one with: openssl rand -base64 48'
   })),
   JWT_EXPIRATION_HOURS: Type.Integer({ minimum: 1, maximum: 8760, default: 24, description: 'Hours that a token is valid', mend: 'use whole hours from 1 to 8760' }),
+  JWT_PREVIOUS_KEYS: text('Comma-separated keys that signed tokens before: earlier values of `JWT_SECRET_KEY` and, behind `ed25519:`, of `JWT_SIGNING_KEY`. What they signed is taken until it expires'),
+  JWT_SIGNING_KEY: text('Ed25519 private key in base64 of its DER form: tokens are signed with it (EdDSA), and other services verify them by `/.well-known/jwks.json`. HS256 with `JWT_SECRET_KEY` when empty'),
+  JWT_ISSUER: Type.String({ default: 'halo', description: '`iss` of the tokens', mend: 'use a name or an address' }),
+  JWT_AUDIENCE: Type.String({ default: 'halo-api', description: '`aud` of the tokens', mend: 'use a name or an address' }),
+  JWT_ACCEPT_LEGACY: Type.Union([Type.Literal('true'), Type.Literal('false')], {
+    default: 'true',
+    description: 'Whether tokens that the Go service signed are taken until they expire; `false` a day after it was switched off',
+    mend: 'use true or false'
+  }),
+  SESSION_LIFETIME_DAYS: Type.Integer({ minimum: 1, maximum: 365, default: 30, description: 'Days after which a session ends and its user logs in again, however often its tokens were refreshed', mend: 'use whole days from 1 to 365' }),
+  PASSWORD_PEPPER: Type.Optional(Type.String({
+    description: 'Secret that passwords are hashed with, 32 bytes or more, kept where the database’s backups are not. Without it nobody can log in: keep a copy. Must be set in production',
+    mend: 'make one with: openssl rand -base64 48'
+  })),
+  PASSWORD_PREVIOUS_PEPPERS: text('Comma-separated earlier values of `PASSWORD_PEPPER`; hashes made with them still log in, and are made anew on the way'),
+  PASSWORD_BLOCKLIST: Type.Union([Type.Literal('off'), Type.Literal('common')], {
+    default: 'off',
+    description: '`common` refuses new passwords that are among the 49,000 most common ones, or are the username or the email',
+    mend: 'use off or common'
+  }),
   PASSWORD_COST: Type.Integer({ minimum: 4, maximum: 16, default: 10, description: 'bcrypt cost of new password hashes; each step doubles the work', mend: 'use a whole number from 4 to 16, and 10 or more in production' }),
 
   CORS_ALLOWED_ORIGINS: text('Comma-separated origins whose pages may call the API; `*` for every one (not in production)'),

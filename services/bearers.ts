@@ -1,17 +1,13 @@
+import type { Claims } from './access-tokens.ts'
+import { ApiError } from './errors.ts'
 import { RecentMap } from './recent-map.ts'
-
-/** What a token says of its bearer; clients decode these. */
-export interface Claims {
-  user_id: number
-  email: string
-  username: string
-  /** Seconds since 1970 at which it ends. */
-  exp: number
-}
+import type { Revocations } from './revocations.ts'
 
 export interface BearersOptions {
   /** Reads the value of an Authorization header. Throws for one that is no valid token. */
   verify: (authorization: string | undefined) => Claims
+  /** Whose session has ended before the token. */
+  revocations: Pick<Revocations, 'isLoaded' | 'isRevoked'>
   /** Milliseconds for which a token that was verified need not be verified again. */
   maxAgeMs?: number
   /** Tokens that are remembered, twice over. */
@@ -20,28 +16,31 @@ export interface BearersOptions {
 
 export type Bearers = ReturnType<typeof createBearers>
 
-/** Characters of a header that is remembered: what anybody may send must not fill the memory. */
-const maxLength = 4096
-
 /** Who bears a token: verified once and known from then on, because a bearer comes back many times. */
-export function createBearers ({ verify, maxAgeMs = 60_000, maxSize = 10_000 }: BearersOptions) {
+export function createBearers ({ verify, revocations, maxAgeMs = 60_000, maxSize = 10_000 }: BearersOptions) {
   const known = new RecentMap<string, Claims>({ maxAgeMs, maxSize })
 
-  /** The bearer, if the token was verified a moment ago and still holds: the way of the many. */
-  function peek (authorization: string): Claims | undefined {
+  function seen (authorization: string): Claims | undefined {
     const claims = known.get(authorization)
     return claims && claims.exp * 1000 > Date.now() ? claims : undefined
   }
 
   return {
-    peek,
+    /** The bearer, if the token was verified a moment ago and still holds: the way of the many. */
+    peek (authorization: string): Claims | undefined {
+      const claims = seen(authorization)
+      return claims && revocations.isLoaded && !revocations.isRevoked(claims) ? claims : undefined
+    },
 
-    /** The bearer. Throws what `verify` throws. */
+    /** The bearer. @throws ApiError `unauthorized`; `service_unavailable` while it is not known who was logged out */
     read (authorization: string | undefined): Claims {
-      const seen = authorization === undefined ? undefined : peek(authorization)
-      if (seen) return seen
-      const claims = verify(authorization)
-      if (authorization!.length <= maxLength) known.set(authorization!, claims)
+      const before = authorization === undefined ? undefined : seen(authorization)
+      const claims = before ?? verify(authorization)
+      // A process that has just begun and cannot ask believes nobody.
+      if (!revocations.isLoaded) throw new ApiError('service_unavailable')
+      if (revocations.isRevoked(claims)) throw new ApiError('unauthorized', { message: 'The session of this access token has ended' })
+      // A token that is taken is no longer than an access token: memory is bounded.
+      if (!before) known.set(authorization!, claims)
       return claims
     }
   }

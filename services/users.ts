@@ -1,9 +1,9 @@
-import type { Account, Profile } from '../schemas/user.ts'
+import type { Account, AccountPatch, Profile } from '../schemas/user.ts'
 import { isUserTaken } from '../db/constraints.ts'
 import type { Database } from './database.ts'
 import { ApiError } from './errors.ts'
 
-interface UserRow extends Omit<Account, 'created_at' | 'updated_at'> {
+export interface AccountRow extends Omit<Account, 'created_at' | 'updated_at'> {
   created_at: Date
   updated_at: Date
 }
@@ -16,7 +16,14 @@ export interface NewUser {
   isAdult: boolean
 }
 
-const columns = 'id, email, username, display_name, bio, avatar_url, is_adult, adult_mode, created_at, updated_at'
+/** The columns of an AccountRow, of users by a name of the statement. */
+export const accountColumns = (name: string): string =>
+  ['id', 'email', 'username', 'display_name', 'bio', 'avatar_url', 'is_adult', 'adult_mode', 'created_at', 'updated_at']
+    .map(column => `${name}.${column}`).join(', ')
+
+const columns = accountColumns('users')
+
+export interface AccountWithHash { account: Account, passwordHash: string }
 
 const insertUser = {
   name: 'insert_user',
@@ -34,6 +41,33 @@ const userById = {
 const profileById = {
   name: 'profile_by_id',
   text: 'select id, username, display_name, bio, avatar_url, created_at from users where id = $1'
+}
+
+const credentialsById = {
+  name: 'credentials_by_id',
+  text: `select ${columns}, password_hash from users where id = $1`
+}
+
+// A column that was not named keeps its value. Who is no adult is not in adult mode, whatever comes first.
+const updateUser = {
+  name: 'update_user',
+  text: `
+    update users set
+      display_name = coalesce($2, display_name), bio = coalesce($3, bio), avatar_url = coalesce($4, avatar_url),
+      is_adult = coalesce($5, is_adult), adult_mode = coalesce($6, adult_mode) and coalesce($5, is_adult), updated_at = now()
+    where id = $1 and (coalesce($5, is_adult) or not coalesce($6, false))
+    returning ${columns}`
+}
+
+// Only in the place of the hash that was compared: of two changes at once the first one stands.
+const replaceHash = {
+  name: 'replace_password_hash',
+  text: 'update users set password_hash = $3 where id = $1 and password_hash = $2 returning id'
+}
+
+const deleteUser = {
+  name: 'delete_user',
+  text: 'delete from users where id = $1 and password_hash = $2 returning id'
 }
 
 // Rows of the Go service may share a key but for letter case; the exact email then decides.
@@ -56,7 +90,7 @@ export function createUserService (database: Database) {
     /** @throws ApiError `user_exists` when the email or the username is taken in any letter case */
     async create (user: NewUser): Promise<Account> {
       try {
-        const [row] = await database.query<UserRow>(insertUser, [
+        const [row] = await database.query<AccountRow>(insertUser, [
           user.email, user.username, comparisonKey(user.email), comparisonKey(user.username),
           user.passwordHash, user.displayName, user.isAdult
         ])
@@ -66,8 +100,28 @@ export function createUserService (database: Database) {
       }
     },
 
+    /** Changes what is named. @throws ApiError `not_an_adult`; undefined when the user is not there any more */
+    async update (id: number, patch: AccountPatch): Promise<Account | undefined> {
+      const [row] = await database.query<AccountRow>(updateUser, [
+        id, patch.display_name, patch.bio, patch.avatar_url, patch.is_adult, patch.adult_mode
+      ])
+      if (row) return toAccount(row)
+      if (await this.findById(id)) throw new ApiError('not_an_adult')
+      return undefined
+    },
+
+    /** Replaces a hash by another one, unless it is not the one that was compared any more. */
+    async replaceHash (id: number, before: string, after: string): Promise<boolean> {
+      return (await database.query(replaceHash, [id, before, after])).length > 0
+    },
+
+    /** Deletes a user and all that is theirs, unless the hash is not the one that was compared any more. */
+    async remove (id: number, passwordHash: string): Promise<boolean> {
+      return (await database.query(deleteUser, [id, passwordHash])).length > 0
+    },
+
     async findById (id: number): Promise<Account | undefined> {
-      const [row] = await database.query<UserRow>(userById, [id])
+      const [row] = await database.query<AccountRow>(userById, [id])
       return row && toAccount(row)
     },
 
@@ -78,15 +132,21 @@ export function createUserService (database: Database) {
       return { ...row, created_at: row.created_at.toISOString() }
     },
 
-    /** The user and the stored hash, for the one caller that compares it. */
-    async findByEmail (email: string): Promise<{ account: Account, passwordHash: string } | undefined> {
-      const [row] = await database.query<UserRow & { password_hash: string }>(userByEmail, [email, comparisonKey(email)])
+    /** The user and the stored hash, for whoever compares it. */
+    async credentialsOf (id: number): Promise<AccountWithHash | undefined> {
+      const [row] = await database.query<AccountRow & { password_hash: string }>(credentialsById, [id])
+      return row && { account: toAccount(row), passwordHash: row.password_hash }
+    },
+
+    /** The same by email, in any letter case. */
+    async findByEmail (email: string): Promise<AccountWithHash | undefined> {
+      const [row] = await database.query<AccountRow & { password_hash: string }>(userByEmail, [email, comparisonKey(email)])
       return row && { account: toAccount(row), passwordHash: row.password_hash }
     }
   }
 }
 
-function toAccount (row: UserRow): Account {
+export function toAccount (row: AccountRow): Account {
   return {
     id: row.id,
     email: row.email,

@@ -36,6 +36,9 @@ export function createViewerService (database: Database, now: () => number = per
       return answer && now() - answer.at < maxAgeMs ? answer.known : undefined
     },
 
+    /** A user has changed: here it has its effect at once. */
+    forget (userId: number): void { answers.delete(userId) },
+
     /**
      * Whether adult content is shown: to an adult who has adult mode on, and to nobody else. When the database
      * cannot tell, the answer is no.

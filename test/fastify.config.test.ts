@@ -9,7 +9,8 @@ const production = {
   NODE_ENV: 'production',
   DATABASE_URL: 'postgres://halo:secret@db:5432/halo',
   REDIS_URL: 'redis://cache:6379',
-  JWT_SECRET_KEY: 'x'.repeat(32)
+  JWT_SECRET_KEY: 'x'.repeat(32),
+  PASSWORD_PEPPER: 'p'.repeat(32)
 }
 
 function problemsOf (variables: Record<string, string>): string[] {
@@ -55,11 +56,12 @@ t.test('URLs win over the parts, and empty variables count as not set', async t 
 t.test('production, with everything it needs, boots; without, it names all that is missing at once', async t => {
   t.strictSame(problemsOf(production), [])
   t.strictSame(loadConfig(production).cors.origins, [], 'no origin is allowed unless it is listed')
-  t.match(problemsOf({ NODE_ENV: 'production' }), [/^JWT_SECRET_KEY is missing.*openssl/, /^DATABASE_URL.*missing/, /^REDIS_URL.*missing/])
+  t.match(problemsOf({ NODE_ENV: 'production' }), [/^JWT_SECRET_KEY is missing.*openssl/, /^PASSWORD_PEPPER is missing.*openssl/, /^DATABASE_URL.*missing/, /^REDIS_URL.*missing/])
   t.match(problemsOf({ ...production, JWT_SECRET_KEY: 'x'.repeat(31) }), [/31 bytes/])
   t.strictSame(problemsOf({ ...production, JWT_SECRET_KEY: 'é'.repeat(16) }), [], '32 bytes, not 32 characters')
   t.match(problemsOf({ ...production, CORS_ALLOWED_ORIGINS: '*' }), [/CORS_ALLOWED_ORIGINS/])
   t.match(problemsOf({ ...production, PASSWORD_COST: '9' }), [/PASSWORD_COST/])
+  t.match(problemsOf({ ...production, PASSWORD_PEPPER: 'p'.repeat(31) }), [/PASSWORD_PEPPER has 31 bytes/])
 })
 
 t.test('every wrong setting is named at once, with how to mend it and without a secret', async t => {
@@ -73,17 +75,22 @@ t.test('every wrong setting is named at once, with how to mend it and without a 
     REDIS_URL: 'hunter3',
     LOG_LEVEL: 'loud',
     JWT_SECRET_KEY: 'hunter4',
+    JWT_SIGNING_KEY: 'hunter5',
+    JWT_PREVIOUS_KEYS: `${'x'.repeat(32)},hunter6,ed25519:hunter7`,
+    PASSWORD_PEPPER: 'hunter8',
+    PASSWORD_BLOCKLIST: 'some',
     CORS_ALLOWED_ORIGINS: 'https://a.example/,b.example',
     RATE_LIMIT_RPS: '0',
     TRUST_PROXY: '10.0.0.0/8,true,10.0.0.0/33,1',
     PUBLIC_URL: 'api.example'
   })
-  for (const name of ['NODE_ENV', 'SERVER_PORT', 'SERVER_READ_TIMEOUT', 'DB_MAX_IDLE_CONNS', 'DATABASE_URL', 'REDIS_URL', 'LOG_LEVEL', 'JWT_SECRET_KEY', 'CORS_ALLOWED_ORIGINS', 'RATE_LIMIT_RPS', 'TRUST_PROXY', 'PUBLIC_URL']) {
+  for (const name of ['NODE_ENV', 'SERVER_PORT', 'SERVER_READ_TIMEOUT', 'DB_MAX_IDLE_CONNS', 'DATABASE_URL', 'REDIS_URL', 'LOG_LEVEL', 'JWT_SECRET_KEY', 'JWT_SIGNING_KEY', 'JWT_PREVIOUS_KEYS', 'PASSWORD_PEPPER', 'PASSWORD_BLOCKLIST', 'CORS_ALLOWED_ORIGINS', 'RATE_LIMIT_RPS', 'TRUST_PROXY', 'PUBLIC_URL']) {
     const own = problems.filter(problem => problem.startsWith(name))
     t.ok(own.length > 0, name)
     for (const problem of own) t.match(problem, /: .{10}/, 'says how to mend it')
   }
   t.equal(problems.filter(problem => problem.startsWith('TRUST_PROXY')).length, 3, 'true, a prefix of 33 and a count of hops')
+  t.equal(problems.filter(problem => problem.startsWith('JWT_PREVIOUS_KEYS')).length, 2)
   t.notMatch(problems.join('\n'), /hunter/)
   const error = new ConfigurationError(problems)
   t.equal(error.message.split('\n').length, problems.length + 1)
@@ -113,4 +120,10 @@ t.test('the README and .env.example name every setting, with its default, and no
   const known = new Set(Object.keys(Environment.properties))
   t.strictSame([...example.matchAll(/^#? ?([A-Z_]+)=/gm)].map(([, name]) => name!).filter(name => !known.has(name)), [])
   t.doesNotThrow(() => loadConfig(Object.fromEntries([...example.matchAll(/^([A-Z_]+)=(.*)$/gm)].map(([, name, value]) => [name, value]))), '.env.example works as it stands')
+})
+
+t.test('a pepper that is set leaves the one of development for the hashes that were made with it', async t => {
+  const { passwords } = loadConfig({ PASSWORD_PEPPER: 'p'.repeat(32), PASSWORD_PREVIOUS_PEPPERS: 'q' })
+  t.strictSame([passwords.pepper, passwords.previousPeppers], ['p'.repeat(32), ['q', loadConfig({}).passwords.pepper]])
+  t.strictSame(loadConfig({ ...production }).passwords.previousPeppers, [], 'not in production, where its hashes would be without a secret')
 })

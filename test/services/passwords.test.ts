@@ -2,19 +2,21 @@ import bcrypt from 'bcryptjs'
 import t from 'tap'
 import { createPasswordService } from '../../services/passwords.ts'
 
+const pepper = 'a pepper of the tests'
+
 t.test('a password, hashed, is verified; another is not, and an unknown user never is', async t => {
-  const passwords = createPasswordService({ cost: 4 })
+  const passwords = createPasswordService({ cost: 4, pepper })
   t.teardown(() => passwords.close())
   const hash = await passwords.hash('pässword 🔑')
-  t.match(hash, /^\$2b\$04\$/)
+  t.match(hash, /^halo1\$[\w-]{8}\$\$2b\$04\$/)
   t.equal(await passwords.verify('pässword 🔑', hash), true)
   t.equal(await passwords.verify('passwort', hash), false)
   t.equal(await passwords.verify('pässword 🔑', undefined), false)
-  t.equal(await passwords.verify('x', 'not a hash'), false, 'a hash that is none verifies nothing')
+  for (const none of ['not a hash', '', 'halo1$', 'halo1$x$y', '$2b$04$short']) t.equal(await passwords.verify('x', none), false, 'a hash that is none verifies nothing')
 })
 
 t.test('an unknown user costs the same work as a known one', async t => {
-  const passwords = createPasswordService({ cost: 8, threads: 1 })
+  const passwords = createPasswordService({ cost: 8, threads: 1, pepper })
   t.teardown(() => passwords.close())
   const stored = bcrypt.hashSync('right', 8)
   const timeOf = async (hash: string | undefined) => {
@@ -29,11 +31,55 @@ t.test('an unknown user costs the same work as a known one', async t => {
 })
 
 t.test('passwords, more than can wait, are refused at once and the event loop stays free', async t => {
-  const passwords = createPasswordService({ cost: 10, threads: 1, maxQueue: 4 })
+  const passwords = createPasswordService({ cost: 10, threads: 1, maxQueue: 4, pepper })
   t.teardown(() => passwords.close())
   await passwords.hash('the thread is up')
   const outcomes = await Promise.allSettled(Array.from({ length: 20 }, () => passwords.hash('x')))
   const refused = outcomes.filter(outcome => outcome.status === 'rejected')
   t.equal(refused.length, 15, 'one runs and four wait')
   for (const { reason } of refused) t.match(reason, { code: 'server_busy', retryAfter: 1 })
+})
+
+t.test('every byte of a password counts, and one password has one form', async t => {
+  const passwords = createPasswordService({ cost: 4, pepper })
+  t.teardown(() => passwords.close())
+  const start = 'a'.repeat(72)
+  const hash = await passwords.hash(`${start}b`)
+  t.equal(await passwords.verify(`${start}b`, hash), true, 'the control')
+  t.equal(await passwords.verify(`${start}c`, hash), false, 'twins of 72 bytes')
+  t.equal(await passwords.verify(start, hash), false)
+  const long = '🔑'.repeat(256)
+  t.equal(await passwords.verify(long, await passwords.hash(long)), true)
+  const composed = await passwords.hash('p\u00e4ssword')
+  t.equal(await passwords.verify('pa\u0308ssword', composed), true, 'another keyboard')
+  t.equal(await passwords.verify('password', composed), false)
+})
+
+t.test('a hash of the Go service, of an earlier pepper or of another cost is verified and outdated', async t => {
+  const passwords = createPasswordService({ cost: 5, pepper, previousPeppers: ['the pepper before'] })
+  const before = createPasswordService({ cost: 5, pepper: 'the pepper before' })
+  const cheap = createPasswordService({ cost: 4, pepper })
+  const other = createPasswordService({ cost: 5, pepper: 'a pepper that was lost' })
+  t.teardown(() => Promise.all([passwords, before, cheap, other].map(service => service.close())))
+  for (const [name, hash] of [
+    ['Go', bcrypt.hashSync('password', 4).replace('$2b$', '$2a$')], ['an earlier pepper', await before.hash('password')], ['another cost', await cheap.hash('password')]
+  ] as const) {
+    t.equal(await passwords.verify('password', hash), true, name)
+    t.equal(await passwords.verify('passwort', hash), false, name)
+    t.equal(passwords.isOutdated(hash), true, name)
+  }
+  t.equal(passwords.isOutdated(await passwords.hash('password')), false)
+  t.equal(await passwords.verify('password', await other.hash('password')), false, 'without its pepper a hash verifies nothing')
+})
+
+t.test('with a blocklist the most common passwords and the own names are refused, and only for new hashes', async t => {
+  const passwords = createPasswordService({ cost: 4, pepper, blocklist: 'common' })
+  const free = createPasswordService({ cost: 4, pepper })
+  t.teardown(() => Promise.all([passwords.close(), free.close()]))
+  for (const common of ['password123', 'PASSWORD123', '12345678', 'Ｐassword123']) await t.rejects(passwords.hash(common), { code: 'password_too_common' }, common)
+  for (const name of ['Somebody', 'me@example.com']) await t.rejects(passwords.hash(name.toUpperCase(), ['somebody', 'me@example.com']), { code: 'password_too_common' })
+  t.match(await passwords.hash('tr0mbone of the harbour', ['somebody']), /^halo1/)
+  const hash = await free.hash('password123', ['password123'])
+  t.equal(await passwords.verify('password123', hash), true, 'who has one logs in')
+  t.match(await passwords.rehash('password123'), /^halo1/)
 })

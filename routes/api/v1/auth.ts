@@ -1,48 +1,143 @@
+import { Type } from '@sinclair/typebox'
 import { responses } from '../../../schemas/problem.ts'
 import type { Handler, Routes } from '../../../schemas/route.ts'
-import { Account, Credentials, Registration, Session } from '../../../schemas/user.ts'
+import { Account, AccountPatch, Credentials, PasswordChange, PasswordProof, RefreshRequest, Registration, Session, SessionInfo } from '../../../schemas/user.ts'
 
 const tags = ['auth']
+const ofBody = ['payload_too_large', 'unsupported_media_type'] as const
+const nothing = Type.Null({ title: 'Nothing' })
 
 const registerSchema = {
   summary: 'Register',
   tags,
   body: Registration,
-  response: responses({ 201: Session }, ['user_exists', 'payload_too_large', 'unsupported_media_type', 'server_busy'])
+  response: responses({ 201: Session }, [...ofBody, 'user_exists', 'password_too_common', 'server_busy'])
 }
 const loginSchema = {
   summary: 'Log in',
   tags,
   body: Credentials,
-  response: responses({ 200: Session }, ['invalid_credentials', 'payload_too_large', 'unsupported_media_type', 'server_busy'])
+  response: responses({ 200: Session }, [...ofBody, 'invalid_credentials', 'server_busy'])
+}
+const refreshSchema = {
+  summary: 'New tokens for a session',
+  description: 'Each refresh token is good once; within 10 seconds it gives the same answer again, and later it ends the session: somebody else has it.',
+  tags,
+  body: RefreshRequest,
+  response: responses({ 200: Session }, [...ofBody, 'invalid_refresh_token'])
+}
+const logoutSchema = {
+  summary: 'End the session of this token',
+  tags,
+  response: responses({ 204: nothing }, ['unauthorized'])
+}
+const logoutAllSchema = { ...logoutSchema, summary: 'End all sessions of the user' }
+const sessionsSchema = {
+  summary: 'Where the user is logged in',
+  tags,
+  response: responses({ 200: Type.Array(SessionInfo) }, ['unauthorized'])
+}
+const endSessionSchema = {
+  summary: 'End one session of the user',
+  tags,
+  params: Type.Object({ session_id: Type.String({ pattern: '^[\\w-]{22}$', description: 'Id of the session', examples: ['Zm9yIHRoZSBkb2NzIDEyMw'] }) }),
+  response: responses({ 204: nothing }, ['unauthorized', 'not_found'])
 }
 const profileSchema = {
   summary: 'The own profile',
   tags,
   response: responses({ 200: Account }, ['unauthorized'])
 }
+const updateSchema = {
+  summary: 'Change the own profile',
+  tags,
+  body: AccountPatch,
+  response: responses({ 200: Account }, [...ofBody, 'unauthorized', 'not_an_adult'])
+}
+const passwordSchema = {
+  summary: 'Change the password; all other sessions end',
+  tags,
+  body: PasswordChange,
+  response: responses({ 204: nothing }, [...ofBody, 'unauthorized', 'wrong_password', 'password_too_common', 'server_busy'])
+}
+const removeSchema = {
+  summary: 'Delete the account, with its videos, likes and sessions',
+  tags,
+  body: PasswordProof,
+  response: responses({ 204: nothing }, [...ofBody, 'unauthorized', 'wrong_password', 'server_busy'])
+}
 
 const routes: Routes = async app => {
-  app.post('/auth/register', { schema: registerSchema, config: { rateLimit: app.passwordRateLimit() } }, register)
-  app.post('/auth/login', { schema: loginSchema, config: { rateLimit: app.passwordRateLimit() } }, login)
+  const limited = () => ({ config: { rateLimit: app.passwordRateLimit() } })
+  app.post('/auth/register', { schema: registerSchema, ...limited() }, register)
+  app.post('/auth/login', { schema: loginSchema, ...limited() }, login)
+  app.post('/auth/refresh', { schema: refreshSchema }, refresh)
 
   app.authenticated(scope => {
+    scope.post('/auth/logout', { schema: logoutSchema }, logout)
+    scope.post('/auth/logout-all', { schema: logoutAllSchema }, logoutAll)
+    scope.get('/auth/sessions', { schema: sessionsSchema }, sessions)
+    scope.delete('/auth/sessions/:session_id', { schema: endSessionSchema }, endSession)
     scope.get('/auth/me', { schema: profileSchema }, profile)
+    scope.patch('/auth/me', { schema: updateSchema }, update)
+    scope.post('/auth/password', { schema: passwordSchema, ...limited() }, changePassword)
+    scope.delete('/auth/me', { schema: removeSchema, ...limited() }, remove)
   })
 }
 export default routes
 
 const register: Handler<typeof registerSchema> = async function (request, reply) {
-  const user = await this.services.accounts.register(request.body)
-  return await reply.code(201).header('cache-control', 'no-store').send({ token: this.issueToken(user), user })
+  const loggedIn = await this.services.accounts.register(request.body, request.client)
+  return await reply.code(201).header('cache-control', 'no-store').send(this.tokensOf(loggedIn))
 }
 
 const login: Handler<typeof loginSchema> = async function (request, reply) {
-  const user = await this.services.accounts.login(request.body)
-  return await reply.header('cache-control', 'no-store').send({ token: this.issueToken(user), user })
+  const loggedIn = await this.services.accounts.login(request.body, request.client)
+  return await reply.header('cache-control', 'no-store').send(this.tokensOf(loggedIn))
+}
+
+const refresh: Handler<typeof refreshSchema> = async function (request, reply) {
+  const loggedIn = await this.services.accounts.refresh(request.body.refresh_token, request.client)
+  return await reply.header('cache-control', 'no-store').send(this.tokensOf(loggedIn))
+}
+
+const logout: Handler<typeof logoutSchema> = async function (request, reply) {
+  await this.services.accounts.logout(request.user, request.client)
+  return await reply.code(204).send(null)
+}
+
+const logoutAll: Handler<typeof logoutAllSchema> = async function (request, reply) {
+  await this.services.accounts.logoutAll(request.user, request.client)
+  return await reply.code(204).send(null)
+}
+
+const sessions: Handler<typeof sessionsSchema> = async function (request, reply) {
+  return await reply.header('cache-control', 'no-store').send(await this.services.accounts.sessions(request.user))
+}
+
+const endSession: Handler<typeof endSessionSchema> = async function (request, reply) {
+  await this.services.accounts.endSession(request.user, request.params.session_id, request.client)
+  return await reply.code(204).send(null)
 }
 
 const profile: Handler<typeof profileSchema> = async function (request, reply) {
   const user = await this.services.accounts.profile(request.user.user_id)
   return await reply.header('cache-control', 'no-store').send(user)
+}
+
+const update: Handler<typeof updateSchema> = async function (request, reply) {
+  const user = await this.services.accounts.update(request.user.user_id, request.body)
+  this.services.viewers.forget(user.id)
+  return await reply.header('cache-control', 'no-store').send(user)
+}
+
+const changePassword: Handler<typeof passwordSchema> = async function (request, reply) {
+  const { current_password: current, new_password: next } = request.body
+  await this.services.accounts.changePassword(request.user, current, next, request.client)
+  return await reply.code(204).send(null)
+}
+
+const remove: Handler<typeof removeSchema> = async function (request, reply) {
+  await this.services.accounts.remove(request.user, request.body.password, request.client)
+  return await reply.code(204).send(null)
 }

@@ -1,0 +1,3 @@
+drop trigger if exists revoke_users on users;
+drop table if exists login_attempts, sessions, revocations;
+drop function if exists revoke_sessions(), revoke_users();

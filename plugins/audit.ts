@@ -1,0 +1,28 @@
+import fp from 'fastify-plugin'
+import type { Client } from '../services/accounts.ts'
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** Where the request comes from, and where what it does with accounts is written down. */
+    readonly client: Client
+  }
+}
+
+/**
+ * One line in the log for each thing that happens to accounts: who, from where, by which request. Never a password, a
+ * token or a hash: what a line may have is named by services/accounts.ts, and test/run.ts looks for them in what all
+ * tests have logged.
+ */
+export default fp(async function audit (app) {
+  app.decorateRequest('client', {
+    getter () {
+      const { ip, headers, log } = this
+      const userAgent = headers['user-agent'] ?? ''
+      return {
+        address: ip,
+        userAgent,
+        audit (event, fields) { log.info({ audit: event, ...fields, ip, userAgent: userAgent.slice(0, 255) }, 'audit') }
+      }
+    }
+  })
+}, { name: 'halo:audit' })

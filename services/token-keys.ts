@@ -1,0 +1,70 @@
+import { createHash, createHmac, createPrivateKey, createPublicKey, type JsonWebKey, type KeyObject } from 'node:crypto'
+
+/** Stands before an Ed25519 key in a list of keys that may be secrets as well. */
+export const ed25519Prefix = 'ed25519:'
+
+/** A key that access tokens are verified with. Its algorithm is its own: what a token's header says must equal it. */
+export type TokenKey =
+  | { kid: string, algorithm: 'HS256', secret: string }
+  | { kid: string, algorithm: 'EdDSA', privatePem: string | undefined, publicPem: string, jwk: JsonWebKey }
+
+export interface TokenKeySettings {
+  secret: string
+  previousKeys: readonly string[]
+  signingKey: string | null
+}
+
+/** The keys of tokens by their `kid`, the one that signs first; each once. */
+export function readTokenKeys ({ secret, previousKeys, signingKey }: TokenKeySettings): TokenKey[] {
+  const keys = [
+    ...signingKey === null ? [] : [ed25519Key(signingKey)],
+    secretKey(secret),
+    ...previousKeys.map(key => key.startsWith(ed25519Prefix) ? ed25519Key(key.slice(ed25519Prefix.length)) : secretKey(key))
+  ]
+  return [...new Map(keys.toReversed().map(key => [key.kid, key])).values()].toReversed()
+}
+
+/** What other services verify tokens with: the public keys (RFC 7517 §5); a secret is in none. */
+export function publicKeys (keys: readonly TokenKey[]): { keys: JsonWebKey[] } {
+  return { keys: keys.flatMap(key => key.algorithm === 'EdDSA' ? [{ ...key.jwk, kid: key.kid, alg: 'EdDSA', use: 'sig' }] : []) }
+}
+
+/** Whether a text is an Ed25519 key, DER in base64. */
+export function isEd25519Key (text: string, kind: 'private' | 'any'): boolean {
+  try {
+    const { privateKey } = parseEd25519(text)
+    return kind === 'any' || privateKey !== undefined
+  } catch {
+    return false
+  }
+}
+
+function secretKey (secret: string): TokenKey {
+  // A name that says nothing about the secret to who does not have it.
+  return { kid: createHmac('sha256', secret).update('kid').digest('base64url').slice(0, 16), algorithm: 'HS256', secret }
+}
+
+function ed25519Key (text: string): TokenKey {
+  const { privateKey, publicKey } = parseEd25519(text)
+  const jwk = publicKey.export({ format: 'jwk' })
+  // RFC 7638: the members that the key is made of, in the order of their names.
+  const thumbprint = createHash('sha256').update(JSON.stringify({ crv: jwk.crv, kty: jwk.kty, x: jwk.x })).digest('base64url')
+  return {
+    kid: thumbprint,
+    algorithm: 'EdDSA',
+    privatePem: privateKey?.export({ format: 'pem', type: 'pkcs8' }) as string | undefined,
+    publicPem: publicKey.export({ format: 'pem', type: 'spki' }) as string,
+    jwk
+  }
+}
+
+function parseEd25519 (text: string): { privateKey: KeyObject | undefined, publicKey: KeyObject } {
+  const key = Buffer.from(text, 'base64')
+  let privateKey: KeyObject | undefined
+  try {
+    privateKey = createPrivateKey({ key, format: 'der', type: 'pkcs8' })
+  } catch {}
+  const publicKey = privateKey ? createPublicKey(privateKey) : createPublicKey({ key, format: 'der', type: 'spki' })
+  if (publicKey.asymmetricKeyType !== 'ed25519') throw new Error('This is no Ed25519 key')
+  return { privateKey, publicKey }
+}
