@@ -86,12 +86,12 @@ export function loadConfig (variables: Variables): Readonly<Config> {
   if (signingKey !== null && !isEd25519Key(signingKey, 'private')) {
     problems.push('JWT_SIGNING_KEY is no Ed25519 private key in base64 of its DER form: make one with: openssl genpkey -algorithm ed25519 -outform DER | base64 -w0')
   }
-  const previousKeys = list(environment.JWT_PREVIOUS_KEYS ?? '')
+  const previousKeys = secrets('JWT_PREVIOUS_KEYS', environment.JWT_PREVIOUS_KEYS ?? '', problems)
   for (const [index, key] of previousKeys.entries()) {
     if (key.startsWith(ed25519Prefix) ? isEd25519Key(key.slice(ed25519Prefix.length), 'any') : Buffer.byteLength(key) >= 32) continue
     problems.push(`JWT_PREVIOUS_KEYS has a key (the ${index + 1}. one) that is neither a secret of 32 bytes or more nor ${ed25519Prefix} and an Ed25519 key in base64 of its DER form`)
   }
-  const previousPeppers = list(environment.PASSWORD_PREVIOUS_PEPPERS ?? '')
+  const previousPeppers = secrets('PASSWORD_PREVIOUS_PEPPERS', environment.PASSWORD_PREVIOUS_PEPPERS ?? '', problems)
   const pepper = environment.PASSWORD_PEPPER ?? ''
   if (isProduction || pepper !== '') {
     const bytes = Buffer.byteLength(pepper)
@@ -308,6 +308,17 @@ function isCidr (range: string): boolean {
   } catch {
     return false
   }
+}
+
+/** A list with commas, or as JSON, for secrets that have a comma in them. */
+function secrets (name: string, value: string, problems: string[]): string[] {
+  if (!value.trim().startsWith('[')) return list(value)
+  try {
+    const parsed = JSON.parse(value) as unknown
+    if (Array.isArray(parsed) && parsed.every(one => typeof one === 'string' && one !== '')) return parsed as string[]
+  } catch {}
+  problems.push(`${name} begins with [ and is no JSON array of texts: write ["one","other"], or the values with commas between them`)
+  return []
 }
 
 function list (value: string): string[] {

@@ -13,7 +13,7 @@ const config = readConfigOrExit()
 const destination = pino.destination({ fd: 1, sync: false, minLength: 4096, periodicFlush: 1000 })
 const logger = pino({
   level: config.log.level,
-  redact: ['req.headers.authorization', 'password', 'token']
+  redact: ['req.headers.authorization', 'password', 'token', 'refresh_token']
 }, destination)
 
 await main().catch((error: unknown) => {

@@ -1,6 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import fp from 'fastify-plugin'
 import { createAddresses } from '../services/client-address.ts'
+import { loggableUrl } from '../services/loggable.ts'
 import { answerError } from './errors.ts'
 
 declare module 'fastify' {
@@ -79,7 +80,7 @@ export default fp<HotPathOptions>(async function hotPath (app, { requestId }) {
     response.writeHead(status, ['x-request-id', id, ...(hasVary ? head.withoutVary : head.all), ...headers])
     if (typeof body === 'string') response.end(body, encoding)
     else response.end(body)
-    const line = { reqId: id, method: request.method, url: request.url, status, ms: Math.round((performance.now() - admittedAt) * 10) / 10, ip }
+    const line = { reqId: id, method: request.method, url: loggableUrl(request.url!), status, ms: Math.round((performance.now() - admittedAt) * 10) / 10, ip }
     log.info(line, response.destroyed ? 'request cut off' : 'request')
   }
 

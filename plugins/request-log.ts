@@ -1,5 +1,6 @@
 import { LogController, type FastifyReply, type FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
+import { loggableUrl } from '../services/loggable.ts'
 
 /** One line for each request, when it is answered; Fastify's own would be two. */
 export class OneLineLog extends LogController {
@@ -8,7 +9,7 @@ export class OneLineLog extends LogController {
   override requestCompleted (error: Error | null, request: FastifyRequest, reply: FastifyReply): void {
     const line = {
       method: request.method,
-      url: request.url,
+      url: loggableUrl(request.url),
       status: reply.statusCode,
       ms: Math.round(reply.elapsedTime * 10) / 10,
       ip: request.ip

@@ -81,7 +81,7 @@ export const Environment = Type.Object({
     mend: 'make one with: openssl rand -base64 48'
   })),
   JWT_EXPIRATION_HOURS: Type.Integer({ minimum: 1, maximum: 8760, default: 24, description: 'Hours that a token is valid', mend: 'use whole hours from 1 to 8760' }),
-  JWT_PREVIOUS_KEYS: text('Comma-separated keys that signed tokens before: earlier values of `JWT_SECRET_KEY` and, behind `ed25519:`, of `JWT_SIGNING_KEY`. What they signed is taken until it expires'),
+  JWT_PREVIOUS_KEYS: text('Keys that signed tokens before, with commas between them or as a JSON array: earlier values of `JWT_SECRET_KEY` and, behind `ed25519:`, of `JWT_SIGNING_KEY`. What they signed is taken until it expires'),
   JWT_SIGNING_KEY: text('Ed25519 private key in base64 of its DER form: tokens are signed with it (EdDSA), and other services verify them by `/.well-known/jwks.json`. HS256 with `JWT_SECRET_KEY` when empty'),
   JWT_ISSUER: Type.String({ default: 'halo', description: '`iss` of the tokens', mend: 'use a name or an address' }),
   JWT_AUDIENCE: Type.String({ default: 'halo-api', description: '`aud` of the tokens', mend: 'use a name or an address' }),
@@ -95,7 +95,7 @@ export const Environment = Type.Object({
     description: 'Secret that passwords are hashed with, 32 bytes or more, kept where the database’s backups are not. Without it nobody can log in: keep a copy. Must be set in production',
     mend: 'make one with: openssl rand -base64 48'
   })),
-  PASSWORD_PREVIOUS_PEPPERS: text('Comma-separated earlier values of `PASSWORD_PEPPER`; hashes made with them still log in, and are made anew on the way'),
+  PASSWORD_PREVIOUS_PEPPERS: text('Earlier values of `PASSWORD_PEPPER`, in the same form; hashes made with them still log in, and are made anew on the way'),
   PASSWORD_BLOCKLIST: Type.Union([Type.Literal('off'), Type.Literal('common')], {
     default: 'off',
     description: '`common` refuses new passwords that are among the 49,000 most common ones, or are the username or the email',

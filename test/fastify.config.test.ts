@@ -79,12 +79,13 @@ t.test('every wrong setting is named at once, with how to mend it and without a 
     JWT_PREVIOUS_KEYS: `${'x'.repeat(32)},hunter6,ed25519:hunter7`,
     PASSWORD_PEPPER: 'hunter8',
     PASSWORD_BLOCKLIST: 'some',
+    PASSWORD_PREVIOUS_PEPPERS: '["hunter9',
     CORS_ALLOWED_ORIGINS: 'https://a.example/,b.example',
     RATE_LIMIT_RPS: '0',
     TRUST_PROXY: '10.0.0.0/8,true,10.0.0.0/33,1',
     PUBLIC_URL: 'api.example'
   })
-  for (const name of ['NODE_ENV', 'SERVER_PORT', 'SERVER_READ_TIMEOUT', 'DB_MAX_IDLE_CONNS', 'DATABASE_URL', 'REDIS_URL', 'LOG_LEVEL', 'JWT_SECRET_KEY', 'JWT_SIGNING_KEY', 'JWT_PREVIOUS_KEYS', 'PASSWORD_PEPPER', 'PASSWORD_BLOCKLIST', 'CORS_ALLOWED_ORIGINS', 'RATE_LIMIT_RPS', 'TRUST_PROXY', 'PUBLIC_URL']) {
+  for (const name of ['NODE_ENV', 'SERVER_PORT', 'SERVER_READ_TIMEOUT', 'DB_MAX_IDLE_CONNS', 'DATABASE_URL', 'REDIS_URL', 'LOG_LEVEL', 'JWT_SECRET_KEY', 'JWT_SIGNING_KEY', 'JWT_PREVIOUS_KEYS', 'PASSWORD_PEPPER', 'PASSWORD_BLOCKLIST', 'PASSWORD_PREVIOUS_PEPPERS', 'CORS_ALLOWED_ORIGINS', 'RATE_LIMIT_RPS', 'TRUST_PROXY', 'PUBLIC_URL']) {
     const own = problems.filter(problem => problem.startsWith(name))
     t.ok(own.length > 0, name)
     for (const problem of own) t.match(problem, /: .{10}/, 'says how to mend it')

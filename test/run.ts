@@ -1,7 +1,8 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, readFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
 import { createConnection } from 'node:net'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { startEmbeddedPostgres } from '../db/embedded-postgres.ts'
@@ -27,7 +28,8 @@ const { values: options, positionals: files } = parseArgs({
 const databaseUrl = process.env['TEST_DATABASE_URL'] ?? 'postgres://postgres@127.0.0.1:5432/postgres'
 const redisUrl = process.env['TEST_REDIS_URL'] ?? 'redis://127.0.0.1:6379'
 
-const env: Record<string, string | undefined> = { ...process.env, TAP_JOBS: '2' }
+const logs = mkdtempSync(join(tmpdir(), 'halo-test-logs-'))
+const env: Record<string, string | undefined> = { ...process.env, TAP_JOBS: '2', HALO_TEST_LOGS: logs }
 const hasServers = options.stores !== 'embedded' && await answers(databaseUrl, 5432) && await answers(redisUrl, 6379)
 if (hasServers) {
   env['HALO_TEST_DATABASE_URL'] = databaseUrl
@@ -53,10 +55,26 @@ const exitCode = await run('tap', [
 ])
 await embedded?.stop()
 
+const hasSecrets = findSecrets()
 const { passed, failed } = count(readFileSync(report, 'utf8'))
 const holds = !isWhole || !hasServers || !embedded || holdsFloor()
 process.stdout.write(`tests: ${passed} passed, ${failed} failed\n`)
-process.exitCode = exitCode === 0 && passed > 0 && failed === 0 && holds ? 0 : 1
+process.exitCode = exitCode === 0 && passed > 0 && failed === 0 && holds && !hasSecrets ? 0 : 1
+
+/**
+ * Looks for passwords, tokens and hashes in everything that the tests have made the service log, of which there is
+ * enough in a whole run for the search to mean something.
+ */
+function findSecrets (): boolean {
+  const lines = readdirSync(logs).flatMap(file => readFileSync(join(logs, file), 'utf8').split('\n'))
+  rmSync(logs, { recursive: true })
+  const secrets = /eyJ[\w-]{6,}\.|halo_refresh_[\w-]|\$2[aby]\$\d\d|halo1\$|correct horse|password123|a secret of the tests/
+  const found = lines.filter(line => secrets.test(line))
+  for (const line of found.slice(0, 5)) process.stdout.write(`A secret stands in the log: ${line.slice(0, 500)}\n`)
+  const audits = lines.filter(line => line.includes('"audit":')).length
+  process.stdout.write(`Log of the run: ${lines.length} lines, ${audits} of them audit, ${found.length} with a secret\n`)
+  return found.length > 0 || (isWhole && audits < 100)
+}
 
 /** What tap says in its closing line, such as "# { total: 7, pass: 4, fail: 1 }". */
 function count (output: string): { passed: number, failed: number } {

@@ -1,4 +1,6 @@
 import { randomBytes } from 'node:crypto'
+import { appendFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { Redis } from 'ioredis'
 import pg from 'pg'
 import pino from 'pino'
@@ -28,6 +30,13 @@ export const secret = 'a secret of the tests, long enough to sign with'
 /** Log lines of every app of this file, so that a test can look for what must not stand in them. */
 export const logLines: string[] = []
 
+/** Those of the whole run: test/run.ts looks through them. */
+function keep (line: string): void {
+  logLines.push(line)
+  const folder = process.env['HALO_TEST_LOGS']
+  if (folder !== undefined) appendFileSync(join(folder, `${process.pid}.log`), line)
+}
+
 /** The whole application on a database of its own; closed, and its database dropped, when the test ends. */
 export async function createApp (t: Test, options: TestAppOptions): Promise<App> {
   const databaseUrl = options.databaseUrl ?? await createDatabase(t, options.stores)
@@ -54,7 +63,7 @@ export async function createApp (t: Test, options: TestAppOptions): Promise<App>
     config,
     connection: config.database.connection,
     ...(options.counterTimes ? { counterTimes: options.counterTimes } : {}),
-    logger: pino({ level: config.log.level }, { write: line => { logLines.push(line) } })
+    logger: pino({ level: config.log.level }, { write: keep })
   })
   t.teardown(() => app.close())
   return app
