@@ -15,7 +15,7 @@ export interface Pepper { id: string, secret: string }
 
 // On Linux this is the priority of the thread alone: requests do not wait for passwords where a CPU is short.
 try {
-  setPriority(0, constants.priority.PRIORITY_BELOW_NORMAL)
+  setPriority(0, constants.priority.PRIORITY_LOW)
 } catch {}
 
 let common: Promise<Set<string>> | undefined

@@ -68,7 +68,14 @@ const removeSchema = {
 }
 
 const routes: Routes = async app => {
-  const limited = () => ({ config: { rateLimit: app.passwordRateLimit() } })
+  // Who would wait too long for a thread is sent away before anything is read: that costs the others least.
+  const limited = () => ({
+    config: { rateLimit: app.passwordRateLimit() },
+    onRequest: (request: unknown, reply: unknown, done: () => void) => {
+      app.services.passwords.requireRoom()
+      done()
+    }
+  })
   app.post('/auth/register', { schema: registerSchema, ...limited() }, register)
   app.post('/auth/login', { schema: loginSchema, ...limited() }, login)
   app.post('/auth/refresh', { schema: refreshSchema }, refresh)
