@@ -61,6 +61,7 @@ export async function buildApp ({ config: settings, connection, logger, counterT
   await app.register(errors)
   await app.register(validation)
 
+  await app.register(redis)
   await app.register(requestLog)
   await app.register(securityHeaders)
   await app.register(cors)
@@ -68,7 +69,6 @@ export async function buildApp ({ config: settings, connection, logger, counterT
   await app.register(corsPreflight)
 
   await app.register(postgres, { connection })
-  await app.register(redis)
   await app.register(database)
   await app.register(counters, { times: counterTimes })
   await app.register(services)

@@ -53,7 +53,7 @@ export interface Config {
   sessions: { lifetimeSeconds: number }
   passwords: { cost: number, pepper: string, previousPeppers: string[], blocklist: 'off' | 'common' }
   cors: { origins: '*' | string[] }
-  rateLimit: { rps: number, burst: number, authRps: number, authBurst: number }
+  rateLimit: { rps: number, burst: number, hasLegacyHeaders: boolean, authRps: number, authBurst: number }
   /** What the operator should hear at boot: settings that are legal and probably not meant. */
   warnings: string[]
 }
@@ -166,6 +166,7 @@ export function loadConfig (variables: Variables): Readonly<Config> {
     rateLimit: {
       rps: environment.RATE_LIMIT_RPS,
       burst: environment.RATE_LIMIT_BURST,
+      hasLegacyHeaders: environment.RATE_LIMIT_LEGACY_HEADERS === 'true',
       authRps: environment.AUTH_RATE_LIMIT_RPS,
       authBurst: environment.AUTH_RATE_LIMIT_BURST
     },

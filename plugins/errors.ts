@@ -50,7 +50,7 @@ export default fp(async function errors (app) {
 export function frameworkErrors (error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
   const { server } = request
   reply.headers(server.securityHeaders)
-  sendError(server, server.rateLimitRefusal(request) ?? error, request, reply)
+  sendError(server, server.rateLimitRefusal(request, reply) ?? error, request, reply)
 }
 
 /** For what is not HTTP, or too slow or too large to become a request: there is only a socket to answer on. */

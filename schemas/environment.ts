@@ -107,6 +107,11 @@ export const Environment = Type.Object({
 
   RATE_LIMIT_RPS: count('Requests a second that one client address may make for ever', 1000),
   RATE_LIMIT_BURST: count('Requests that one client address may make at once after a pause', 2000),
+  RATE_LIMIT_LEGACY_HEADERS: Type.Union([Type.Literal('true'), Type.Literal('false')], {
+    default: 'true',
+    description: 'Whether answers have `X-RateLimit-*` beside `RateLimit` and `RateLimit-Policy`',
+    mend: 'use true or false'
+  }),
   AUTH_RATE_LIMIT_RPS: count('The same a second for login and register, which have a bucket of their own each', 5),
   AUTH_RATE_LIMIT_BURST: count('The same at once for login and register', 20)
 })

@@ -19,8 +19,9 @@ async function get (app: App, path: string, headers: Record<string, string> = {}
 
 /** What may differ between two answers that are the same. */
 function comparable ({ status, headers, body }: Answer) {
-  const { date, 'x-request-id': requestId, ...rest } = headers
-  return { status, headers: rest, body: body.toString('latin1') }
+  const { date, 'x-request-id': requestId, ratelimit, 'x-ratelimit-remaining': remaining, 'x-ratelimit-reset': reset, ...rest } = headers
+  const limit = { ratelimit: /^"address";r=\d+;t=\d+$/.test(String(ratelimit)), remaining: /^\d+$/.test(String(remaining)), reset: /^\d+$/.test(String(reset)) }
+  return { status, headers: rest, limit, body: body.toString('latin1') }
 }
 
 /** Runs something while every request goes the usual way. */
@@ -35,9 +36,9 @@ async function theUsualWay<T> (app: App, run: () => Promise<T>): Promise<T> {
 
 /** As `comparable`, without the times that two reads tell and what follows from them. */
 function withoutTimes (answer: Answer) {
-  const { status, headers: { etag, 'content-length': length, ...headers }, body } = comparable(answer)
+  const { status, limit, headers: { etag, 'content-length': length, ...headers }, body } = comparable(answer)
   const text = headers['content-encoding'] === 'gzip' ? gunzipSync(answer.body).toString() : body
-  return { status, headers, hasTag: etag !== undefined, hasLength: length !== undefined, body: text.replace(/"(as_of|request_id)":"[^"]*"/g, '"$1":""') }
+  return { status, limit, headers, hasTag: etag !== undefined, hasLength: length !== undefined, body: text.replace(/"(as_of|request_id)":"[^"]*"/g, '"$1":""') }
 }
 
 /** Counts the requests that go the usual way: that one asks who calls. */

@@ -45,6 +45,8 @@ t.test('an address, from a peer that is no trusted proxy, is not believed', asyn
 
 onEachStore(t, 'login and register have tighter buckets of their own each', async (t, stores) => {
   const app = await createApp(t, { stores, env: { AUTH_RATE_LIMIT_RPS: '1', AUTH_RATE_LIMIT_BURST: '2', TRUST_PROXY: '127.0.0.1' } })
+  // The thread starts with the first password, which takes longer than a token takes to flow in.
+  await app.services.passwords.hash('the thread is up')
   const person = randomUser()
   const post = (url: string, payload: object, address = '192.0.2.1') => app.inject({ method: 'POST', url, payload, headers: from(address) })
   t.equal((await post('/api/v1/auth/register', person)).statusCode, 201)
@@ -62,4 +64,21 @@ t.test('a path that cannot be decoded costs a token as well', async t => {
   const app = await createApp(t, { stores: anyStores(), env: tight })
   for (let n = 0; n < 3; n++) t.equal((await app.inject('/%')).statusCode, 400)
   hasProblem(t, await app.inject('/%'), 'rate_limit_exceeded', { message: /try again in 1 s/ })
+})
+
+onEachStore(t, 'every answer says what is left, in the words of the IETF and in the older ones', async (t, stores) => {
+  const app = await createApp(t, { stores, env: { RATE_LIMIT_RPS: '2', RATE_LIMIT_BURST: '5', TRUST_PROXY: '127.0.0.1' } })
+  const answers = []
+  for (let n = 0; n < 7; n++) answers.push(await app.inject({ url: n === 1 ? '/nothing' : '/livez', headers: from('192.0.2.1') }))
+  t.strictSame(answers.map(answer => answer.statusCode), [200, 404, 200, 200, 200, 429, 429])
+  const fields = answers.map(({ headers }) => [headers['ratelimit'], headers['x-ratelimit-remaining'], headers['x-ratelimit-reset']])
+  t.match(fields, [4, 3, 2, 1, 0, 0, 0].map(left => [new RegExp(`^"address";r=${left};t=[123]$`), String(left), /^[123]$/]))
+  for (const { headers } of answers) t.match(headers, { 'ratelimit-policy': '"address";q=5;w=3', 'x-ratelimit-limit': '5' })
+  t.match(answers[5]!.headers, { 'retry-after': '1' })
+  t.match(answers[0]!.headers['access-control-expose-headers'] ?? (await app.inject({ url: '/livez', headers: { ...from('192.0.2.2'), origin: 'https://app.example' } })).headers['access-control-expose-headers'], /RateLimit, RateLimit-Policy, X-RateLimit-Limit/)
+
+  const without = await createApp(t, { stores, env: { RATE_LIMIT_LEGACY_HEADERS: 'false' } })
+  const { headers } = await without.inject('/livez')
+  t.ok('ratelimit' in headers)
+  t.notOk('x-ratelimit-limit' in headers)
 })

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { createTokenBuckets } from '../../services/token-buckets.ts'
+import { createTokenBuckets } from '../../../services/limiter/token-buckets.ts'
 
 t.test('a bucket, full at first, grants its burst at once and then its rate', async t => {
   const buckets = createTokenBuckets({ rate: 1000, burst: 2000 })

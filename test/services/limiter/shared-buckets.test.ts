@@ -1,0 +1,125 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import t from 'tap'
+import { createLeaseClient } from '../../../services/limiter/lease-client.ts'
+import { createSharedBuckets, type Lease, type LeaseRequest } from '../../../services/limiter/shared-buckets.ts'
+import { connectRedis } from '../../../services/redis-connection.ts'
+import { createFaultyProxy } from '../../helpers/faulty-proxy.ts'
+import { startRedis, type RedisServer } from '../../helpers/redis-server.ts'
+import { availableStores } from '../../helpers/stores.ts'
+
+const hasServers = availableStores().some(({ redisUrl }) => redisUrl !== null)
+const limit = { rate: 1000, burst: 2000 }
+
+/** Some processes with the same buckets. */
+async function processes (t: Parameters<typeof createFaultyProxy>[0], redis: RedisServer, count: number, url = redis.url) {
+  return await Promise.all(Array.from({ length: count }, async () => {
+    const client = connectRedis({ url, isCluster: false })
+    client.on('error', () => {})
+    await client.connect()
+    t.teardown(() => { client.disconnect() })
+    return createSharedBuckets({ ...limit, lease: createLeaseClient({ redis: client, policy: 'test', ...limit }) })
+  }))
+}
+
+/** Asks at a rate, in turn; how many were granted, in how many seconds. */
+async function offer (buckets: ReturnType<typeof createSharedBuckets>[], clients: string[], rate: number, seconds: number) {
+  const granted = new Map<string, number>()
+  let offered = 0
+  const startedAt = performance.now()
+  for (let elapsed = 0; elapsed < seconds; elapsed = (performance.now() - startedAt) / 1000) {
+    for (const due = Math.floor(elapsed * rate); offered < due; offered++) {
+      for (const client of clients) {
+        if (buckets[offered % buckets.length]!.take(client) >= 0) granted.set(client, (granted.get(client) ?? 0) + 1)
+      }
+    }
+    await sleep(1)
+  }
+  return { granted, offered, seconds: (performance.now() - startedAt) / 1000 }
+}
+
+if (!hasServers) {
+  t.comment('no Redis on this machine')
+} else {
+  t.test('one address at five times its limit, at four processes, gets what flows in and the burst', async t => {
+    const redis = await startRedis()
+    t.teardown(() => redis.stop())
+    const buckets = await processes(t, redis, 4)
+    const { granted, offered, seconds } = await offer(buckets, ['192.0.2.1'], 5000, 4)
+    const expected = limit.burst + limit.rate * seconds
+    const got = granted.get('192.0.2.1')!
+    t.ok(Math.abs(got - expected) < 0.02 * expected, `${got} of ${offered} in ${seconds.toFixed(2)} s, expected ${expected.toFixed(0)}`)
+    const calls = buckets.reduce((sum, { stats }) => sum + stats.calls, 0)
+    t.ok(calls > 10 && calls < offered / 10, `${(calls / offered * 1000).toFixed(0)} calls of Redis per 1000 requests`)
+  })
+
+  t.test('addresses below their limit are never refused, and who asks little costs nothing remote', async t => {
+    const redis = await startRedis()
+    t.teardown(() => redis.stop())
+    const buckets = await processes(t, redis, 4)
+    const clients = Array.from({ length: 8 }, (_, n) => `192.0.2.${n}`)
+    const { granted, offered } = await offer(buckets, clients, 900, 3)
+    for (const client of clients) t.equal(granted.get(client), offered, client)
+    const quiet = await processes(t, redis, 4)
+    for (let n = 0; n < 1000; n++) quiet[n % 4]!.take(`198.51.100.${n % 250}`)
+    await sleep(50)
+    t.equal(quiet.reduce((sum, { stats }) => sum + stats.calls, 0), 0)
+  })
+
+  t.test('Redis refused or silent: nobody waits or is refused for it, and no process grants more than the limit', async t => {
+    const redis = await startRedis()
+    t.teardown(() => redis.stop())
+    const proxy = await createFaultyProxy(t, redis.url, 6379)
+    for (const fault of ['refuse', 'silence'] as const) {
+      const [one] = await processes(t, redis, 1, proxy.url)
+      const calm = await offer([one!], [`calm ${fault}`], 500, 0.5)
+      t.equal(calm.granted.get(`calm ${fault}`), calm.offered, 'before')
+      await proxy[fault]()
+      const during = await offer([one!], [`calm ${fault}`], 500, 1.5)
+      t.ok(during.granted.get(`calm ${fault}`)! >= during.offered - 15, `${fault}: ${during.granted.get(`calm ${fault}`)} of ${during.offered}`)
+      const busy = await offer([one!], [`busy ${fault}`], 5000, 1)
+      t.ok(busy.granted.get(`busy ${fault}`)! <= limit.burst + limit.rate * busy.seconds + 1, `${fault}: ${busy.granted.get(`busy ${fault}`)} of ${busy.offered}`)
+      t.ok(busy.granted.get(`busy ${fault}`)! > limit.burst)
+      await proxy.forward()
+      await sleep(1200)
+    }
+  })
+}
+
+t.test('what was granted on credit is owed, and who was told to wait is not asked for again before', async t => {
+  let time = 0
+  const asked: LeaseRequest[][] = []
+  let answers: Lease[] = []
+  const buckets = createSharedBuckets({ ...limit, now: () => time, lease: async requests => { asked.push(requests); return answers } })
+  const turn = () => new Promise(resolve => setImmediate(() => setImmediate(resolve)))
+  for (let n = 0; n < 10; n++) t.ok(buckets.take('a') >= 0, 'free')
+  answers = [{ tokens: 0, waitMs: 100, left: 0 }]
+  let granted = 0
+  for (let n = 0; n < 300; n++) if (buckets.take('a') >= 0) granted++
+  t.equal(granted, 250, 'on credit, of a bucket that is believed to be full, while the lease is under way')
+  await turn()
+  t.strictSame(asked, [[{ client: 'a', wanted: 25, owed: 10 }]], 'what was free is owed by who takes more')
+  t.equal(buckets.take('a'), -100)
+  time = 99
+  t.equal(buckets.take('a'), -1)
+  time = 100
+  answers = [{ tokens: 25, waitMs: 0, left: 50 }]
+  t.ok(buckets.take('a') >= 0)
+  await turn()
+  t.strictSame(asked[1], [{ client: 'a', wanted: 25, owed: 250 }], 'and so is the credit')
+  granted = 0
+  for (let n = 0; n < 14; n++) if (buckets.take('a') >= 0) granted++
+  t.equal(granted, 14)
+  t.equal(asked.length, 2)
+  buckets.take('a')
+  await turn()
+  t.equal(asked.length, 3, 'the next lease comes before the last token is used')
+  time = 200
+  answers = [{ tokens: 0, waitMs: 100, left: 0 }]
+  granted = 0
+  for (let n = 0; n < 100; n++) if (buckets.take('a') >= 0) granted++
+  await turn()
+  time = 300
+  granted = 0
+  for (let n = 0; n < 100; n++) if (buckets.take('a') >= 0) granted++
+  t.equal(granted, 10, 'of one that is known to be empty it is little')
+})
