@@ -37,7 +37,7 @@ async function benchTokens (algorithm: string, env: Record<string, string>): Pro
   for (const name of ['halo:config', 'halo:errors', 'halo:rate-limit', 'halo:services']) await app.register(stand(name))
   app.decorate('config', config)
   const nobody = { isLoaded: true, isRevoked: () => false }
-  app.decorate('services', { refreshTokens: createRefreshTokens([secret]), revocations: nobody } as never)
+  app.decorate('services', { refreshTokens: createRefreshTokens([secret]), revocations: nobody, sessionUses: { note: () => {} } } as never)
   await app.register(auth)
   await app.ready()
   const session = { sid: 'A'.repeat(22), generation: 0, expiresAt: new Date(Date.now() + 1e9) }

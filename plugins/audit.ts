@@ -1,5 +1,6 @@
 import fp from 'fastify-plugin'
 import type { Client } from '../services/accounts.ts'
+import { loggableText } from '../services/loggable.ts'
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -17,11 +18,11 @@ export default fp(async function audit (app) {
   app.decorateRequest('client', {
     getter () {
       const { ip, headers, log } = this
-      const userAgent = headers['user-agent'] ?? ''
+      const userAgent = loggableText(headers['user-agent'] ?? '').slice(0, 255)
       return {
         address: ip,
         userAgent,
-        audit (event, fields) { log.info({ audit: event, ...fields, ip, userAgent: userAgent.slice(0, 255) }, 'audit') }
+        audit (event, fields) { log.info({ audit: event, ...fields, ip, userAgent }, 'audit') }
       }
     }
   })

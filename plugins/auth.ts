@@ -31,7 +31,7 @@ declare module 'fastify' {
 /** Who is asking: tokens are made and read here and nowhere else. */
 export default fp(async function auth (app) {
   const { jwt: settings } = app.config
-  const { refreshTokens, revocations } = app.services
+  const { refreshTokens, revocations, sessionUses } = app.services
   const keys = readTokenKeys(settings)
   for (const key of keys) await registerKey(app, key)
   const signers = app.jwt as unknown as Record<string, TokenSigner>
@@ -43,7 +43,7 @@ export default fp(async function auth (app) {
     lifetimeSeconds: settings.expiresInSeconds,
     acceptsLegacy: settings.acceptsLegacy
   })
-  const bearers = createBearers({ verify: accessTokens.verify, revocations })
+  const bearers = createBearers({ verify: accessTokens.verify, revocations, onUse: sessionUses.note })
   app.decorate('bearers', bearers)
   app.decorate('publicKeys', publicKeys(keys))
 

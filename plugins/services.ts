@@ -9,6 +9,7 @@ import { createLoginAttempts } from '../services/login-attempts.ts'
 import { createPasswordService } from '../services/passwords.ts'
 import { createRefreshTokens } from '../services/refresh-tokens.ts'
 import { createRevocations } from '../services/revocations.ts'
+import { createSessionUses } from '../services/session-uses.ts'
 import { createSessionService } from '../services/sessions.ts'
 import { ed25519Prefix } from '../services/token-keys.ts'
 import { createUserService } from '../services/users.ts'
@@ -29,19 +30,22 @@ export default fp(async function services (app) {
   app.decorate('services', services)
   app.addHook('onReady', async () => { await Promise.race([services.revocations.start(), sleep(1000, undefined, { ref: false })]) })
   app.addHook('preClose', async () => { services.streams.close() })
-  app.addHook('onClose', async () => { services.revocations.close() })
+  app.addHook('onClose', async () => {
+    services.revocations.close()
+    await services.sessionUses.close()
+  })
   app.addHook('onClose', () => services.passwords.close())
 }, { name: 'halo:services', dependencies: ['halo:config', 'halo:postgres', 'halo:redis', 'halo:counters'] })
 
 function createServices (app: FastifyInstance, config: Config) {
   const { engagement } = app.counters
-  const users = createUserService(app.database)
+  const users = createUserService(app.database, app.backgroundDatabase)
   const passwords = createPasswordService(config.passwords)
-  const sessions = createSessionService(app.database, config.sessions)
+  const sessions = createSessionService(app.database, { ...config.sessions, tokenSeconds: config.jwt.expiresInSeconds })
+  const sessionUses = createSessionUses(sessions)
   const refreshTokens = createRefreshTokens([config.jwt.secret, ...config.jwt.previousKeys.filter(key => !key.startsWith(ed25519Prefix))])
   const revocations = createRevocations({
     database: app.backgroundDatabase,
-    lifetimeSeconds: config.jwt.expiresInSeconds,
     onChange (isCurrent, cause) {
       if (isCurrent) app.log.info('who was logged out is known again')
       else app.log.warn({ cause: (cause as Error | undefined)?.message }, 'who was logged out cannot be read: what is known goes on to count')
@@ -54,6 +58,7 @@ function createServices (app: FastifyInstance, config: Config) {
     users,
     viewers: createViewerService(app.database),
     refreshTokens,
+    sessionUses,
     revocations,
     accounts: createAccountService({
       users,

@@ -52,9 +52,10 @@ export function createAccountService ({ users, passwords, sessions, attempts, re
       if (mayTry) await attempts.withdraw(attempt)
       throw error
     }
-    if (!isEqual) return mayTry ? 'wrong' : 'waiting'
-    await attempts.succeed(attempt)
-    return 'right'
+    if (!mayTry) return 'waiting'
+    if (isEqual && found) await attempts.succeed(attempt, found.account.id)
+    else await attempts.fail(attempt)
+    return isEqual ? 'right' : 'wrong'
   }
 
   async function attemptAt (email: string, userId: number | undefined, address: string): Promise<LoginAttempt> {
@@ -62,7 +63,7 @@ export function createAccountService ({ users, passwords, sessions, attempts, re
       account: comparisonKey(email),
       address,
       // Asked for somebody who does not exist as well: the time is the same.
-      isKnownAddress: await sessions.isKnownAddress(userId ?? 0, address)
+      isKnownAddress: await attempts.isKnownAddress(userId ?? 0, address)
     }
   }
 
@@ -81,7 +82,7 @@ export function createAccountService ({ users, passwords, sessions, attempts, re
 
   /** Makes an outdated hash anew, while its password is at hand and nobody waits for it. */
   function upgrade ({ account, passwordHash }: AccountWithHash, password: string): void {
-    if (!passwords.isOutdated(passwordHash)) return
+    if (!passwords.isOutdated(passwordHash, password)) return
     passwords.rehash(password)
       .then(hash => users.replaceHash(account.id, passwordHash, hash))
       // Another login will do it.
@@ -97,15 +98,13 @@ export function createAccountService ({ users, passwords, sessions, attempts, re
       passwords.requireRoom()
       // Outside of any transaction: a hash takes a tenth of a second, and no connection waits for it.
       const passwordHash = await passwords.hash(password, [username, email])
-      const account = await users.create({
+      const { account, session } = await users.create({
         email,
         username,
         passwordHash,
         displayName: registration.display_name,
         isAdult: registration.is_adult ?? false
-      })
-      const session = await sessions.create({ userId: account.id, address: client.address, userAgent: client.userAgent })
-      if (!session) throw gone()
+      }, sessions.prepare(client))
       client.audit('register', { userId: account.id, sessionId: session.sid })
       return { account, session }
     },
@@ -147,8 +146,8 @@ export function createAccountService ({ users, passwords, sessions, attempts, re
     },
 
     /** Ends the session of a token. */
-    async logout ({ user_id: userId, sid, isLegacy }: Claims, client: Client): Promise<void> {
-      if (isLegacy) await sessions.endLegacy(userId, sid)
+    async logout ({ user_id: userId, sid, isLegacy, exp }: Claims, client: Client): Promise<void> {
+      if (isLegacy) await sessions.endLegacy(userId, sid, exp)
       else await sessions.end(userId, sid)
       revocations.add(sid)
       client.audit('logout', { userId, sessionId: sid })
@@ -187,9 +186,10 @@ export function createAccountService ({ users, passwords, sessions, attempts, re
     async changePassword ({ user_id: userId, sid }: Claims, current: string, next: string, client: Client): Promise<void> {
       const { account, passwordHash } = await prove(userId, current, client, 'password_change_failed')
       const hash = await passwords.hash(next, [account.username, account.email])
+      const ended = await sessions.changePassword(userId, passwordHash, hash, sid)
       // Somebody else changed it at this moment: then it is not the present one any more.
-      if (!await users.replaceHash(userId, passwordHash, hash)) throw new ApiError('wrong_password')
-      for (const ended of await sessions.endAll(userId, sid)) revocations.add(ended)
+      if (!ended) throw new ApiError('wrong_password')
+      for (const one of ended) revocations.add(one)
       client.audit('password_changed', { userId, sessionId: sid })
     },
 

@@ -8,6 +8,8 @@ export interface BearersOptions {
   verify: (authorization: string | undefined) => Claims
   /** Whose session has ended before the token. */
   revocations: Pick<Revocations, 'isLoaded' | 'isRevoked'>
+  /** Hears of each use of a session. */
+  onUse?: (sid: string) => void
   /** Milliseconds for which a token that was verified need not be verified again. */
   maxAgeMs?: number
   /** Tokens that are remembered, twice over. */
@@ -17,7 +19,7 @@ export interface BearersOptions {
 export type Bearers = ReturnType<typeof createBearers>
 
 /** Who bears a token: verified once and known from then on, because a bearer comes back many times. */
-export function createBearers ({ verify, revocations, maxAgeMs = 60_000, maxSize = 10_000 }: BearersOptions) {
+export function createBearers ({ verify, revocations, onUse = () => {}, maxAgeMs = 60_000, maxSize = 10_000 }: BearersOptions) {
   const known = new RecentMap<string, Claims>({ maxAgeMs, maxSize })
 
   function seen (authorization: string): Claims | undefined {
@@ -29,7 +31,9 @@ export function createBearers ({ verify, revocations, maxAgeMs = 60_000, maxSize
     /** The bearer, if the token was verified a moment ago and still holds: the way of the many. */
     peek (authorization: string): Claims | undefined {
       const claims = seen(authorization)
-      return claims && revocations.isLoaded && !revocations.isRevoked(claims) ? claims : undefined
+      if (!claims || !revocations.isLoaded || revocations.isRevoked(claims)) return undefined
+      onUse(claims.sid)
+      return claims
     },
 
     /** The bearer. @throws ApiError `unauthorized`; `service_unavailable` while it is not known who was logged out */
@@ -41,6 +45,7 @@ export function createBearers ({ verify, revocations, maxAgeMs = 60_000, maxSize
       if (revocations.isRevoked(claims)) throw new ApiError('unauthorized', { message: 'The session of this access token has ended' })
       // A token that is taken is no longer than an access token: memory is bounded.
       if (!before) known.set(authorization!, claims)
+      onUse(claims.sid)
       return claims
     }
   }

@@ -1,11 +1,42 @@
-/** Members of a query that say who somebody is, or prove it; clients put them there although nothing here reads them. */
-const secretMember = /([?&][^=&]*(?:token|password|secret|authorization|jwt|key)[^=&]*=)[^&#]*/gi
+/** Characters of an address or a header that are written down. */
+const maxLength = 2048
 
-/** Tokens, wherever in an address they stand. */
-const anyToken = /eyJ[\w-]{6,}(?:\.[\w-]*){1,2}|halo_refresh_[\w.-]*/g
+/** Names of members of a query that prove who somebody is; clients put them there although nothing here reads them. */
+const secretName = /token|pass|pwd|secret|auth|jwt|key/i
+
+/** A token or a hash, or what begins like one. Each piece of a text is looked at once: no text makes this slow. */
+const secretStart = /eyJ|halo_refresh_|halo1\$|\$2[aby]\$/
+
+const hidden = '[redacted]'
 
 /** An address as it may stand in the log: without secrets that a client has put into it. */
 export function loggableUrl (url: string): string {
-  const shown = url.includes('?') ? url.replace(secretMember, '$1[redacted]') : url
-  return shown.includes('eyJ') || shown.includes('halo_refresh_') ? shown.replace(anyToken, '[redacted]') : shown
+  const start = url.indexOf('?')
+  if (start === -1 && !url.includes('%')) return loggableText(url)
+  const path = start === -1 ? url : url.slice(0, start)
+  const query = start === -1
+    ? ''
+    : url.slice(start, maxLength).replace(/[^?&;#]+/g, member => {
+      const end = member.indexOf('=')
+      return end !== -1 && secretName.test(decoded(member.slice(0, end))) ? `${member.slice(0, end)}=${hidden}` : withoutSecrets(member)
+    })
+  return path.slice(0, maxLength).replace(/[^/]+/g, withoutSecrets) + query
+}
+
+/** A text of a client as it may stand in the log. */
+export function loggableText (text: string): string {
+  const short = text.length > maxLength ? text.slice(0, maxLength) : text
+  return secretStart.test(short) ? short.replace(/[\w.$-]+/g, withoutSecrets) : short
+}
+
+const withoutSecrets = (piece: string): string => secretStart.test(decoded(piece)) ? hidden : piece
+
+function decoded (text: string): string {
+  if (!text.includes('%')) return text
+  try {
+    return decodeURIComponent(text)
+  } catch {
+    // Not decodable as a whole; the letters of a token are, one by one.
+    return text.replace(/%([2-7][0-9a-f])/gi, (_, hex: string) => String.fromCharCode(parseInt(hex, 16)))
+  }
 }

@@ -1,87 +1,207 @@
 import { createHash } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { clientKey } from './client-address.ts'
 import type { Database } from './database.ts'
+import { ApiError } from './errors.ts'
 
-/** Tries at a password, by account and address. */
+/** A try at a password. */
 export interface LoginAttempt {
   /** The account, by the form in which emails are compared. */
   account: string
   address: string
-  /** Whether the account's user is at home at this address: then others cannot lock them out. */
+  /** Whether the account's user has logged in at this address before: then others cannot lock them out. */
   isKnownAddress: boolean
 }
 
-/**
- * Failures that cost nothing, and the most seconds that one costs then: the wait doubles with each further one (for an
- * account as a whole with each five). At an account as a whole the wait stays short, because it meets its owner too.
- */
-const limits = {
-  pair: { free: 5, maxSeconds: 900, doublesEvery: 1 },
-  account: { free: 20, maxSeconds: 30, doublesEvery: 5 }
-} as const
+interface Limit {
+  /** Failures that cost nothing. */
+  free: number
+  /** The wait after one more is a second; it doubles after so many. */
+  doublesEvery: number
+  /** The longest wait, in seconds. */
+  maxSeconds: number
+}
 
-// The attempt is counted before the password is looked at: of a hundred at once only as many are looked at as are
-// free. After a quiet hour it begins anew. No row comes back while the wait lasts, and nothing is counted then.
-const count = {
-  name: 'count_login_attempt',
+/** Who guesses at one account from one address waits soon and long; where the owner has been, whom it may meet, not so long. */
+const pairLimit: Limit = { free: 5, doublesEvery: 1, maxSeconds: 900 }
+const knownPairLimit: Limit = { free: 5, doublesEvery: 1, maxSeconds: 60 }
+
+/** Who tries one password at many accounts. An address can be that of many people. */
+const addressLimit: Limit = { free: 50, doublesEvery: 10, maxSeconds: 300 }
+
+/**
+ * Of the tries at one account from everywhere where its owner has not been, in windows of so many seconds: so many are
+ * looked at; beyond them chance decides, so that a crowd of attackers leaves the owner a part of the few.
+ */
+const crowd = { seconds: 30, free: 20, budget: 6 }
+
+/** Tries that run at once; one that was cut off is forgotten after so many seconds. */
+const maxRunning = 5
+const runningSeconds = 10
+
+/** Milliseconds between two looks of who waits for others to end, and how many of them. */
+const retryMs = 40
+const maxRetries = 25
+
+// A try is counted before the password is looked at: of a hundred at once only as many are looked at as are free. Those
+// that run are no failures: whoever comes while there are too many of them comes again. After a quiet hour it begins anew.
+const begin = {
+  name: 'begin_login_attempt',
+  text: `
+    with before as (
+      select key, case when last_at < now() - interval '1 hour' then 0 else failures end as failures,
+        case when running_at < now() - $5 * interval '1 second' then 0 else running end as running,
+        last_at + least($4, power(2, least(30, (failures - $2) / $3))) * interval '1 second' as waits_until
+      from login_attempts where key = $1 for update
+    ), begun as (
+      insert into login_attempts as a (key, running) select $1, 1
+      where not exists (select from before) or exists (
+        select from before where case when failures < $2 then failures + running < $2 and running < $6 else running = 0 and waits_until <= now() end)
+      on conflict (key) do update set
+        failures = case when a.last_at < now() - interval '1 hour' then 0 else a.failures end,
+        running = case when a.running_at < now() - $5 * interval '1 second' then 1 else a.running + 1 end, running_at = now()
+      returning key
+    )
+    select exists (select from begun) as has_begun,
+      coalesce((select failures >= $2 and waits_until > now() from before), false) as must_wait,
+      coalesce((select extract(epoch from waits_until - now())::float8 from before), 0) as wait_seconds`
+}
+
+const fail = {
+  name: 'fail_login_attempt',
+  text: 'update login_attempts set failures = failures + 1, last_at = now(), running = greatest(0, running - 1) where key = any($1)'
+}
+
+const succeed = {
+  name: 'succeed_login_attempt',
+  text: 'update login_attempts set failures = 0, running = greatest(0, running - 1) where key = $1'
+}
+
+const withdraw = {
+  name: 'withdraw_login_attempt',
+  text: 'update login_attempts set running = greatest(0, running - 1) where key = any($1)'
+}
+
+const countCrowd = {
+  name: 'count_crowd_of_attempts',
   text: `
     insert into login_attempts as a (key, failures) values ($1, 1)
     on conflict (key) do update set
-      failures = case when a.last_at < now() - interval '1 hour' then 1 else a.failures + 1 end, last_at = now()
-    where a.failures < $2
-      or a.last_at <= now() - least($3, power(2, least(30, (a.failures - $2) / $4))) * interval '1 second'
-    returning failures`
+      previous = case when a.last_at > now() - $2 * interval '1 second' then a.previous
+        when a.last_at > now() - 2 * $2 * interval '1 second' then a.failures else 0 end,
+      failures = case when a.last_at > now() - $2 * interval '1 second' then a.failures + 1 else 1 end,
+      last_at = case when a.last_at > now() - $2 * interval '1 second' then a.last_at else now() end
+    returning greatest(failures, previous) as tries`
 }
 
-const uncount = {
-  name: 'uncount_login_attempt',
-  text: 'update login_attempts set failures = greatest(0, failures - 1) where key = any($1)'
+const addressWait = {
+  name: 'wait_of_address',
+  text: `
+    select extract(epoch from waits_until - now())::float8 as wait_seconds from (
+      select last_at + least($4, power(2, least(30, (failures - $2) / $3))) * interval '1 second' as waits_until
+      from login_attempts where key = $1 and failures >= $2 and last_at > now() - interval '1 hour'
+    ) as waiting
+    where waits_until > now()`
 }
 
-const clear = {
-  name: 'clear_login_attempts',
-  text: 'delete from login_attempts where key = $1'
+const countAddress = {
+  name: 'count_failure_of_address',
+  text: `
+    insert into login_attempts as a (key, failures) values ($1, 1)
+    on conflict (key) do update set failures = case when a.last_at < now() - interval '1 hour' then 1 else a.failures + 1 end, last_at = now()`
+}
+
+const isKnown = {
+  name: 'is_known_address',
+  text: 'select exists (select from known_addresses where user_id = $1 and address = $2) as is_known'
+}
+
+const remember = {
+  name: 'remember_address',
+  text: `
+    insert into known_addresses as k (user_id, address) select id, $2 from users where id = $1
+    on conflict (user_id, address) do update set last_at = now() where k.last_at < now() - interval '1 day'`
 }
 
 export type LoginAttempts = ReturnType<typeof createLoginAttempts>
 
 /**
- * Growing waits for who guesses passwords: soon long ones for an account and an address together, late and short ones
- * for an account as a whole, so that a crowd of attackers cannot lock its owner out for long, and none at all of those
- * where the owner has been before. Kept in PostgreSQL, for all processes; by hashes, so that it holds no list of emails.
+ * Growing waits for who guesses passwords, kept in PostgreSQL for all processes; by hashes, so that it holds no list of
+ * emails.
+ *
+ * @param chance a number from 0 up to 1
  */
-export function createLoginAttempts (database: Database) {
+export function createLoginAttempts (database: Database, chance: () => number = Math.random) {
   const keysOf = ({ account, address }: LoginAttempt) => ({
     pair: hash(`pair:${clientKey(address)}:${account}`),
+    address: hash(`address:${clientKey(address)}`),
     account: hash(`account:${account}`)
   })
 
-  async function isFree (kind: keyof typeof limits, key: string): Promise<boolean> {
-    const { free, maxSeconds, doublesEvery } = limits[kind]
-    return (await database.query(count, [key, free, maxSeconds, doublesEvery])).length > 0
+  /** Undefined when it has begun, else the seconds for which it has to wait. */
+  async function beginAt (key: string, limit: Limit): Promise<number | undefined> {
+    for (let tries = 0; ; tries++) {
+      const [row] = await database.query<{ has_begun: boolean, must_wait: boolean, wait_seconds: number }>(begin, [
+        key, limit.free, limit.doublesEvery, limit.maxSeconds, runningSeconds, maxRunning
+      ])
+      if (row!.has_begun) return undefined
+      if (row!.must_wait) return row!.wait_seconds
+      // The others may all be right.
+      if (tries >= maxRetries) throw new ApiError('server_busy')
+      await sleep(retryMs)
+    }
+  }
+
+  /** Whether one more from anywhere is looked at. */
+  async function isAmongFew (key: string): Promise<boolean> {
+    const [row] = await database.query<{ tries: number }>(countCrowd, [key, crowd.seconds])
+    return row!.tries <= crowd.free || chance() < crowd.budget / row!.tries
   }
 
   return {
-    /** Counts an attempt as one that fails. False while it has to wait; then it is not counted. */
+    /** Whether a user has logged in at this address before. */
+    async isKnownAddress (userId: number, address: string): Promise<boolean> {
+      const [row] = await database.query<{ is_known: boolean }>(isKnown, [userId, clientKey(address)])
+      return row!.is_known
+    },
+
+    /**
+     * Begins a try. False while it has to wait.
+     *
+     * @throws ApiError `rate_limit_exceeded` for an address that fails at too many accounts; `server_busy` while too many
+     *   tries run
+     */
     async begin (attempt: LoginAttempt): Promise<boolean> {
       const keys = keysOf(attempt)
-      if (!await isFree('pair', keys.pair)) return false
-      if (attempt.isKnownAddress || await isFree('account', keys.account)) return true
-      await database.query(uncount, [[keys.pair]])
+      if (!attempt.isKnownAddress) {
+        const [row] = await database.query<{ wait_seconds: number }>(addressWait, [keys.address, addressLimit.free, addressLimit.doublesEvery, addressLimit.maxSeconds])
+        if (row) {
+          const seconds = Math.max(1, Math.ceil(row.wait_seconds))
+          throw new ApiError('rate_limit_exceeded', { message: `Too many passwords were wrong at this address; try again in ${seconds} s`, retryAfter: seconds })
+        }
+      }
+      if (await beginAt(keys.pair, attempt.isKnownAddress ? knownPairLimit : pairLimit) !== undefined) return false
+      if (attempt.isKnownAddress || await isAmongFew(keys.account)) return true
+      await database.query(withdraw, [[keys.pair]])
       return false
+    },
+
+    /** The password was a wrong one. */
+    async fail (attempt: LoginAttempt): Promise<void> {
+      const { pair, address } = keysOf(attempt)
+      await database.query(fail, [[pair]])
+      await database.query(countAddress, [address])
     },
 
     /** The password was never looked at. */
     async withdraw (attempt: LoginAttempt): Promise<void> {
-      const { pair, account } = keysOf(attempt)
-      await database.query(uncount, [attempt.isKnownAddress ? [pair] : [pair, account]])
+      await database.query(withdraw, [[keysOf(attempt).pair]])
     },
 
     /** It was the right one. What others have tried at the account is not forgotten by that. */
-    async succeed (attempt: LoginAttempt): Promise<void> {
-      const { pair, account } = keysOf(attempt)
-      await database.query(clear, [pair])
-      if (!attempt.isKnownAddress) await database.query(uncount, [[account]])
+    async succeed (attempt: LoginAttempt, userId: number): Promise<void> {
+      await database.query(succeed, [keysOf(attempt).pair])
+      if (!attempt.isKnownAddress) await database.query(remember, [userId, clientKey(attempt.address)])
     }
   }
 }

@@ -3,8 +3,6 @@ import type { Database } from './database.ts'
 
 export interface RevocationsOptions {
   database: Database
-  /** Seconds after which every token that could be revoked has expired by itself. */
-  lifetimeSeconds: number
   /** Milliseconds between two looks: with the time that one takes, every process knows within a second. */
   periodMs?: number
   /** They cannot be read for a while, or can again. */
@@ -14,8 +12,10 @@ export interface RevocationsOptions {
 interface RevocationRow {
   watermark: string
   session_id: string | null
+  except_session_id: string | null
   user_id: number | null
   revoked_seconds: number | null
+  seconds_left: number | null
 }
 
 // Not what was written since the last look, but what was written by transactions that had not ended at it: one that
@@ -24,23 +24,32 @@ const readSince = {
   name: 'read_revocations',
   text: `
     select pg_snapshot_xmin(pg_current_snapshot())::text as watermark,
-      r.session_id, r.user_id, extract(epoch from r.revoked_at)::float8 as revoked_seconds
-    from (values (1)) as always left join revocations r
-      on r.transaction_id >= $1::text::xid8 and r.revoked_at > now() - $2 * interval '1 second'`
+      r.session_id, r.except_session_id, r.user_id, extract(epoch from r.revoked_at)::float8 as revoked_seconds,
+      extract(epoch from r.until - now())::float8 as seconds_left
+    from (values (1)) as always left join revocations r on r.transaction_id >= $1::text::xid8 and r.until > now()`
 }
 
+// One process at a time, and some rows at a time: nobody waits for it.
 const purge = {
-  name: 'purge_revocations',
+  name: 'purge_sessions',
   text: `
-    with old_revocations as (delete from revocations where revoked_at < now() - ($1 + 3600) * interval '1 second'),
-      old_attempts as (delete from login_attempts where last_at < now() - interval '1 day')
-    delete from sessions where expires_at < now()`
+    with mine as (select where pg_try_advisory_xact_lock(4242006)),
+      old_revocations as (delete from revocations where id = any(array(
+        select r.id from mine, revocations r where r.until < now() limit 5000))),
+      old_attempts as (delete from login_attempts where key = any(array(
+        select a.key from mine, login_attempts a where greatest(a.last_at, a.running_at) < now() - interval '1 day' limit 5000))),
+      old_addresses as (delete from known_addresses where ctid = any(array(
+        select k.ctid from mine, known_addresses k where k.last_at < now() - interval '90 days' limit 5000)))
+    delete from sessions where id = any(array(select s.id from mine, sessions s where s.expires_at < now() limit 5000))`
 }
 
 /** Milliseconds after which who operates the service hears that revocations cannot be read. */
 const alarmingMs = 2000
 
-const purgeMs = 10 * 60_000
+const purgeMs = 60_000
+
+/** Seconds for which what ended here is remembered at least, until PostgreSQL tells for how long. */
+const localSeconds = 60
 
 export type Revocations = ReturnType<typeof createRevocations>
 
@@ -49,11 +58,11 @@ export type Revocations = ReturnType<typeof createRevocations>
  * asks a store. PostgreSQL is asked for what is new twice a second. While it is away nobody can be logged out, and
  * what is known goes on to count; Redis has no part in it.
  */
-export function createRevocations ({ database, lifetimeSeconds, periodMs = 400, onChange = () => {} }: RevocationsOptions) {
-  // Maps keep the order of insertion: what was revoked first is forgotten first.
+export function createRevocations ({ database, periodMs = 400, onChange = () => {} }: RevocationsOptions) {
+  /** By session: until when it has to be remembered. */
   const sessions = new Map<string, number>()
-  /** By user: until which second their tokens of the Go service do not count. */
-  const users = new Map<number, { until: number, at: number }>()
+  /** By user: until which second their tokens of the Go service do not count, but one. */
+  const users = new Map<number, { issuedUntil: number, exceptSid: string | null, until: number }>()
   let watermark = '0'
   let isLoaded = false
   let currentAt = performance.now()
@@ -62,43 +71,36 @@ export function createRevocations ({ database, lifetimeSeconds, periodMs = 400, 
   let timer: NodeJS.Timeout | undefined
   let isClosed = false
 
-  function add (sid: string): void {
-    if (!sessions.has(sid)) sessions.set(sid, performance.now())
+  function add (sid: string, secondsLeft = localSeconds): void {
+    sessions.set(sid, Math.max(sessions.get(sid) ?? 0, performance.now() + secondsLeft * 1000))
   }
 
-  function addUser (userId: number, until: number): void {
+  function addUser (userId: number, issuedUntil: number, exceptSid: string | null, secondsLeft: number): void {
     const before = users.get(userId)
-    if (before && before.until >= until) return
-    users.delete(userId)
-    users.set(userId, { until, at: performance.now() })
+    if (!before || before.issuedUntil < issuedUntil) users.set(userId, { issuedUntil, exceptSid, until: performance.now() + secondsLeft * 1000 })
   }
 
   function forgetExpired (): void {
-    const oldest = performance.now() - lifetimeSeconds * 1000
-    for (const [sid, at] of sessions) {
-      if (at > oldest) break
-      sessions.delete(sid)
-    }
-    for (const [userId, { at }] of users) {
-      if (at > oldest) break
-      users.delete(userId)
-    }
+    const now = performance.now()
+    for (const [sid, until] of sessions) if (until < now) sessions.delete(sid)
+    for (const [userId, { until }] of users) if (until < now) users.delete(userId)
   }
 
   async function look (): Promise<void> {
     const startedAt = performance.now()
-    const rows = await database.query<RevocationRow>(readSince, [watermark, lifetimeSeconds])
+    const rows = await database.query<RevocationRow>(readSince, [watermark])
     for (const row of rows) {
-      if (row.session_id !== null) add(row.session_id)
-      else if (row.user_id !== null) addUser(row.user_id, row.revoked_seconds!)
+      if (row.session_id !== null) add(row.session_id, row.seconds_left!)
+      else if (row.user_id !== null) addUser(row.user_id, row.revoked_seconds!, row.except_session_id, row.seconds_left!)
     }
     watermark = rows[0]!.watermark
     isLoaded = true
     currentAt = startedAt
-    forgetExpired()
     if (performance.now() - purgedAt > purgeMs) {
       purgedAt = performance.now()
-      await database.query(purge, [lifetimeSeconds])
+      forgetExpired()
+      // The next look does not wait for it, and another purge makes good what this one could not.
+      database.query(purge).catch(() => {})
     }
   }
 
@@ -137,7 +139,10 @@ export function createRevocations ({ database, lifetimeSeconds, periodMs = 400, 
     /** A session has ended here; the others learn of it from PostgreSQL. */
     add,
 
-    isRevoked: ({ sid, isLegacy, user_id: userId, iat }: Claims): boolean =>
-      sessions.has(sid) || (isLegacy && iat <= (users.get(userId)?.until ?? -1))
+    isRevoked ({ sid, isLegacy, user_id: userId, iat }: Claims): boolean {
+      if (sessions.has(sid)) return true
+      const user = isLegacy ? users.get(userId) : undefined
+      return user !== undefined && iat <= user.issuedUntil && sid !== user.exceptSid
+    }
   }
 }

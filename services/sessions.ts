@@ -17,6 +17,15 @@ export interface NewSession {
   userAgent: string
 }
 
+/** A session that is about to be written down. */
+export interface SessionValues {
+  sid: string
+  lifetimeSeconds: number
+  tokensUntil: number
+  address: string
+  userAgent: string
+}
+
 /** What came of a refresh token that is really ours. */
 export type Refreshed =
   | { kind: 'refreshed', session: Session, account: Account }
@@ -40,8 +49,8 @@ const insertSession = {
   text: `
     with kept as (select id from sessions where user_id = $2 order by last_used_at desc, id limit $6),
       dropped as (delete from sessions where user_id = $2 and id not in (select id from kept))
-    insert into sessions (id, user_id, expires_at, address, user_agent)
-    select $1, u.id, now() + $3 * interval '1 second', $4, $5 from users u
+    insert into sessions (id, user_id, expires_at, tokens_until, address, user_agent)
+    select $1, u.id, now() + $3 * interval '1 second', now() + $8 * interval '1 second', $4, $5 from users u
     where u.id = $2 and u.password_hash = coalesce($7, u.password_hash)
     for share
     returning expires_at`
@@ -51,7 +60,8 @@ const refreshSession = {
   name: 'refresh_session',
   text: `
     with refreshed as (
-      update sessions set generation = generation + 1, refreshed_at = now(), last_used_at = now(), address = $3, user_agent = $4
+      update sessions set generation = generation + 1, refreshed_at = now(), last_used_at = now(), address = $3, user_agent = $4,
+        tokens_until = now() + $5 * interval '1 second'
       where id = $1 and generation = $2 and expires_at > now()
       returning user_id, generation, expires_at
     )
@@ -84,20 +94,33 @@ const endSession = {
 const endSessions = {
   name: 'end_sessions',
   text: `
-    with ended as (delete from sessions where user_id = $1 and id is distinct from $2 returning id),
-      of_go_service as (insert into revocations (user_id) values ($1))
+    with ended as (delete from sessions where user_id = $1 returning id),
+      of_go_service as (insert into revocations (user_id, until) values ($1, now() + interval '31 days'))
     select id from ended`
+}
+
+// One statement: a new password without the end of the sessions of the old one would be half of it.
+const changePassword = {
+  name: 'change_password',
+  text: `
+    with changed as (update users set password_hash = $3, updated_at = now() where id = $1 and password_hash = $2 returning id),
+      ended as (delete from sessions s using changed where s.user_id = changed.id and s.id <> $4 returning s.id),
+      of_go_service as (insert into revocations (user_id, except_session_id, until) select id, $4, now() + interval '31 days' from changed)
+    select exists (select from changed) as is_changed, array(select id from ended) as ended`
 }
 
 // What has no row here, a token of the Go service, ends by its name.
 const endToken = {
   name: 'end_token',
-  text: 'insert into revocations (session_id, user_id) values ($1, $2)'
+  text: 'insert into revocations (session_id, user_id, until) values ($1, $2, to_timestamp($3))'
 }
 
-const isKnownAddress = {
-  name: 'is_known_address',
-  text: 'select exists (select from sessions where user_id = $1 and address = $2) as is_known'
+// A session that was used since is not older than that; one statement for many.
+const noteUse = {
+  name: 'note_use_of_sessions',
+  text: `
+    update sessions s set last_used_at = greatest(s.last_used_at, used.at)
+    from unnest($1::text[], $2::timestamptz[]) as used (id, at) where s.id = used.id`
 }
 
 interface RefreshRow extends AccountRow {
@@ -108,19 +131,37 @@ interface RefreshRow extends AccountRow {
 
 export type SessionService = ReturnType<typeof createSessionService>
 
+export interface SessionOptions {
+  /** Seconds after which a session ends. */
+  lifetimeSeconds: number
+  /** Seconds for which an access token is good. */
+  tokenSeconds: number
+}
+
 /** Who is logged in, in PostgreSQL. */
-export function createSessionService (database: Database, { lifetimeSeconds }: { lifetimeSeconds: number }) {
+export function createSessionService (database: Database, { lifetimeSeconds, tokenSeconds }: SessionOptions) {
+  // An answer that is given again in the grace time has a token that is good a little longer.
+  const tokensUntil = tokenSeconds + graceSeconds + 50
+
   const refreshed = (sid: string, row: RefreshRow): Refreshed => ({
     kind: 'refreshed',
     session: { sid, generation: row.session_generation, expiresAt: row.session_expires_at },
     account: toAccount(row)
   })
 
+  const prepare = ({ address, userAgent }: Pick<NewSession, 'address' | 'userAgent'>): SessionValues =>
+    ({ sid: createSessionId(), lifetimeSeconds, tokensUntil, address, userAgent: shorten(userAgent) })
+
   return {
+    /** The values of a session that is written down together with its user. */
+    prepare,
+
     /** Undefined when the user, or the password hash, is not there any more. */
-    async create ({ userId, passwordHash, address, userAgent }: NewSession): Promise<Session | undefined> {
-      const sid = createSessionId()
-      const [row] = await database.query<{ expires_at: Date }>(insertSession, [sid, userId, lifetimeSeconds, address, shorten(userAgent), maxSessions - 1, passwordHash ?? null])
+    async create ({ userId, passwordHash, ...client }: NewSession): Promise<Session | undefined> {
+      const { sid, address, userAgent } = prepare(client)
+      const [row] = await database.query<{ expires_at: Date }>(insertSession, [
+        sid, userId, lifetimeSeconds, address, userAgent, maxSessions - 1, passwordHash ?? null, tokensUntil
+      ])
       return row && { sid, generation: 0, expiresAt: row.expires_at }
     },
 
@@ -129,7 +170,7 @@ export function createSessionService (database: Database, { lifetimeSeconds }: {
      * same again for a moment; any older one ends the session.
      */
     async refresh ({ sid, generation }: RefreshClaim, { address, userAgent }: Pick<NewSession, 'address' | 'userAgent'>): Promise<Refreshed> {
-      const [next] = await database.query<RefreshRow>(refreshSession, [sid, generation, address, shorten(userAgent)])
+      const [next] = await database.query<RefreshRow>(refreshSession, [sid, generation, address, shorten(userAgent), tokensUntil])
       if (next) return refreshed(sid, next)
       const [row] = await database.query<RefreshRow>(sessionAfterRefresh, [sid, graceSeconds])
       // A database that was put back in time knows of fewer refreshes than were made.
@@ -158,20 +199,28 @@ export function createSessionService (database: Database, { lifetimeSeconds }: {
       return (await database.query(endSession, [sid, userId])).length > 0
     },
 
-    /** All sessions of a user, but the named one, and all tokens of the Go service. The ids of those that ended. */
-    async endAll (userId: number, exceptSid?: string): Promise<string[]> {
-      return (await database.query<{ id: string }>(endSessions, [userId, exceptSid ?? null])).map(row => row.id)
+    /** All sessions of a user, and all tokens of the Go service. The ids of those that ended. */
+    async endAll (userId: number): Promise<string[]> {
+      return (await database.query<{ id: string }>(endSessions, [userId])).map(row => row.id)
     },
 
-    /** One token of the Go service. */
-    async endLegacy (userId: number, sid: string): Promise<void> {
-      await database.query(endToken, [sid, userId])
+    /**
+     * Replaces a password hash and ends all sessions but the named one, and all tokens of the Go service but that of this
+     * name. The ids of those that ended; undefined when the hash is another one by now.
+     */
+    async changePassword (userId: number, before: string, after: string, exceptSid: string): Promise<string[] | undefined> {
+      const [row] = await database.query<{ is_changed: boolean, ended: string[] }>(changePassword, [userId, before, after, exceptSid])
+      return row!.is_changed ? row!.ended : undefined
     },
 
-    /** Whether the user has a session that was last used at this address. */
-    async isKnownAddress (userId: number, address: string): Promise<boolean> {
-      const [row] = await database.query<{ is_known: boolean }>(isKnownAddress, [userId, address])
-      return row!.is_known
+    /** One token of the Go service, that expires by itself at a second since 1970. */
+    async endLegacy (userId: number, sid: string, exp: number): Promise<void> {
+      await database.query(endToken, [sid, userId, exp])
+    },
+
+    /** Notes when sessions were used. */
+    async noteUse (uses: Map<string, Date>): Promise<void> {
+      await database.query(noteUse, [[...uses.keys()], [...uses.values()]])
     }
   }
 }

@@ -6,10 +6,11 @@ const alphabets = [
 
 /**
  * Whether a name cannot pass for another one by a trick: no letters of two alphabets that look alike (a Cyrillic а in a
- * Latin name; UTS #39 §5), no invisible characters, no space at either end.
+ * Latin name; UTS #39 §5), no invisible characters, no two spaces or one at either end, and something to read.
  */
 export function isPlainName (text: string): boolean {
   const shown = text.normalize('NFKC')
-  return shown === shown.trim() && !/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Co}\p{Cn}]/u.test(shown) &&
+  return shown === shown.trim() && /[\p{L}\p{N}]/u.test(shown) && !/\s\s/.test(shown) &&
+    !/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Co}\p{Cn}\p{Default_Ignorable_Code_Point}\u2800]/u.test(shown) &&
     alphabets.filter(alphabet => alphabet.test(shown)).length <= 1
 }

@@ -1,6 +1,7 @@
 import type { Account, AccountPatch, Profile } from '../schemas/user.ts'
 import { isUserTaken } from '../db/constraints.ts'
 import type { Database } from './database.ts'
+import type { Session, SessionValues } from './sessions.ts'
 import { ApiError } from './errors.ts'
 
 export interface AccountRow extends Omit<Account, 'created_at' | 'updated_at'> {
@@ -25,12 +26,20 @@ const columns = accountColumns('users')
 
 export interface AccountWithHash { account: Account, passwordHash: string }
 
+// One statement: a user without the session that the answer speaks of would be half a registration.
 const insertUser = {
   name: 'insert_user',
   text: `
-    insert into users (email, username, email_key, username_key, password_hash, display_name, is_adult)
-    values ($1, $2, $3, $4, $5, $6, $7)
-    returning ${columns}`
+    with added as (
+      insert into users (email, username, email_key, username_key, password_hash, display_name, is_adult)
+      values ($1, $2, $3, $4, $5, $6, $7)
+      returning ${columns}
+    ), session as (
+      insert into sessions (id, user_id, expires_at, tokens_until, address, user_agent)
+      select $8, id, now() + $9 * interval '1 second', now() + $10 * interval '1 second', $11, $12 from added
+      returning expires_at
+    )
+    select added.*, session.expires_at as session_expires_at from added, session`
 }
 
 const userById = {
@@ -65,6 +74,12 @@ const replaceHash = {
   text: 'update users set password_hash = $3 where id = $1 and password_hash = $2 returning id'
 }
 
+// Videos go in parts before their user goes: however many they are, nobody else waits for long.
+const deleteSomeVideos = {
+  name: 'delete_some_videos_of_user',
+  text: 'delete from videos where id = any(array(select id from videos where user_id = $1 limit 500)) returning 1'
+}
+
 const deleteUser = {
   name: 'delete_user',
   text: 'delete from users where id = $1 and password_hash = $2 returning id'
@@ -80,21 +95,27 @@ const userByEmail = {
     limit 1`
 }
 
-/** The form in which emails and usernames are compared: compatibility-normalised (NFKC), lower case. */
-export const comparisonKey = (text: string): string => text.normalize('NFKC').toLowerCase()
+/**
+ * The form in which emails and usernames are compared: compatibility-normalised (NFKC), and of one letter case, for which
+ * ß is ss and a final ς a σ.
+ */
+export const comparisonKey = (text: string): string =>
+  text.normalize('NFKC').toUpperCase().toLowerCase().replaceAll('ς', 'σ').normalize('NFKC')
 
 export type UserService = ReturnType<typeof createUserService>
 
-export function createUserService (database: Database) {
+/** @param background for what takes longer than a request may wait for others */
+export function createUserService (database: Database, background: Database) {
   return {
-    /** @throws ApiError `user_exists` when the email or the username is taken in any letter case */
-    async create (user: NewUser): Promise<Account> {
+    /** A user with their first session. @throws ApiError `user_exists` when the email or the username is taken in any letter case */
+    async create (user: NewUser, session: SessionValues): Promise<{ account: Account, session: Session }> {
       try {
-        const [row] = await database.query<AccountRow>(insertUser, [
+        const [row] = await database.query<AccountRow & { session_expires_at: Date }>(insertUser, [
           user.email, user.username, comparisonKey(user.email), comparisonKey(user.username),
-          user.passwordHash, user.displayName, user.isAdult
+          user.passwordHash, user.displayName, user.isAdult,
+          session.sid, session.lifetimeSeconds, session.tokensUntil, session.address, session.userAgent
         ])
-        return toAccount(row!)
+        return { account: toAccount(row!), session: { sid: session.sid, generation: 0, expiresAt: row!.session_expires_at } }
       } catch (error) {
         throw isUserTaken(error) ? new ApiError('user_exists', { cause: error }) : error
       }
@@ -115,9 +136,14 @@ export function createUserService (database: Database) {
       return (await database.query(replaceHash, [id, before, after])).length > 0
     },
 
-    /** Deletes a user and all that is theirs, unless the hash is not the one that was compared any more. */
+    /**
+     * Deletes a user and all that is theirs, unless the hash is not the one that was compared any more. Where there is much
+     * of it, it goes in parts; who is cut off in between begins again and finds less.
+     */
     async remove (id: number, passwordHash: string): Promise<boolean> {
-      return (await database.query(deleteUser, [id, passwordHash])).length > 0
+      // The likes go with the user: only so the stores are told of them.
+      while ((await background.query(deleteSomeVideos, [id])).length > 0);
+      return (await background.query(deleteUser, [id, passwordHash])).length > 0
     },
 
     async findById (id: number): Promise<Account | undefined> {

@@ -1,3 +1,3 @@
 drop trigger if exists revoke_users on users;
-drop table if exists login_attempts, sessions, revocations;
+drop table if exists login_attempts, known_addresses, sessions, revocations;
 drop function if exists revoke_sessions(), revoke_users();

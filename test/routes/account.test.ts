@@ -123,13 +123,26 @@ onEachStore(t, 'an account, deleted, takes its videos, likes and sessions with i
   t.equal((await client.send('POST', 'register', { payload: person })).statusCode, 201, 'the name is free again')
 })
 
+t.test('an account with very many videos and likes is deleted all the same', async t => {
+  const app = await createApp(t, { stores: anyStores() })
+  const { person, client, tokens, token } = await registered(app)
+  const other = await signUp(app)
+  await app.pg.pool.query({ text: 'insert into videos (user_id, title) select $1, \'x\' from generate_series(1, 4000)', values: [tokens.user.id] })
+  await app.pg.pool.query({ text: 'insert into videos (user_id, title) select $1, \'x\' from generate_series(1, 4000)', values: [other.user.id] })
+  await app.backgroundPool.query('insert into video_likes (video_id, user_id, liked, generation, version) select id, $1, true, 1, 1 from videos where user_id = $2', [tokens.user.id, other.user.id])
+  // Each statement that a request waits for may take half a second.
+  t.equal((await client.send('DELETE', 'me', { token, payload: { password: person.password } })).statusCode, 204)
+  const { rows } = await app.pg.query<{ count: number }>('select count(*) from videos where user_id = $1', [tokens.user.id])
+  t.equal(rows[0]!.count, 0)
+})
+
 t.test('hashes of the Go service and of another cost are made anew at login, and the password goes on to work', async t => {
   const app = await createApp(t, { stores: anyStores(), env: { PASSWORD_COST: '5' } })
   const client = createClient(app)
   const long = 'x'.repeat(72)
   for (const [name, password, hash] of [
     ['go', 'a password from Go', bcrypt.hashSync('a password from Go', 4).replace('$2b$', '$2a$')],
-    ['long', `${long}1`, bcrypt.hashSync(`${long}1`, 4)]
+    ['long', long, bcrypt.hashSync(long, 4)]
   ] as const) {
     const { rows: [row] } = await app.pg.query<{ id: number }>(
       'insert into users (email, username, password_hash, display_name) values ($1, $2, $3, $2) returning id', [`${name}@example.com`, `user of ${name}`, hash])
@@ -139,6 +152,17 @@ t.test('hashes of the Go service and of another cost are made anew at login, and
     t.ok(await client.login(`${name}@example.com`, password), 'and after it')
   }
   t.equal((await client.send('POST', 'login', { payload: { email: 'long@example.com', password: `${long}2` } })).statusCode, 401, 'from then on every byte counts')
+
+  // Of a longer one Go knew 72 bytes: whoever mistypes the rest must not make that the password.
+  const { rows: [row] } = await app.pg.query<{ id: number }>(
+    "insert into users (email, username, password_hash, display_name) values ('longer@example.com', 'longer', $1, 'x') returning id", [bcrypt.hashSync(`${long}right`, 4)])
+  const { token } = await client.login('longer@example.com', `${long}mistyped`)
+  await new Promise(resolve => setTimeout(resolve, 200))
+  t.match(await hashOf(app, row!.id), /^\$2b\$04/)
+  t.ok(await client.login('longer@example.com', `${long}right`))
+  const change = { current_password: `${long}right`, new_password: `${long}right` }
+  t.equal((await client.send('POST', 'password', { token, payload: change })).statusCode, 204)
+  t.equal((await client.send('POST', 'login', { payload: { email: 'longer@example.com', password: `${long}mistyped` } })).statusCode, 401)
 })
 
 t.test('passwords of every kind log in as they were set, and in no other way', async t => {
@@ -184,9 +208,20 @@ t.test('usernames that would pass for another one are refused', async t => {
     'a space before': ' admin',
     'a wide space after': 'admin\u3000',
     'a NUL': 'ad\0min',
-    'private use': 'ad\ue000min'
+    'private use': 'ad\ue000min',
+    'a variation selector': 'admin\ufe0f',
+    'a grapheme joiner': 'ad\u034fmin',
+    'a Hangul filler': 'root\u115f',
+    'a Braille blank': 'moder\u2800',
+    'nothing to see': '\u3164\u3164\u3164',
+    'two spaces': 'bob  smith',
+    'signs alone': '---'
   })) hasProblem(t, await client.send('POST', 'register', { payload: { ...randomUser(), username } }), 'invalid_request', { message: /^username/ }, name)
   for (const username of ['пользователь', 'χρήστης', '東京タワー', 'user東京', 'Jürgen 1', '이용자', 'مستخدم']) {
     t.equal((await client.send('POST', 'register', { payload: { ...randomUser(), username } })).statusCode, 201, username)
+  }
+  for (const [one, other] of [['σοφοσ', 'ΣΟΦΟΣ'], ['σοφία', 'ΣΟΦΊΑ'], ['straße', 'STRASSE'], ['Ålesund', 'a\u030alesund']] as const) {
+    t.equal((await client.send('POST', 'register', { payload: { ...randomUser(), username: one } })).statusCode, 201, one)
+    hasProblem(t, await client.send('POST', 'register', { payload: { ...randomUser(), username: other } }), 'user_exists', {}, other)
   }
 })

@@ -182,6 +182,57 @@ t.test('a token of the Go service is logged out too, alone and with all others o
   t.equal((await client.send('POST', 'logout-all', { token: two })).statusCode, 401)
 })
 
+t.test('who changes the password with a token of the Go service goes on with it, and its other tokens end', async t => {
+  const app = await createApp(t, { stores: anyStores() })
+  const person = randomUser()
+  const { user } = await signUp(app, person)
+  const client = createClient(app)
+  const [one, two] = [signToken(secret, user.id), signToken(secret, user.id, { jitter: 1 })]
+  const change = { current_password: person.password, new_password: 'another password' }
+  t.equal((await client.send('POST', 'password', { token: one, payload: change })).statusCode, 204)
+  await sleep(1000)
+  t.strictSame([await client.statusOf(one), await client.statusOf(two)], [200, 401])
+})
+
+t.test('what was revoked stays so when tokens are made shorter, and is forgotten when none is left', async t => {
+  const stores = anyStores()
+  const databaseUrl = await createDatabase(t, stores)
+  const app = await createApp(t, { stores, databaseUrl, redisUrl: stores.redisUrl })
+  const { client, tokens } = await registered(app)
+  await client.send('POST', 'logout', { token: tokens.token })
+  const { rows: [row] } = await app.pg.query<{ hours: number }>('select extract(epoch from until - now()) / 3600 as hours from revocations')
+  t.ok(row!.hours > 23.9 && row!.hours < 24.1)
+  await app.pg.query("update revocations set revoked_at = now() - interval '20 hours'")
+  const shorter = createClient(await createApp(t, { stores, databaseUrl, redisUrl: stores.redisUrl, env: { JWT_EXPIRATION_HOURS: '1' } }))
+  t.equal(await shorter.statusOf(tokens.token), 401)
+})
+
+t.test('the last use of a session is noted', async t => {
+  const app = await createApp(t, { stores: anyStores() })
+  const { client, tokens } = await registered(app)
+  await app.pg.query("update sessions set last_used_at = now() - interval '1 hour'")
+  await client.statusOf(tokens.token)
+  await app.services.sessionUses.write()
+  const [session] = (await client.send('GET', 'sessions', { token: tokens.token })).json<{ last_used_at: string }[]>()
+  t.ok(Date.now() - Date.parse(session!.last_used_at) < 60_000)
+})
+
+t.test('a password that is changed while sessions cannot be ended is not changed', async t => {
+  const app = await createApp(t, { stores: anyStores() })
+  const { person, client, tokens, tokens: { token } } = await registered(app)
+  const other = await client.login(person.email, person.password)
+  const blocker = await app.pg.pool.connect()
+  await blocker.query('begin')
+  await blocker.query('select from sessions where user_id = $1 for share', [tokens.user.id])
+  const change = { current_password: person.password, new_password: 'another password' }
+  hasProblem(t, await client.send('POST', 'password', { token, payload: change }), 'service_unavailable')
+  await blocker.query('rollback')
+  blocker.release()
+  t.ok(await client.login(person.email, person.password), 'the old one is still the password')
+  t.equal((await client.send('POST', 'password', { token, payload: change })).statusCode, 204)
+  t.equal(await client.statusOf(other.token), 401)
+})
+
 t.test('Redis away has no part in who is logged in', async t => {
   const stores = availableStores().find(({ redisUrl }) => redisUrl !== null)
   if (!stores) return t.comment('no Redis on this machine')
@@ -256,8 +307,8 @@ t.test('refresh tokens and access tokens do not stand for each other, and what w
 t.test('a user has a hundred sessions, and the one that was used longest ago goes', async t => {
   const app = await createApp(t, { stores: anyStores() })
   const { client, tokens, person } = await registered(app)
-  await app.pg.query(`insert into sessions (id, user_id, expires_at, address, user_agent, last_used_at)
-    select lpad(n::text, 22, '0'), $1, now() + interval '1 day', '', '', now() - n * interval '1 minute' from generate_series(1, 99) n`, [tokens.user.id])
+  await app.pg.query(`insert into sessions (id, user_id, expires_at, tokens_until, address, user_agent, last_used_at)
+    select lpad(n::text, 22, '0'), $1, now() + interval '1 day', now() + interval '1 day', '', '', now() - n * interval '1 minute' from generate_series(1, 99) n`, [tokens.user.id])
   await client.login(person.email, person.password)
   const { rows } = await app.pg.query<{ id: string }>('select id from sessions where user_id = $1 order by last_used_at desc', [tokens.user.id])
   t.equal(rows.length, 100)

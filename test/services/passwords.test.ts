@@ -12,10 +12,10 @@ t.test('a password, hashed, is verified; another is not, and an unknown user nev
   t.equal(await passwords.verify('pässword 🔑', hash), true)
   t.equal(await passwords.verify('passwort', hash), false)
   t.equal(await passwords.verify('pässword 🔑', undefined), false)
-  for (const none of ['not a hash', '', 'halo1$', 'halo1$x$y', '$2b$04$short']) t.equal(await passwords.verify('x', none), false, 'a hash that is none verifies nothing')
+  for (const none of ['not a hash', '', 'halo1$', 'halo1$x$y', '$2b$04$short', `$2b$99$${'a'.repeat(53)}`, `$2b$04$${'!'.repeat(53)}`, `halo1$$2b$04$${'a'.repeat(53)}`]) t.equal(await passwords.verify('x', none), false, 'a hash that is none verifies nothing')
 })
 
-t.test('an unknown user costs the same work as a known one', async t => {
+t.test('an unknown user costs the same work as a known one, of whatever hash', async t => {
   const passwords = createPasswordService({ cost: 8, threads: 1, pepper })
   t.teardown(() => passwords.close())
   const stored = bcrypt.hashSync('right', 8)
@@ -28,6 +28,10 @@ t.test('an unknown user costs the same work as a known one', async t => {
   const [known, unknown] = [await timeOf(stored), await timeOf(undefined)]
   // Without the decoy the ratio is far below a tenth; a noisy machine does not bring it there.
   t.ok(unknown / known > 0.3, `unknown ${unknown.toFixed(0)} ms, known ${known.toFixed(0)} ms`)
+  for (const other of [bcrypt.hashSync('right', 4), 'no hash at all', '']) {
+    const ms = await timeOf(other)
+    t.ok(ms / unknown > 0.3 && ms / unknown < 3, `${other.slice(0, 7)}: ${ms.toFixed(0)} ms`)
+  }
 })
 
 t.test('passwords, more than can wait, are refused at once and the event loop stays free', async t => {
@@ -66,9 +70,10 @@ t.test('a hash of the Go service, of an earlier pepper or of another cost is ver
   ] as const) {
     t.equal(await passwords.verify('password', hash), true, name)
     t.equal(await passwords.verify('passwort', hash), false, name)
-    t.equal(passwords.isOutdated(hash), true, name)
+    t.equal(passwords.isOutdated(hash, 'password'), true, name)
   }
-  t.equal(passwords.isOutdated(await passwords.hash('password')), false)
+  t.equal(passwords.isOutdated(await passwords.hash('password'), 'password'), false)
+  t.equal(passwords.isOutdated(bcrypt.hashSync('x', 4), 'x'.repeat(73)), false, 'of a longer password Go knew 72 bytes alone')
   t.equal(await passwords.verify('password', await other.hash('password')), false, 'without its pepper a hash verifies nothing')
 })
 
