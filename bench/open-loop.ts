@@ -8,7 +8,8 @@ export interface OpenLoop {
   port: number
   method: string
   path: string
-  body?: string
+  /** Bodies that are sent in turn. */
+  bodies?: string[]
   /** Requests a second. */
   rate: number
   seconds: number
@@ -38,7 +39,8 @@ export function percentile (outcomes: readonly Outcome[], percent: number): numb
 const agent = new Agent({ keepAlive: true, maxSockets: 256 })
 let client = 0
 
-function ask ({ port, method, path, body }: OpenLoop, startedAt: number): Promise<Outcome> {
+function ask ({ port, method, path, bodies }: OpenLoop, startedAt: number): Promise<Outcome> {
+  const body = bodies?.[client % bodies.length]
   return new Promise((resolve, reject) => {
     const headers = {
       // Each request is of a client of its own, so that none meets its limit.
