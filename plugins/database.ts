@@ -8,6 +8,8 @@ declare module 'fastify' {
     database: Database
     /** What no request waits for. */
     backgroundDatabase: Database
+    /** What must be learnt in time. */
+    watchDatabase: Database
     /** For reads that may be a moment old: a replica close behind, or the primary. */
     readDatabase: ReadDatabase
     /** Undefined without a replica. */
@@ -24,6 +26,7 @@ export default fp(async function database (app) {
   const background = createDatabase({ pool: app.backgroundPool, maxWaiting: 100 })
   app.decorate('database', primary)
   app.decorate('backgroundDatabase', background)
+  app.decorate('watchDatabase', createDatabase({ pool: app.watchPool, maxWaiting: 2 }))
 
   const replica = app.replicaPool && createReplicaReads({
     primary,

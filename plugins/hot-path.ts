@@ -112,8 +112,15 @@ export default fp<HotPathOptions>(async function hotPath (app, { requestId }) {
     const usual = app.server.listeners('request') as Listener[]
     app.server.removeAllListeners('request')
     app.server.on('request', (request, response) => {
-      for (const shortcut of shortcuts) {
-        if (shortcut(request, response)) return
+      try {
+        for (const shortcut of shortcuts) {
+          if (shortcut(request, response)) return
+        }
+      } catch (error) {
+        // What no test has found must not end the process.
+        log.error({ err: error, url: loggableUrl(request.url!) }, 'unexpected error')
+        response.destroy()
+        return
       }
       for (const listener of usual) listener.call(app.server, request, response)
     })

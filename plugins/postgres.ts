@@ -12,6 +12,8 @@ declare module 'fastify' {
     postgresChecks: Dependency[]
     /** Connections for work that no request waits for: it may take longer, and must not stand in a request's way. */
     backgroundPool: pg.Pool
+    /** One connection for what must be learnt in time, whatever else goes on. */
+    watchPool: pg.Pool
     /** Connections to a streaming replica, where one is configured. */
     replicaPool: pg.Pool | undefined
   }
@@ -28,6 +30,7 @@ export interface PostgresOptions {
 const connectMs = 400
 const statementMs = 450
 const backgroundStatementMs = 10_000
+const watchStatementMs = 2000
 
 /** The connection pool, and the questions whether PostgreSQL answers and has the right schema. */
 export default fp<PostgresOptions>(async function haloPostgres (app, { connection }) {
@@ -61,6 +64,17 @@ export default fp<PostgresOptions>(async function haloPostgres (app, { connectio
     types: integersAsNumbers
   })
   app.decorate('backgroundPool', background)
+
+  app.decorate('watchPool', openPool(app, {
+    ...connection,
+    application_name: 'halo-api-watch',
+    max: 1,
+    connectionTimeoutMillis: connectMs,
+    statement_timeout: watchStatementMs,
+    query_timeout: watchStatementMs,
+    keepAlive: true,
+    types: integersAsNumbers
+  }))
 
   app.decorate('replicaPool', databaseReplica === null ? undefined : openPool(app, { ...databaseReplica, ...ofRequests }))
 

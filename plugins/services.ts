@@ -45,7 +45,8 @@ function createServices (app: FastifyInstance, config: Config) {
   const sessionUses = createSessionUses(sessions)
   const refreshTokens = createRefreshTokens([config.jwt.secret, ...config.jwt.previousKeys.filter(key => !key.startsWith(ed25519Prefix))])
   const revocations = createRevocations({
-    database: app.backgroundDatabase,
+    database: app.watchDatabase,
+    background: app.backgroundDatabase,
     onChange (isCurrent, cause) {
       if (isCurrent) app.log.info('who was logged out is known again')
       else app.log.warn({ cause: (cause as Error | undefined)?.message }, 'who was logged out cannot be read: what is known goes on to count')

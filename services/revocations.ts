@@ -2,7 +2,10 @@ import type { Claims } from './access-tokens.ts'
 import type { Database } from './database.ts'
 
 export interface RevocationsOptions {
+  /** Asked for what is new. */
   database: Database
+  /** Where what is over is deleted. */
+  background: Database
   /** Milliseconds between two looks: with the time that one takes, every process knows within a second. */
   periodMs?: number
   /** They cannot be read for a while, or can again. */
@@ -58,7 +61,7 @@ export type Revocations = ReturnType<typeof createRevocations>
  * asks a store. PostgreSQL is asked for what is new twice a second. While it is away nobody can be logged out, and
  * what is known goes on to count; Redis has no part in it.
  */
-export function createRevocations ({ database, periodMs = 400, onChange = () => {} }: RevocationsOptions) {
+export function createRevocations ({ database, background, periodMs = 400, onChange = () => {} }: RevocationsOptions) {
   /** By session: until when it has to be remembered. */
   const sessions = new Map<string, number>()
   /** By user: until which second their tokens of the Go service do not count, but one. */
@@ -100,7 +103,7 @@ export function createRevocations ({ database, periodMs = 400, onChange = () => 
       purgedAt = performance.now()
       forgetExpired()
       // The next look does not wait for it, and another purge makes good what this one could not.
-      database.query(purge).catch(() => {})
+      background.query(purge).catch(() => {})
     }
   }
 

@@ -106,6 +106,8 @@ export type UserService = ReturnType<typeof createUserService>
 
 /** @param background for what takes longer than a request may wait for others */
 export function createUserService (database: Database, background: Database) {
+  let removing: Promise<unknown> = Promise.resolve()
+
   return {
     /** A user with their first session. @throws ApiError `user_exists` when the email or the username is taken in any letter case */
     async create (user: NewUser, session: SessionValues): Promise<{ account: Account, session: Session }> {
@@ -141,9 +143,14 @@ export function createUserService (database: Database, background: Database) {
      * of it, it goes in parts; who is cut off in between begins again and finds less.
      */
     async remove (id: number, passwordHash: string): Promise<boolean> {
-      // The likes go with the user: only so the stores are told of them.
-      while ((await background.query(deleteSomeVideos, [id])).length > 0);
-      return (await background.query(deleteUser, [id, passwordHash])).length > 0
+      // One after the other: the counters need the background as well.
+      const removed = removing.then(async () => {
+        // The likes go with the user: only so the stores are told of them.
+        while ((await background.query(deleteSomeVideos, [id])).length > 0);
+        return (await background.query(deleteUser, [id, passwordHash])).length > 0
+      })
+      removing = removed.catch(() => {})
+      return await removed
     },
 
     async findById (id: number): Promise<Account | undefined> {

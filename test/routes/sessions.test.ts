@@ -207,6 +207,22 @@ t.test('what was revoked stays so when tokens are made shorter, and is forgotten
   t.equal(await shorter.statusOf(tokens.token), 401)
 })
 
+t.test('who was logged out is learnt in time also while the background is busy', async t => {
+  const stores = anyStores()
+  const databaseUrl = await createDatabase(t, stores)
+  const options = { stores, databaseUrl, redisUrl: stores.redisUrl }
+  const [here, there] = [await createApp(t, options), await createApp(t, options)]
+  const { client, tokens } = await registered(here)
+  const far = createClient(there)
+  t.equal(await far.statusOf(tokens.token), 200)
+  const busy = [1, 2].map(() => there.backgroundPool.query('select pg_sleep(4)'))
+  await sleep(100)
+  await client.send('POST', 'logout', { token: tokens.token })
+  await sleep(1500)
+  t.equal(await far.statusOf(tokens.token), 401)
+  await Promise.all(busy)
+})
+
 t.test('the last use of a session is noted', async t => {
   const app = await createApp(t, { stores: anyStores() })
   const { client, tokens } = await registered(app)
