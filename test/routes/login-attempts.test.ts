@@ -74,14 +74,15 @@ t.test('the wait doubles up to a quarter of an hour, to a minute where the owner
 
 const hash = (text: string): string => createHash('sha256').update(text).digest('base64url')
 
-onEachStore(t, 'a hundred guesses at once are five', async (t, stores) => {
+onEachStore(t, 'a hundred guesses at once are five, and one more for each wait that is over', async (t, stores) => {
   const { app, person, compared } = await scene(t, stores)
   app.services.passwords.requireRoom = () => {}
   const { verify } = app.services.passwords
   app.services.passwords.verify = async (password, stored) => stored === undefined ? false : await verify(password, stored)
   const answers = await Promise.all(Array.from({ length: 100 }, (_, n) => login(app, '198.51.100.1', person.email, `guess ${n}`)))
-  t.strictSame([...new Set(answers.map(answer => answer.statusCode))], [401])
-  t.equal(compared(), 5)
+  // Who comes while five run comes again for a second, and then is told to.
+  t.ok(answers.every(({ statusCode }) => statusCode === 401 || statusCode === 503))
+  t.ok(compared() >= 5 && compared() <= 10, `${compared()} were looked at`)
 })
 
 onEachStore(t, 'many logins at once with the right password are all right', async (t, stores) => {
