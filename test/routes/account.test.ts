@@ -127,8 +127,8 @@ t.test('an account with very many videos and likes is deleted all the same', asy
   const app = await createApp(t, { stores: anyStores() })
   const { person, client, tokens, token } = await registered(app)
   const other = await signUp(app)
-  await app.pg.pool.query({ text: 'insert into videos (user_id, title) select $1, \'x\' from generate_series(1, 4000)', values: [tokens.user.id] })
-  await app.pg.pool.query({ text: 'insert into videos (user_id, title) select $1, \'x\' from generate_series(1, 4000)', values: [other.user.id] })
+  await app.backgroundPool.query({ text: 'insert into videos (user_id, title) select $1, \'x\' from generate_series(1, 4000)', values: [tokens.user.id] })
+  await app.backgroundPool.query({ text: 'insert into videos (user_id, title) select $1, \'x\' from generate_series(1, 4000)', values: [other.user.id] })
   await app.backgroundPool.query('insert into video_likes (video_id, user_id, liked, generation, version) select id, $1, true, 1, 1 from videos where user_id = $2', [tokens.user.id, other.user.id])
   // Each statement that a request waits for may take half a second.
   t.equal((await client.send('DELETE', 'me', { token, payload: { password: person.password } })).statusCode, 204)
