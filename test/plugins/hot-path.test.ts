@@ -8,7 +8,12 @@ import { onEachStore } from '../helpers/stores.ts'
 
 interface Answer { status: number, headers: http.IncomingHttpHeaders, body: Buffer }
 
+/** Requests by the address that a proxy has told of. */
+const sent = new Map<string, number>()
+
 async function get (app: App, path: string, headers: Record<string, string> = {}, method = 'GET'): Promise<Answer> {
+  const client = headers['x-forwarded-for']?.split(',')[0]
+  if (client !== undefined) sent.set(client, (sent.get(client) ?? 0) + 1)
   const { port } = app.server.address() as AddressInfo
   const request = http.request({ port, path, headers, method, agent: false }).end()
   const [response] = await once(request, 'response') as [http.IncomingMessage]
@@ -63,6 +68,15 @@ function countUsual (app: App): { count: number } {
   return usual
 }
 
+/** Does something until so many requests of it went the usual way; four times at the most. */
+async function untilCounted<T> (usual: { count: number }, wanted: number, run: () => Promise<T>): Promise<T> {
+  for (let tries = 1; ; tries++) {
+    usual.count = 0
+    const result = await run()
+    if (usual.count === wanted || tries === 4) return result
+  }
+}
+
 async function listening (t: Parameters<typeof createApp>[0], stores: Parameters<typeof createApp>[1]['stores'], env: Record<string, string> = {}) {
   const app = await createApp(t, { stores, env })
   await app.listen({ host: '127.0.0.1', port: 0 })
@@ -79,6 +93,7 @@ onEachStore(t, 'a hot read, answered before Fastify, is the same answer as the u
   const { authorization: adult, user: { id: adultId } } = await signUp(app, { is_adult: true })
   await app.pg.query('update users set adult_mode = true where id = $1', [adultId])
   const loggedBefore = logLines.length
+  sent.clear()
   const variants: Record<string, Record<string, string>> = {
     plain: {},
     'a page of an allowed origin': { origin: 'https://app.example' },
@@ -99,18 +114,20 @@ onEachStore(t, 'a hot read, answered before Fastify, is the same answer as the u
   const long = await addVideo(app, adultId, { description: 'ü'.repeat(2000) })
   for (const path of [`/api/v1/videos/${ids[0]}`, `/api/v1/videos/${long}`, '/api/v1/videos?limit=10', '/api/v1/videos?limit=12&offset=0']) {
     for (const [name, headers] of Object.entries(variants)) {
+      // What is remembered for less than a second may end between two requests: then once more.
       if (!path.includes('?')) {
-        app.readCache.forget('')
-        usual.count = 0
-        const loaded = await get(app, path, headers)
+        const loaded = await untilCounted(usual, 0, async () => {
+          app.readCache.forget('')
+          return await get(app, path, headers)
+        })
         t.equal(usual.count, 0, `${path}, ${name}: loaded before Fastify`)
         app.readCache.forget('')
         t.strictSame(withoutTimes(loaded), withoutTimes(await theUsualWay(app, () => get(app, path, headers))), `${path}, ${name}, loaded`)
       }
-      app.readCache.forget('')
-      usual.count = 0
-      const slow = await theUsualWay(app, () => get(app, path, headers))
-      const fast = await get(app, path, headers)
+      const [slow, fast] = await untilCounted(usual, 1, async () => {
+        app.readCache.forget('')
+        return [await theUsualWay(app, () => get(app, path, headers)), await get(app, path, headers)] as const
+      })
       t.equal(usual.count, 1, `${path}, ${name}: the second was hot`)
       t.strictSame(comparable(fast), comparable(slow), `${path}, ${name}`)
       if (name === 'one with a request id') t.equal(fast.headers['x-request-id'], 'mine')
@@ -123,7 +140,7 @@ onEachStore(t, 'a hot read, answered before Fastify, is the same answer as the u
       }
     }
   }
-  for (const ip of ['203.0.113.7', '203.0.113.9']) t.equal(logLines.slice(loggedBefore).filter(line => line.includes(`"ip":"${ip}"`) && line.includes('"msg":"request"')).length, 12, `${ip}: each is logged once`)
+  for (const ip of ['203.0.113.7', '203.0.113.9']) t.equal(logLines.slice(loggedBefore).filter(line => line.includes(`"ip":"${ip}"`) && line.includes('"msg":"request"')).length, sent.get(ip), `${ip}: each is logged once`)
 })
 
 t.test('what is not exactly a hot read goes the usual way', async t => {
