@@ -173,8 +173,13 @@ export function startLoad (world: World, likes: Map<string, LikeState>, firstVie
 export async function beginCounting (world: World): Promise<void> {
   const { port } = world.replicas[0]!
   for (let video = 1; video <= videoCount; video++) {
-    const answer = await fetch(`http://127.0.0.1:${port}/api/v1/videos/${video}/engagement/comments`, { method: 'POST', headers: { authorization: `Bearer ${world.tokenOf(1)}` } })
-    if (answer.status !== 200) throw new Error(`The service does not count: ${await answer.text()}`)
+    for (let tries = 0; ; tries++) {
+      const answer = await fetch(`http://127.0.0.1:${port}/api/v1/videos/${video}/engagement/comments`, { method: 'POST', headers: { authorization: `Bearer ${world.tokenOf(1)}` } })
+      if (answer.status === 200) break
+      // The first generations take longer on a slow machine than a comment waits for them.
+      if (tries === 50) throw new Error(`The service does not count: ${await answer.text()}`)
+      await sleep(100)
+    }
   }
 }
 

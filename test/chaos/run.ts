@@ -70,6 +70,8 @@ const scenarios: Scenario[] = [
       replica.stop()
       await sleep(10_000)
       replica.resume()
+      // Heartbeats that it was sent were as good as none: those viewers begin to watch anew, and need time to be a view.
+      await sleep(presenceMs)
     }
   },
   {
