@@ -243,6 +243,19 @@ onEachStore(t, 'a hot write, answered before Fastify, is the same answer as the 
   t.ok(logLines.some(line => line.includes('"ip":"203.0.113.33"') && line.includes('"method":"DELETE"') && line.includes('"msg":"request"')))
 })
 
+t.test('a token whose session has ended is refused on the hot path at once, although it was seen before', async t => {
+  const { app, ids } = await listening(t, (await import('../helpers/stores.ts')).anyStores())
+  const { authorization } = await signUp(app)
+  const path = `/api/v1/videos/${ids[0]}/engagement/likes`
+  const usual = countUsual(app)
+  await get(app, path, authorization, 'POST')
+  usual.count = 0
+  t.equal((await get(app, path, authorization, 'POST')).status, 200)
+  t.equal(usual.count, 0, 'the control')
+  await app.inject({ method: 'POST', url: '/api/v1/auth/logout', headers: authorization })
+  for (const method of ['POST', 'DELETE']) t.equal((await get(app, path, authorization, method)).status, 401, method)
+})
+
 t.test('a hot write is refused when its bucket is empty, and nothing is counted', async t => {
   const { app, ids } = await listening(t, (await import('../helpers/stores.ts')).anyStores(), { RATE_LIMIT_RPS: '1', RATE_LIMIT_BURST: '10', TRUST_PROXY: '127.0.0.1' })
   const { authorization } = await signUp(app)
