@@ -63,8 +63,7 @@ const begin = {
       returning key
     )
     select exists (select from begun) as has_begun,
-      coalesce((select failures >= $2 and waits_until > now() from before), false) as must_wait,
-      coalesce((select extract(epoch from waits_until - now())::float8 from before), 0) as wait_seconds`
+      coalesce((select failures >= $2 and waits_until > now() from before), false) as must_wait`
 }
 
 const fail = {
@@ -138,14 +137,14 @@ export function createLoginAttempts (database: Database, chance: () => number = 
     account: hash(`account:${account}`)
   })
 
-  /** Undefined when it has begun, else the seconds for which it has to wait. */
-  async function beginAt (key: string, limit: Limit): Promise<number | undefined> {
+  /** False while it has to wait. */
+  async function beginAt (key: string, limit: Limit): Promise<boolean> {
     for (let tries = 0; ; tries++) {
-      const [row] = await database.query<{ has_begun: boolean, must_wait: boolean, wait_seconds: number }>(begin, [
+      const [row] = await database.query<{ has_begun: boolean, must_wait: boolean }>(begin, [
         key, limit.free, limit.doublesEvery, limit.maxSeconds, runningSeconds, maxRunning
       ])
-      if (row!.has_begun) return undefined
-      if (row!.must_wait) return row!.wait_seconds
+      if (row!.has_begun) return true
+      if (row!.must_wait) return false
       // The others may all be right.
       if (tries >= maxRetries) throw new ApiError('server_busy')
       await sleep(retryMs)
@@ -180,7 +179,7 @@ export function createLoginAttempts (database: Database, chance: () => number = 
           throw new ApiError('rate_limit_exceeded', { message: `Too many passwords were wrong at this address; try again in ${seconds} s`, retryAfter: seconds })
         }
       }
-      if (await beginAt(keys.pair, attempt.isKnownAddress ? knownPairLimit : pairLimit) !== undefined) return false
+      if (!await beginAt(keys.pair, attempt.isKnownAddress ? knownPairLimit : pairLimit)) return false
       if (attempt.isKnownAddress || await isAmongFew(keys.account)) return true
       await database.query(withdraw, [[keys.pair]])
       return false

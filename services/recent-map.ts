@@ -41,11 +41,6 @@ export class RecentMap<Key, Value> {
     this.#old.delete(key)
   }
 
-  clear (): void {
-    this.#young = new Map()
-    this.#old = new Map()
-  }
-
   get size (): number { return this.#young.size + this.#old.size }
 
   #turn (): void {

@@ -136,9 +136,6 @@ export function createRevocations ({ database, background, periodMs = 400, onCha
     /** False until it was read once who was logged out before this process began. */
     get isLoaded (): boolean { return isLoaded },
 
-    /** How many sessions and users are remembered. */
-    get size (): number { return sessions.size + users.size },
-
     /** A session has ended here; the others learn of it from PostgreSQL. */
     add,
 

@@ -44,7 +44,7 @@ interface Account {
 }
 
 /** How a bucket is shared out, by its size: a small one in single tokens. */
-function shareOut (rate: number, burst: number) {
+function shareOut (burst: number) {
   const atMost = (tokens: number, most: number): number => Math.max(1, Math.min(most, Math.floor(tokens)))
   return {
     /** Tokens of a client and process that nobody else hears of, at once and a second: who stays below costs nothing remote. */
@@ -77,7 +77,7 @@ const retryMs = 500
  */
 export function createSharedBuckets ({ rate, burst, lease, maxClients = 500_000, now = performance.now.bind(performance) }: SharedBucketOptions) {
   const own = createTokenBuckets({ rate, burst, maxClients })
-  const { free, batch, lowWater, credit, creditShare } = shareOut(rate, burst)
+  const { free, batch, lowWater, credit, creditShare } = shareOut(burst)
   const ownFree = createTokenBuckets({ rate: Math.min(free, rate), burst: free, maxClients })
   // An account that rests for as long as a bucket fills is a new one: its bucket is full.
   const accounts = new RecentMap<string, Account>({ maxAgeMs: Math.max(1000, burst / rate * 1000), maxSize: maxClients, now })

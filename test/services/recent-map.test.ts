@@ -25,6 +25,4 @@ t.test('what is deleted is gone, and too many make the older half go', async t =
   for (let n = 1; n <= 7; n++) map.set(n, n)
   t.equal(map.size, 4)
   t.strictSame([1, 2, 3, 4, 5, 6, 7].map(n => map.get(n)), [undefined, undefined, undefined, 4, 5, 6, 7])
-  map.clear()
-  t.equal(map.size, 0)
 })
