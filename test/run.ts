@@ -19,6 +19,9 @@ import { startEmbeddedPostgres } from '../db/embedded-postgres.ts'
 /** Least share of lines that the suite must run, in percent. It was set from what the suite reaches. */
 const lineFloor = 96
 
+/** More files than these that fail are no matter of a busy machine. */
+const mostAgain = 3
+
 const root = join(import.meta.dirname, '..')
 const { values: options, positionals: files } = parseArgs({
   allowPositionals: true,
@@ -45,21 +48,51 @@ const where = [embedded && `embedded PostgreSQL ${embedded.version}`, hasServers
 process.stdout.write(`Testing on ${where.join(' and on ')}${hasServers || options.stores === 'embedded' ? '' : ' only: no PostgreSQL and Redis answer on this machine'}\n`)
 
 const isWhole = files.length === 0
+const report = join(root, '.tap', 'output.tap')
 // tap's own plugins are compiled into it before the first run.
 if (!existsSync(join(root, '.tap', 'plugins'))) await run('tap', ['build'])
-const report = join(root, '.tap', 'output.tap')
-const exitCode = await run('tap', [
-  `--reporter=${process.stdout.isTTY ? 'base' : 'terse'}`, `--output-file=${report}`, '--timeout=180', '--jobs=2',
-  ...(isWhole ? ['--allow-incomplete-coverage', '--coverage-report=json-summary', '--coverage-report=text'] : ['--disable-coverage']),
-  ...files
-])
+let exitCode = await tap(isWhole
+  ? ['--jobs=2', '--allow-incomplete-coverage', '--coverage-report=json-summary', '--coverage-report=text']
+  : ['--jobs=2', '--disable-coverage', ...files])
+const summary = readFileSync(report, 'utf8')
+let { passed, failed } = count(summary)
+const failing = failures(summary)
+for (const { file, text } of failing) process.stdout.write(`FAILED ${file}\n${text}\n`)
+// What needs a time of its own is told apart from what is wrong: once more, with nothing beside it.
+const filesAgain = [...new Set(failing.map(({ file }) => file))]
+if (isWhole && filesAgain.length > 0 && filesAgain.length <= mostAgain) {
+  exitCode = await tap(['--jobs=1', '--disable-coverage', ...filesAgain])
+  const again = readFileSync(report, 'utf8')
+  for (const { file, text } of failures(again)) process.stdout.write(`FAILED ALONE ${file}\n${text}\n`)
+  process.stdout.write(`Run once more alone because they failed beside others: ${filesAgain.join(', ')}\n`)
+  passed += failed - count(again).failed
+  failed = count(again).failed
+}
 await embedded?.stop()
 
 const hasSecrets = findSecrets()
-const { passed, failed } = count(readFileSync(report, 'utf8'))
 const holds = !isWhole || !hasServers || !embedded || holdsFloor()
 process.stdout.write(`tests: ${passed} passed, ${failed} failed\n`)
 process.exitCode = exitCode === 0 && passed > 0 && failed === 0 && holds && !hasSecrets ? 0 : 1
+
+function tap (args: string[]): Promise<number> {
+  return run('tap', [`--reporter=${process.stdout.isTTY ? 'base' : 'terse'}`, `--output-file=${report}`, '--timeout=180', ...args])
+}
+
+/** The assertions that failed, each with its file and with what tap says of it. */
+function failures (output: string): { file: string, text: string }[] {
+  const found: { file: string, text: string }[] = []
+  let file = ''
+  const lines = output.split('\n')
+  for (const [index, line] of lines.entries()) {
+    file = /^# Subtest: (.*)/.exec(line)?.[1] ?? file
+    const indent = /^( *)not ok /.exec(line)?.[1]
+    if (indent === undefined) continue
+    const end = lines.findIndex((other, at) => at > index && other === `${indent}  ...`)
+    found.push({ file, text: lines.slice(index, end < 0 ? index + 1 : Math.min(end, index + 60)).join('\n') })
+  }
+  return found
+}
 
 /**
  * Looks for passwords, tokens and hashes in everything that the tests have made the service log, of which there is
