@@ -27,6 +27,7 @@ import securityHeaders from './plugins/security-headers.ts'
 import services from './plugins/services.ts'
 import validation from './plugins/validation.ts'
 import type { CounterTimes } from './services/counters/store.ts'
+import { alone, type Workers } from './services/worker.ts'
 
 export interface AppOptions {
   config: Readonly<Config>
@@ -34,6 +35,8 @@ export interface AppOptions {
   connection: ServerConnection
   logger: FastifyBaseLogger
   counterTimes?: Partial<CounterTimes>
+  /** Those that serve behind the same port. */
+  workers?: Workers
 }
 
 /**
@@ -42,7 +45,7 @@ export interface AppOptions {
  * The order below is the order in which a request meets the hooks: the headers that every answer has, then
  * the limiter, then authentication, then the route.
  */
-export async function buildApp ({ config: settings, connection, logger, counterTimes }: AppOptions) {
+export async function buildApp ({ config: settings, connection, logger, counterTimes, workers = alone }: AppOptions) {
   const stage: Lifecycle = { hasStarted: false, isDraining: false }
   const options = serverOptions(settings)
   const requestId = createRequestIds()
@@ -76,7 +79,7 @@ export async function buildApp ({ config: settings, connection, logger, counterT
   await app.register(audit)
   await app.register(recentWriters)
   await app.register(readCache)
-  await app.register(metrics)
+  await app.register(metrics, { workers })
   await app.register(openapi)
 
   await app.register(hotPath, { requestId })

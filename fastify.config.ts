@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import type { Server } from 'node:http'
 import { BlockList, isIP } from 'node:net'
+import { availableParallelism } from 'node:os'
 import { resolve } from 'node:path'
 import type { FastifyHttpOptions } from 'fastify'
 import { Value } from '@sinclair/typebox/value'
@@ -21,6 +22,8 @@ export type ServerConnection =
 export interface Config {
   environment: Environment['NODE_ENV']
   publicUrl: string
+  /** Processes that serve behind one port. */
+  workers: number
   server: {
     host: string
     port: number
@@ -35,6 +38,7 @@ export interface Config {
   database: DatabaseConfig
   /** A streaming replica for reads; null for none. */
   databaseReplica: ServerConnection | null
+  /** Of each process. */
   databasePool: { max: number, min: number, maxLifetimeSeconds: number }
   redis: RedisAddress | null
   readCache: { maxBytes: number }
@@ -51,7 +55,7 @@ export interface Config {
     expiresInSeconds: number
   }
   sessions: { lifetimeSeconds: number }
-  passwords: { cost: number, pepper: string, previousPeppers: string[], blocklist: 'off' | 'common' }
+  passwords: { /** Threads of each process. */ threads: number, cost: number, pepper: string, previousPeppers: string[], blocklist: 'off' | 'common' }
   cors: { origins: '*' | string[] }
   rateLimit: { rps: number, burst: number, hasLegacyHeaders: boolean, authRps: number, authBurst: number }
   /** What the operator should hear at boot: settings that are legal and probably not meant. */
@@ -111,6 +115,14 @@ export function loadConfig (variables: Variables): Readonly<Config> {
     problems.push('REDIS_URL (or REDIS_HOST) is missing: name a Redis server, such as REDIS_URL=redis://host:6379')
   }
 
+  const workers = environment.WEB_CONCURRENCY ?? (redis === null ? 1 : availableParallelism())
+  if (workers > 1 && redis === null) {
+    problems.push(`WEB_CONCURRENCY is ${workers}, and without Redis counters live in one process: set REDIS_URL, or WEB_CONCURRENCY=1`)
+  }
+  if (environment.DB_MAX_OPEN_CONNS < workers) {
+    problems.push(`DB_MAX_OPEN_CONNS (${environment.DB_MAX_OPEN_CONNS}) is below the ${workers} processes that share them: raise it, or lower WEB_CONCURRENCY`)
+  }
+
   const origins = readOrigins(environment, isProduction, problems)
   const trustProxy = readTrustProxy(environment.TRUST_PROXY, problems)
   const publicUrl = readPublicUrl(environment.PUBLIC_URL, problems)
@@ -125,6 +137,7 @@ export function loadConfig (variables: Variables): Readonly<Config> {
   return deepFreeze({
     environment: environment.NODE_ENV,
     publicUrl,
+    workers,
     server: {
       host: environment.SERVER_HOST,
       port: environment.SERVER_PORT,
@@ -139,8 +152,8 @@ export function loadConfig (variables: Variables): Readonly<Config> {
     database,
     databaseReplica: replicaUrl ? { connectionString: replicaUrl } : null,
     databasePool: {
-      max: environment.DB_MAX_OPEN_CONNS,
-      min: environment.DB_MAX_IDLE_CONNS,
+      max: Math.max(1, Math.floor(environment.DB_MAX_OPEN_CONNS / workers)),
+      min: Math.floor(environment.DB_MAX_IDLE_CONNS / workers),
       maxLifetimeSeconds: environment.DB_CONN_MAX_LIFETIME
     },
     redis,
@@ -156,6 +169,8 @@ export function loadConfig (variables: Variables): Readonly<Config> {
     },
     sessions: { lifetimeSeconds: environment.SESSION_LIFETIME_DAYS * 86_400 },
     passwords: {
+      // One CPU of all is left to the event loops.
+      threads: Math.max(1, Math.floor((availableParallelism() - 1) / workers)),
       cost: environment.PASSWORD_COST,
       // Outside production, where nobody set one, hashes must outlive the process all the same.
       pepper: pepper === '' ? developmentPepper : pepper,

@@ -13,7 +13,7 @@ import type { Handler } from '../schemas/route.ts'
  * same scope, schemas and body, and a handler that only calls INCR, on a client with automatic pipelining.
  */
 
-const config = loadConfig(process.env)
+const config = loadConfig({ ...process.env, WEB_CONCURRENCY: '1' })
 if (config.database.kind === 'embedded') throw new Error('DATABASE_URL is missing')
 const app = await buildApp({
   config,

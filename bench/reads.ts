@@ -66,6 +66,7 @@ async function startService (): Promise<Service> {
       ...process.env,
       DATABASE_URL: connectionString,
       NODE_ENV: 'development',
+      WEB_CONCURRENCY: '1',
       SERVER_PORT: String(port),
       SERVER_HOST: '127.0.0.1',
       TRUST_PROXY: '127.0.0.1',

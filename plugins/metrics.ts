@@ -1,37 +1,59 @@
 import fp from 'fastify-plugin'
-import { Gauge, Registry } from 'prom-client'
+import { AggregatorRegistry, Gauge, Registry, type MetricObject } from 'prom-client'
+import type { Workers } from '../services/worker.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
-    metrics: Registry
+    metrics: {
+      contentType: string
+      /** The numbers of all processes behind this port, as one. */
+      read (): Promise<string>
+    }
+    /** Those that serve beside this process. */
+    workers: Workers
   }
 }
 
+/** How the numbers of several processes become one. */
+type Merge = 'sum' | 'max' | 'min'
+
+type Metric = [name: string, help: string, merge: Merge, read: () => number]
+
 /** Numbers for operators, in the text format of Prometheus at `/metrics`; each is read when it is asked for. */
-export default fp(async function metrics (app) {
+export default fp<{ workers: Workers }>(async function metrics (app, { workers }) {
   const registry = new Registry()
-  app.decorate('metrics', registry)
   const { flusher, store } = app.counters
   const { streams } = app.services
 
-  const numbers: [name: string, help: string, read: () => number][] = [
-    ['halo_counters_flush_lag_seconds', 'Seconds since everything that was counted had reached PostgreSQL', () => flusher.stats.lagMs / 1000],
-    ['halo_counters_pending', 'Counters, likes and receipts that PostgreSQL does not have yet', () => store.stats.pending],
-    ['halo_counters_flushed_total', 'Counters, likes and receipts that this process has written', () => flusher.stats.flushed],
-    ['halo_counters_flush_failures_total', 'Flushes that failed because a store was away; nothing is lost by them', () => flusher.stats.failures],
-    ['halo_counters_last_flush_seconds', 'How long the last flush with something in it took', () => flusher.stats.lastFlushMs / 1000],
-    ['halo_counters_recoveries_total', 'Generations that this process began because Redis had lost its memory, or may have', () => store.stats.recoveries],
-    ['halo_engagement_streams', 'Listeners to event streams', () => streams.stats.listeners],
-    ['halo_engagement_streams_dropped_total', 'Listeners that were dropped because they were too slow', () => streams.stats.dropped]
+  const numbers: Metric[] = [
+    ['halo_workers_wanted', 'Processes that should serve', 'max', () => workers.state().wanted],
+    ['halo_workers', 'Processes that serve and have told their numbers', 'sum', () => 1],
+    ['halo_resident_bytes', 'Resident memory of the processes', 'sum', () => process.memoryUsage.rss()],
+    ['halo_counters_flush_lag_seconds', 'Seconds since everything that was counted had reached PostgreSQL', 'max', () => flusher.stats.lagMs / 1000],
+    ['halo_counters_pending', 'Counters, likes and receipts that PostgreSQL does not have yet', 'max', () => store.stats.pending],
+    ['halo_counters_flushed_total', 'Counters, likes and receipts that were written', 'sum', () => flusher.stats.flushed],
+    ['halo_counters_flush_failures_total', 'Flushes that failed because a store was away; nothing is lost by them', 'sum', () => flusher.stats.failures],
+    ['halo_counters_last_flush_seconds', 'How long the last flush with something in it took', 'max', () => flusher.stats.lastFlushMs / 1000],
+    ['halo_counters_recoveries_total', 'Generations that began because Redis had lost its memory, or may have', 'sum', () => store.stats.recoveries],
+    ['halo_engagement_streams', 'Listeners to event streams', 'sum', () => streams.stats.listeners],
+    ['halo_engagement_streams_dropped_total', 'Listeners that were dropped because they were too slow', 'sum', () => streams.stats.dropped]
   ]
   const { replicaReads } = app
   if (replicaReads) {
     numbers.push(
-      ['halo_replica_used', 'Whether reads go to the replica (1) or to the primary (0)', () => Number(replicaReads.stats.isUsed)],
-      ['halo_replica_lag_seconds', 'By how much the replica lies behind at most', () => Math.min(replicaReads.stats.lagMs / 1000, 86_400)]
+      ['halo_replica_used', 'Whether reads go to the replica (1) or to the primary (0)', 'min', () => Number(replicaReads.stats.isUsed)],
+      ['halo_replica_lag_seconds', 'By how much the replica lies behind at most', 'max', () => Math.min(replicaReads.stats.lagMs / 1000, 86_400)]
     )
   }
-  for (const [name, help, read] of numbers) {
-    registry.registerMetric(new Gauge({ name, help, collect () { this.set(read()) }, registers: [] }))
+  for (const [name, help, aggregator, read] of numbers) {
+    registry.registerMetric(new Gauge({ name, help, aggregator, collect () { this.set(read()) }, registers: [] }))
   }
+
+  const readOwn = (): Promise<MetricObject[]> => registry.getMetricsAsJSON()
+  workers.share(readOwn)
+  app.decorate('workers', workers)
+  app.decorate('metrics', {
+    contentType: registry.contentType,
+    read: async () => await AggregatorRegistry.aggregate(await workers.collect(readOwn) as MetricObject[][]).metrics()
+  })
 }, { name: 'halo:metrics', dependencies: ['halo:counters', 'halo:services'] })

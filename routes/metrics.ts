@@ -3,8 +3,8 @@ import { responses } from '../schemas/problem.ts'
 import type { Handler, Routes } from '../schemas/route.ts'
 
 const metricsSchema = {
-  summary: 'Numbers of this process, in the text format of Prometheus',
-  description: 'For operators: a balancer should not pass it on to the outside.',
+  summary: 'Numbers of the service, in the text format of Prometheus',
+  description: 'Of all processes behind this port together. For operators: a balancer should not pass it on to the outside.',
   tags: ['operations'],
   produces: ['text/plain'],
   response: responses({ 200: Type.String({ title: 'Metrics', examples: ['halo_counters_flush_lag_seconds 0.3\n'] }) })
@@ -16,5 +16,5 @@ const routes: Routes = async app => {
 export default routes
 
 const metrics: Handler<typeof metricsSchema> = async function (request, reply) {
-  return await reply.header('cache-control', 'no-store').type(this.metrics.contentType).send(await this.metrics.metrics())
+  return await reply.header('cache-control', 'no-store').type(this.metrics.contentType).send(await this.metrics.read())
 }

@@ -41,6 +41,7 @@ export const Environment = Type.Object({
     mend: 'use whole seconds from 0 to 300'
   }),
   SERVER_DRAIN_TIMEOUT: seconds('Seconds that requests in flight have to finish after the port is closed', 15),
+  WEB_CONCURRENCY: Type.Optional(Type.Integer({ minimum: 1, maximum: 256, description: 'Processes that serve, behind one port; as many as the container has CPUs when empty, and one without Redis', mend: 'use a whole number from 1 to 256' })),
   TRUST_PROXY: text('Comma-separated CIDRs of the proxies whose `X-Forwarded-For` is believed; none when empty'),
   PUBLIC_URL: text('Address at which clients reach the service; prefixes the `type` of errors and stands in the API page'),
   LOG_LEVEL: Type.Union(logLevels.map(level => Type.Literal(level)), {
@@ -56,8 +57,8 @@ export const Environment = Type.Object({
   DB_USER: text('PostgreSQL user', 'postgres'),
   DB_PASSWORD: text('PostgreSQL password'),
   DB_NAME: text('PostgreSQL database', 'halo'),
-  DB_MAX_OPEN_CONNS: count('Most connections to PostgreSQL', 100, 1, 10_000),
-  DB_MAX_IDLE_CONNS: count('Connections that stay open while idle; one beyond these is closed after 10 s without work', 10, 0, 10_000),
+  DB_MAX_OPEN_CONNS: count('Most connections to PostgreSQL for requests, of all `WEB_CONCURRENCY` processes together; each has up to 4 more for what no request waits for', 100, 1, 10_000),
+  DB_MAX_IDLE_CONNS: count('Of these, connections that stay open while idle; one beyond these is closed after 10 s without work', 10, 0, 10_000),
   DB_CONN_MAX_LIFETIME: seconds('Seconds after which a connection is replaced', 3600),
   DATA_DIR: text('Folder of the embedded PostgreSQL', '.data'),
 
@@ -74,7 +75,7 @@ export const Environment = Type.Object({
   REDIS_POOL_SIZE: count('Accepted for the Go service’s sake, without effect: one connection multiplexes all commands', 100),
   REDIS_MIN_IDLE_CONNS: count('Accepted for the Go service’s sake, without effect: the one connection is always open', 10, 0),
 
-  READ_CACHE_MB: count('Megabytes of answers that a process keeps, for a second, for many who ask the same', 32, 1, 4096),
+  READ_CACHE_MB: count('Megabytes of answers that each process keeps, for a second, for many who ask the same', 32, 1, 4096),
 
   JWT_SECRET_KEY: Type.Optional(Type.String({
     description: 'Secret that signs tokens, 32 bytes or more. Outside production one is made at each start when none is given, and tokens end with the process',

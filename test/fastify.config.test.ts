@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import t from 'tap'
 import { loadConfig, serverOptions } from '../fastify.config.ts'
@@ -51,6 +52,16 @@ t.test('URLs win over the parts, and empty variables count as not set', async t 
     redis: { url: 'rediss://z' }
   })
   t.match(loadConfig({ DB_HOST: '', REDIS_HOST: ' ', SERVER_PORT: '', DB_PASSWORD: '' }), { database: { kind: 'embedded' }, redis: null, server: { port: 8080 } })
+})
+
+t.test('as many processes serve as there are CPUs, or as WEB_CONCURRENCY says, and share the connections and threads', async t => {
+  t.equal(loadConfig({}).workers, 1, 'one, where counters live in the process')
+  t.equal(loadConfig({ REDIS_URL: 'redis://z' }).workers, availableParallelism())
+  const config = loadConfig({ REDIS_URL: 'redis://z', WEB_CONCURRENCY: '3', DB_MAX_OPEN_CONNS: '100', DB_MAX_IDLE_CONNS: '10' })
+  t.match(config, { workers: 3, databasePool: { max: 33, min: 3 } })
+  t.equal(loadConfig({ REDIS_URL: 'redis://z', WEB_CONCURRENCY: '256', DB_MAX_OPEN_CONNS: '256' }).passwords.threads, 1)
+  t.match(problemsOf({ WEB_CONCURRENCY: '2' }), [/^WEB_CONCURRENCY is 2, and without Redis.*set REDIS_URL/])
+  t.match(problemsOf({ REDIS_URL: 'redis://z', WEB_CONCURRENCY: '8', DB_MAX_OPEN_CONNS: '7', DB_MAX_IDLE_CONNS: '1' }), [/^DB_MAX_OPEN_CONNS \(7\) is below the 8 processes/])
 })
 
 t.test('production, with everything it needs, boots; without, it names all that is missing at once', async t => {

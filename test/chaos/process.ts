@@ -10,7 +10,7 @@ import { presenceMs } from './world.ts'
  * with half a minute of watching in two seconds, and with a bug in it if one is asked for.
  */
 
-const config = loadConfig(process.env)
+const config = loadConfig({ ...process.env, WEB_CONCURRENCY: '1' })
 if (config.database.kind === 'embedded') throw new Error('DATABASE_URL is missing')
 const app = await buildApp({
   config,

@@ -45,6 +45,7 @@ export async function createApp (t: Test, options: TestAppOptions): Promise<App>
   if (options.redisUrl === undefined && redisUrl !== null) await emptyRedis(redisUrl)
   const config = loadConfig({
     NODE_ENV: 'test',
+    WEB_CONCURRENCY: '1',
     DATABASE_URL: databaseUrl,
     ...(redisUrl === null ? {} : { REDIS_URL: redisUrl }),
     JWT_SECRET_KEY: secret,

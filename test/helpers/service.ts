@@ -19,7 +19,7 @@ export async function startService (t: Test, env: Record<string, string>): Promi
   const port = await freePort()
   const { HALO_TEST_DATABASE_URL: _, DATABASE_URL: __, REDIS_URL: ___, ...inherited } = process.env
   const child = spawn(process.execPath, [join(import.meta.dirname, '..', '..', 'server.ts')], {
-    env: { ...inherited, SERVER_PORT: String(port), ...env }
+    env: { ...inherited, SERVER_PORT: String(port), WEB_CONCURRENCY: '1', ...env }
   })
   let output = ''
   child.stdout.on('data', data => { output += String(data) })

@@ -1,0 +1,174 @@
+import cluster, { type Worker } from 'node:cluster'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { BaseLogger } from 'pino'
+import type { MetricsOfWorker, ToPrimary, ToWorker } from './worker-messages.ts'
+
+export interface SupervisorOptions {
+  workers: number
+  /** Environment of the workers beside that of this process. */
+  env: Record<string, string>
+  logger: Pick<BaseLogger, 'info' | 'warn' | 'error'>
+  /** Milliseconds that a worker has to end after it was told to drain; then it is killed. */
+  drainMs: number
+  /** Milliseconds without a sign of life after which a worker is killed and replaced. */
+  silenceMs?: number
+}
+
+/** A worker that lived for so many milliseconds is replaced at once; one that did not, after a pause that doubles. */
+const stableMs = 10_000
+const firstPauseMs = 100
+const longestPauseMs = 10_000
+
+/** Milliseconds in which the workers must have told their numbers; who has not is left out. */
+const collectMs = 500
+
+export type Supervisor = ReturnType<typeof createSupervisor>
+
+/**
+ * Runs the service in several processes behind one port, as one process to its operator: it replaces workers that
+ * die or hang, drains all of them together and collects their numbers.
+ *
+ * They accept from one socket that the kernel wakes them for (cluster's SCHED_NONE). Handing connections out from here
+ * costs a short connection three times as much, and a socket for each worker (SO_REUSEPORT) loses what waits in the
+ * queue of one that dies: npm run bench:workers.
+ */
+export function createSupervisor ({ workers: wanted, env, logger, drainMs, silenceMs = 30_000 }: SupervisorOptions) {
+  const running = new Map<Worker, { startedAt: number, heardAt: number, isListening: boolean }>()
+  let hasListened = false
+  let isStopping = false
+  let pauseMs = 0
+  let collections = 0
+  const collecting = new Map<number, { reply: (metrics: MetricsOfWorker[]) => void, metrics: MetricsOfWorker[], missing: number }>()
+  const started = Promise.withResolvers<string>()
+  const ended = Promise.withResolvers<void>()
+  let exitCode = 0
+
+  const tell = (worker: Worker, message: ToWorker): void => {
+    if (worker.isConnected()) worker.send(message, () => {})
+  }
+
+  const listening = (): number => [...running.values()].filter(({ isListening }) => isListening).length
+
+  function tellState (): void {
+    for (const worker of running.keys()) tell(worker, { halo: 'state', running: listening(), wanted })
+  }
+
+  function start (): void {
+    if (isStopping) return
+    const worker = cluster.fork(env)
+    const state = { startedAt: performance.now(), heardAt: performance.now(), isListening: false }
+    running.set(worker, state)
+    worker.on('listening', ({ address, port }) => {
+      state.isListening = true
+      hasListened = true
+      tellState()
+      if (listening() === wanted) started.resolve(`http://${address ?? '0.0.0.0'}:${port}`)
+    })
+    worker.on('message', (message: ToPrimary) => {
+      state.heardAt = performance.now()
+      if (message.halo === 'collect') collect(worker, message.id)
+      else if (message.halo === 'metrics') collected(message.id, message.metrics)
+    })
+    // A pipe to a worker that has just died.
+    worker.on('error', error => { logger.warn({ cause: error.message, pid: worker.process.pid }, 'a worker cannot be told') })
+    worker.on('exit', (code, signal) => { replace(worker, code, signal) })
+  }
+
+  function replace (worker: Worker, code: number | null, signal: string | null): void {
+    const { startedAt } = running.get(worker)!
+    running.delete(worker)
+    if (isStopping) {
+      if (code !== 0) exitCode = 1
+      if (running.size === 0) ended.resolve()
+      return
+    }
+    const livedMs = Math.round(performance.now() - startedAt)
+    if (!hasListened) {
+      // Nothing has ever worked: whoever started this should hear of it, and not see it try for ever.
+      started.reject(new WorkerFailed(code ?? 1))
+      return
+    }
+    pauseMs = livedMs > stableMs ? 0 : Math.min(longestPauseMs, Math.max(firstPauseMs, pauseMs * 2))
+    logger.error({ pid: worker.process.pid, code, signal, livedMs, pauseMs, running: listening(), wanted }, 'a worker died and is replaced')
+    tellState()
+    setTimeout(start, pauseMs)
+  }
+
+  function watch (): void {
+    for (const [worker, { heardAt }] of running) {
+      const silentMs = Math.round(performance.now() - heardAt)
+      if (silentMs < silenceMs) continue
+      logger.error({ pid: worker.process.pid, silentMs }, 'a worker hangs and is killed')
+      worker.process.kill('SIGKILL')
+    }
+  }
+
+  function collect (from: Worker, id: number): void {
+    const number = ++collections
+    const asked = [...running.keys()].filter(worker => worker.isConnected())
+    const timer = setTimeout(() => { finish(number) }, collectMs)
+    const reply = (metrics: MetricsOfWorker[]): void => {
+      clearTimeout(timer)
+      tell(from, { halo: 'collected', id, metrics })
+    }
+    collecting.set(number, { reply, metrics: [], missing: asked.length })
+    for (const worker of asked) tell(worker, { halo: 'tell', id: number })
+  }
+
+  function collected (number: number, metrics: MetricsOfWorker): void {
+    const collection = collecting.get(number)
+    if (!collection) return
+    collection.metrics.push(metrics)
+    if (--collection.missing === 0) finish(number)
+  }
+
+  function finish (number: number): void {
+    const { reply, metrics } = collecting.get(number)!
+    collecting.delete(number)
+    reply(metrics)
+  }
+
+  return {
+    /** Starts the workers. @returns the address, once all of them listen @throws WorkerFailed when one could not */
+    start (): Promise<string> {
+      cluster.schedulingPolicy = cluster.SCHED_NONE
+      let lastAt = performance.now()
+      setInterval(() => {
+        const now = performance.now()
+        // When this process was stopped itself, nobody could be heard.
+        if (now - lastAt < 5000) watch()
+        else for (const state of running.values()) state.heardAt = now
+        lastAt = now
+      }, 1000).unref()
+      for (let n = 0; n < wanted; n++) start()
+      return started.promise
+    },
+
+    /** Drains all workers and waits for them. @returns the exit code: 0 when each of them ended in peace */
+    async stop (signal: string): Promise<number> {
+      isStopping = true
+      for (const worker of running.keys()) tell(worker, { halo: 'drain', signal })
+      if (running.size > 0 && !await Promise.race([ended.promise.then(() => true), sleep(drainMs, false, { ref: false })])) {
+        logger.error({ running: running.size }, 'workers did not end in time and are killed')
+        this.kill()
+        return 1
+      }
+      return exitCode
+    },
+
+    kill (): void {
+      for (const worker of running.keys()) worker.process.kill('SIGKILL')
+    }
+  }
+}
+
+/** A worker that ended before any had listened; it has said why. */
+export class WorkerFailed extends Error {
+  override name = 'WorkerFailed'
+  readonly exitCode: number
+
+  constructor (exitCode: number) {
+    super('a worker could not start')
+    this.exitCode = exitCode
+  }
+}

@@ -1,0 +1,114 @@
+import { once } from 'node:events'
+import http from 'node:http'
+import t, { type Test } from 'tap'
+import { createDatabase } from './helpers/app.ts'
+import { startService, type Service } from './helpers/service.ts'
+import { availableStores } from './helpers/stores.ts'
+
+const stores = availableStores().find(({ redisUrl }) => redisUrl !== null)
+
+async function startWorkers (t: Test, env: Record<string, string> = {}): Promise<Service> {
+  const service = await startService(t, {
+    DATABASE_URL: await createDatabase(t, stores!), REDIS_URL: stores!.redisUrl!, WEB_CONCURRENCY: '2', ...env
+  })
+  await service.printed(/stop: Ctrl-C/)
+  // The log comes in batches.
+  await service.printed(/"listening"[\s\S]*"listening"/)
+  return service
+}
+
+/** One request on a connection of its own. */
+async function ask (service: Service, path: string): Promise<{ status: number, id: string, body: string }> {
+  const request = http.get(`${service.url}${path}`, { agent: false })
+  const [response] = await once(request, 'response') as [http.IncomingMessage]
+  let body = ''
+  for await (const chunk of response) body += String(chunk)
+  return { status: response.statusCode!, id: String(response.headers['x-request-id']), body }
+}
+
+/** The processes that answer, by the word that their request ids begin with. */
+async function processesOf (service: Service): Promise<Set<string>> {
+  const answers = await Promise.all(Array.from({ length: 40 }, () => ask(service, '/livez')))
+  t.ok(answers.every(({ status }) => status === 200))
+  return new Set(answers.map(({ id }) => id.split('-')[0]!))
+}
+
+async function until (condition: () => Promise<boolean>): Promise<void> {
+  const deadline = Date.now() + 30_000
+  while (!await condition()) {
+    if (Date.now() > deadline) throw new Error('it did not come about')
+    await new Promise(resolve => setTimeout(resolve, 50))
+  }
+}
+
+/** Lines of the log; every one of them whole. */
+function logOf (service: Service): Record<string, unknown>[] {
+  return service.output().split('\n').filter(line => line.startsWith('{')).map(line => JSON.parse(line) as Record<string, unknown>)
+}
+
+if (stores === undefined) t.pass('several processes need a Redis')
+else {
+  t.test('two processes serve behind one port, speak as one, and end together', async t => {
+    const service = await startWorkers(t)
+    t.match(service.output(), /processes +2 \(WEB_CONCURRENCY\)/)
+    await until(async () => (await processesOf(service)).size === 2)
+    t.match(JSON.parse((await ask(service, '/readyz')).body), { status: 'ready', workers: { running: 2, wanted: 2 } })
+    const { body } = await ask(service, '/metrics')
+    t.match(body, /^halo_workers 2$/m)
+    t.match(body, /^halo_workers_wanted 2$/m)
+    t.match(body, /^halo_counters_flush_lag_seconds \d/m)
+    // Enough lines to fill a pipe several times.
+    for (let round = 0; round < 20; round++) await Promise.all(Array.from({ length: 50 }, (_, n) => ask(service, `/api/v1/videos/${n + 1}?${'x'.repeat(300)}`)))
+    service.child.kill('SIGTERM')
+    t.strictSame(await service.exit, { code: 0, signal: null })
+    const log = logOf(service)
+    t.equal(log.filter(({ msg }) => msg === 'stopped').length, 2)
+    t.ok(log.filter(({ msg }) => msg === 'request').length >= 1000, 'every line is there, and whole')
+  })
+
+  t.test('a process that dies is replaced, loudly, and the others go on', async t => {
+    const service = await startWorkers(t)
+    const pids = new Set(logOf(service).filter(({ msg }) => msg === 'listening').map(({ pid }) => Number(pid)))
+    t.equal(pids.size, 2)
+    const [victim] = pids
+    process.kill(victim!, 'SIGKILL')
+    await service.printed(/a worker died and is replaced/)
+    t.equal((await ask(service, '/livez')).status, 200)
+    await until(async () => /"running":2/.test((await ask(service, '/readyz')).body))
+    await until(async () => (await processesOf(service)).size === 2)
+    t.match(logOf(service).find(({ msg }) => msg === 'a worker died and is replaced'), { pid: victim, signal: 'SIGKILL', wanted: 2 })
+  })
+
+  t.test('a process that is told to end ends in peace and is replaced', async t => {
+    const service = await startWorkers(t)
+    const victim = Number(logOf(service).find(({ msg }) => msg === 'listening')!['pid'])
+    process.kill(victim, 'SIGTERM')
+    await service.printed(/a worker died and is replaced/)
+    t.match(logOf(service).find(({ msg }) => msg === 'a worker died and is replaced'), { pid: victim, code: 0 })
+    await until(async () => /"running":2/.test((await ask(service, '/readyz')).body))
+  })
+
+  t.test('processes whose supervisor is gone give the port free', async t => {
+    const service = await startWorkers(t)
+    service.child.kill('SIGKILL')
+    await once(service.child, 'exit')
+    await until(async () => await ask(service, '/livez').then(() => false, () => true))
+  })
+
+  t.test('a second signal ends all at once', async t => {
+    const service = await startWorkers(t, { SERVER_DRAIN_DELAY: '60' })
+    service.child.kill('SIGTERM')
+    await service.printed(/"draining"/)
+    service.child.kill('SIGTERM')
+    t.equal((await service.exit).code, 1)
+  })
+
+  t.test('a port that is taken is said so, and nothing goes on trying', async t => {
+    const first = await startWorkers(t)
+    const second = await startService(t, {
+      DATABASE_URL: await createDatabase(t, stores), REDIS_URL: stores.redisUrl!, WEB_CONCURRENCY: '2', SERVER_PORT: new URL(first.url).port
+    })
+    t.equal((await second.exit).code, 1)
+    t.match(second.output(), /HALO API could not start: port \d+ is taken: stop the other process, or set SERVER_PORT/)
+  })
+}
