@@ -132,6 +132,8 @@ export function createSupervisor ({ workers: wanted, env, logger, drainMs, silen
     /** Starts the workers. @returns the address, once all of them listen @throws WorkerFailed when one could not */
     start (): Promise<string> {
       cluster.schedulingPolicy = cluster.SCHED_NONE
+      // They inherit the environment: a file that it came from was read once.
+      cluster.setupPrimary({ execArgv: process.execArgv.filter(argument => !argument.startsWith('--env-file')) })
       let lastAt = performance.now()
       setInterval(() => {
         const now = performance.now()
