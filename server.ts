@@ -6,15 +6,14 @@ import { loadConfig, type Config, type ServerConnection } from './fastify.config
 import { migrate } from './db/migrate.ts'
 import { openDatabase, type OpenDatabase } from './db/open-database.ts'
 import { ConfigurationError } from './services/configuration-error.ts'
+import { createLogDestination } from './services/log-destination.ts'
 import { createSupervisor, WorkerFailed } from './services/supervisor.ts'
 import { alone, createWorker, type Workers } from './services/worker.ts'
 
 type App = Awaited<ReturnType<typeof buildApp>>
 
 const config = readConfigOrExit()
-// Lines leave in batches, at the latest each second: one write for each request costs more than its routing.
-// None is longer than a pipe takes whole, so that those of several processes do not run into each other (PIPE_BUF, pipe(7)).
-const destination = pino.destination({ fd: 1, sync: false, minLength: 3500, maxWrite: 4096, periodicFlush: 1000 })
+const destination = createLogDestination()
 const logger = pino({
   level: config.log.level,
   redact: ['req.headers.authorization', 'password', 'token', 'refresh_token']

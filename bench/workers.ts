@@ -16,15 +16,15 @@ const ways = ['one process', 'cluster, round robin', 'cluster, shared', 'SO_REUS
 type Way = typeof ways[number]
 const way = process.env['HALO_BENCH_WAY'] as Way | undefined
 const isChild = process.env['HALO_BENCH_CHILD'] !== undefined
-const port = 20_000 + (isChild || way !== undefined ? process.ppid : process.pid) % 10_000
+const port = Number(process.env['HALO_BENCH_PORT'] ?? 20_000 + process.pid % 10_000)
 const rounds = 3
 const seconds = 3
 
-if (isChild || cluster.isWorker) serve(Number(process.env['HALO_BENCH_PORT']))
+if (isChild || cluster.isWorker) serve()
 else if (way !== undefined) run(way)
 else await bench()
 
-function serve (port: number): void {
+function serve (): void {
   const body = Buffer.alloc(1000, 'x')
   const server = createServer((request, response) => {
     response.writeHead(200, { 'content-type': 'text/plain', 'content-length': '1000' })
@@ -35,8 +35,8 @@ function serve (port: number): void {
 }
 
 function run (way: Way): void {
-  const env = { ...process.env, HALO_BENCH_PORT: String(port), HALO_BENCH_CHILD: '1' }
-  if (way === 'one process') return serve(port)
+  const env = { ...process.env, HALO_BENCH_CHILD: '1' }
+  if (way === 'one process') return serve()
   cluster.schedulingPolicy = way === 'cluster, round robin' ? cluster.SCHED_RR : cluster.SCHED_NONE
   const children = [0, 1].map(() => way === 'SO_REUSEPORT' ? fork(import.meta.filename, { env }) : cluster.fork(env).process)
   process.on('SIGTERM', () => {
@@ -66,7 +66,7 @@ async function bench (): Promise<void> {
 
 async function measure (way: Way, connections: number, isShort: boolean): Promise<{ rate: number, micros: number }> {
   const child: ChildProcess = spawn(process.execPath, [import.meta.filename], {
-    env: { ...process.env, HALO_BENCH_WAY: way }, stdio: ['ignore', 'inherit', 'inherit', 'ipc']
+    env: { ...process.env, HALO_BENCH_WAY: way, HALO_BENCH_PORT: String(port) }, stdio: ['ignore', 'inherit', 'inherit', 'ipc']
   })
   try {
     const pids = way === 'one process' ? [] : (await once(child, 'message') as [number[]])[0]
@@ -80,6 +80,7 @@ async function measure (way: Way, connections: number, isShort: boolean): Promis
     const cpu = (): number => all.reduce((sum, pid) => sum + cpuMicros(pid), 0)
     const before = cpu()
     const result = await autocannon({ url, connections, duration: seconds, timeout: 30, ...isShort ? { headers: { connection: 'close' } } : {} })
+    if (result['2xx'] === 0 || result.non2xx > 0) throw new Error(`${way}: ${result['2xx']} answers, and ${result.non2xx} of another kind`)
     return { rate: result.requests.total / result.duration, micros: (cpu() - before) / result.requests.total }
   } finally {
     child.kill('SIGTERM')

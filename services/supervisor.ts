@@ -62,7 +62,7 @@ export function createSupervisor ({ workers: wanted, env, logger, drainMs, silen
       state.isListening = true
       hasListened = true
       tellState()
-      if (listening() === wanted) started.resolve(`http://${address ?? '0.0.0.0'}:${port}`)
+      started.resolve(`http://${address ?? '0.0.0.0'}:${port}`)
     })
     worker.on('message', (message: ToPrimary) => {
       state.heardAt = performance.now()
@@ -129,7 +129,7 @@ export function createSupervisor ({ workers: wanted, env, logger, drainMs, silen
   }
 
   return {
-    /** Starts the workers. @returns the address, once all of them listen @throws WorkerFailed when one could not */
+    /** Starts the workers. @returns the address, once one of them listens @throws WorkerFailed when one could not */
     start (): Promise<string> {
       cluster.schedulingPolicy = cluster.SCHED_NONE
       // They inherit the environment: a file that it came from was read once.
