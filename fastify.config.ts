@@ -8,6 +8,7 @@ import { Value } from '@sinclair/typebox/value'
 import { Environment } from './schemas/environment.ts'
 import { ConfigurationError } from './services/configuration-error.ts'
 import { ed25519Prefix, isEd25519Key } from './services/token-keys.ts'
+import type { Policies } from './services/limiter/policies.ts'
 import type { RedisAddress } from './services/redis-connection.ts'
 
 export type DatabaseConfig =
@@ -57,7 +58,7 @@ export interface Config {
   sessions: { lifetimeSeconds: number }
   passwords: { /** Threads of each process. */ threads: number, cost: number, pepper: string, previousPeppers: string[], blocklist: 'off' | 'common' }
   cors: { origins: '*' | string[] }
-  rateLimit: { rps: number, burst: number, hasLegacyHeaders: boolean, authRps: number, authBurst: number }
+  rateLimit: { policies: Policies, hasLegacyHeaders: boolean }
   /** What the operator should hear at boot: settings that are legal and probably not meant. */
   warnings: string[]
 }
@@ -179,11 +180,14 @@ export function loadConfig (variables: Variables): Readonly<Config> {
     },
     cors: { origins },
     rateLimit: {
-      rps: environment.RATE_LIMIT_RPS,
-      burst: environment.RATE_LIMIT_BURST,
-      hasLegacyHeaders: environment.RATE_LIMIT_LEGACY_HEADERS === 'true',
-      authRps: environment.AUTH_RATE_LIMIT_RPS,
-      authBurst: environment.AUTH_RATE_LIMIT_BURST
+      policies: {
+        address: { per: 'address', rate: environment.RATE_LIMIT_RPS, burst: environment.RATE_LIMIT_BURST },
+        register: { per: 'address', rate: environment.AUTH_RATE_LIMIT_RPS, burst: environment.AUTH_RATE_LIMIT_BURST },
+        login: { per: 'address', rate: environment.AUTH_RATE_LIMIT_RPS, burst: environment.AUTH_RATE_LIMIT_BURST },
+        password: { per: 'address', rate: environment.AUTH_RATE_LIMIT_RPS, burst: environment.AUTH_RATE_LIMIT_BURST },
+        engagement: { per: 'user', rate: environment.ENGAGEMENT_RATE_LIMIT_RPS, burst: environment.ENGAGEMENT_RATE_LIMIT_BURST }
+      },
+      hasLegacyHeaders: environment.RATE_LIMIT_LEGACY_HEADERS === 'true'
     },
     warnings: hasSecret ? [] : ['JWT_SECRET_KEY is not set: tokens are signed with a key of this process and end with it']
   })

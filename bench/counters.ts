@@ -82,6 +82,8 @@ async function startService (): Promise<number> {
       CORS_ALLOWED_ORIGINS: 'https://app.example',
       RATE_LIMIT_RPS: '10000',
       RATE_LIMIT_BURST: '20000',
+      ENGAGEMENT_RATE_LIMIT_RPS: '10000',
+      ENGAGEMENT_RATE_LIMIT_BURST: '20000',
       JWT_SECRET_KEY: secret
     },
     // The log is written, as in production, and nobody reads it.

@@ -12,7 +12,7 @@ const address = /^\/api\/v1\/videos\/([1-9]\d{0,14})\/engagement\/(likes|live_vi
  * moment ago.
  */
 export default fp(async function hotWrites (app) {
-  const { bearers, recentWriters, hotPath, log } = app
+  const { bearers, recentWriters, hotPath, limits: { engagement: limit }, log } = app
   const { engagement } = app.counters
   const serialize = buildSerializer(Engagement)
   const operations: Record<string, (videoId: number, userId: number) => Promise<Engagement>> = {
@@ -33,6 +33,12 @@ export default fp(async function hotWrites (app) {
     const bearer = bearers.peek(authorization)
     const admitted = bearer && hotPath.admit(request)
     if (!admitted) return false
+    const left = limit.take(String(bearer.user_id))
+    admitted.ownToken = { limit, left }
+    if (left < 0) {
+      hotPath.sendError(admitted, request, response, limit.refusal(-left))
+      return true
+    }
 
     operate(Number(match[1]), bearer.user_id).then(answer => {
       recentWriters.add(bearer.user_id)

@@ -113,8 +113,10 @@ export const Environment = Type.Object({
     description: 'Whether answers have `X-RateLimit-*` beside `RateLimit` and `RateLimit-Policy`',
     mend: 'use true or false'
   }),
-  AUTH_RATE_LIMIT_RPS: count('The same a second for login and register, which have a bucket of their own each', 5),
-  AUTH_RATE_LIMIT_BURST: count('The same at once for login and register', 20)
+  AUTH_RATE_LIMIT_RPS: count('The same a second for login, register and what asks for the password once more, which have a bucket of their own each', 5),
+  AUTH_RATE_LIMIT_BURST: count('The same at once for these', 20),
+  ENGAGEMENT_RATE_LIMIT_RPS: count('Likes, comments and heartbeats a second that one user may send for ever, from whatever address', 200),
+  ENGAGEMENT_RATE_LIMIT_BURST: count('The same at once after a pause', 1000)
 })
 
 export type Environment = Static<typeof Environment>

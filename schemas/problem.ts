@@ -15,7 +15,8 @@ export const Problem = Type.Object({
     in: Type.String({ description: '`body`, `query`, `path` or `headers`' }),
     pointer: Type.String({ description: 'JSON pointer to the value' }),
     detail: Type.String({ description: 'What is wrong with it' })
-  }), { description: 'Every single thing that is wrong with the request' }))
+  }), { description: 'Every single thing that is wrong with the request' })),
+  'violated-policies': Type.Optional(Type.Array(Type.String(), { description: 'Limits of which nothing was left, by their names in `RateLimit-Policy`' }))
 }, { $id: 'Problem', title: 'Problem', description: 'RFC 9457 problem details with HALO’s `error` and `message`' })
 
 /** What any route may answer, whatever it does. */

@@ -46,6 +46,8 @@ export interface ApiErrorOptions {
   /** Seconds after which a further try makes sense; sent as Retry-After. */
   retryAfter?: number
   violations?: Violation[]
+  /** Limits of which there was nothing left. */
+  violatedPolicies?: string[]
   headers?: Record<string, string>
   /** For the log alone; never shown to a client. */
   cause?: unknown
@@ -58,6 +60,7 @@ export class ApiError extends Error {
   readonly statusCode: number
   readonly retryAfter: number | undefined
   readonly violations: Violation[] | undefined
+  readonly violatedPolicies: string[] | undefined
   readonly headers: Record<string, string> | undefined
 
   constructor (code: ErrorCode, options: ApiErrorOptions = {}) {
@@ -67,6 +70,7 @@ export class ApiError extends Error {
     // Every 503 says when to come back; most causes are over within a second or two.
     this.retryAfter = options.retryAfter ?? (this.statusCode === 503 ? 1 : undefined)
     this.violations = options.violations
+    this.violatedPolicies = options.violatedPolicies
     this.headers = options.headers
   }
 }
@@ -81,6 +85,8 @@ export interface Problem {
   error: ErrorCode
   message: string
   violations?: Violation[]
+  /** As the draft of the RateLimit fields names it. */
+  'violated-policies'?: string[]
 }
 
 /**
@@ -99,6 +105,7 @@ export function problem (error: ApiError, base: string, instance: string, reques
     request_id: requestId,
     error: error.code,
     message: error.message,
-    ...(error.violations ? { violations: error.violations } : {})
+    ...(error.violations ? { violations: error.violations } : {}),
+    ...(error.violatedPolicies ? { 'violated-policies': error.violatedPolicies } : {})
   }
 }

@@ -176,7 +176,7 @@ export function createLoginAttempts (database: Database, chance: () => number = 
         const [row] = await database.query<{ wait_seconds: number }>(addressWait, [keys.address, addressLimit.free, addressLimit.doublesEvery, addressLimit.maxSeconds])
         if (row) {
           const seconds = Math.max(1, Math.ceil(row.wait_seconds))
-          throw new ApiError('rate_limit_exceeded', { message: `Too many passwords were wrong at this address; try again in ${seconds} s`, retryAfter: seconds })
+          throw new ApiError('rate_limit_exceeded', { message: `Too many passwords were wrong at this address; try again in ${seconds} s`, retryAfter: seconds, violatedPolicies: ['failed-logins'] })
         }
       }
       if (!await beginAt(keys.pair, attempt.isKnownAddress ? knownPairLimit : pairLimit)) return false

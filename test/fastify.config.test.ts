@@ -33,7 +33,7 @@ t.test('no variables at all make a development configuration on embedded stores'
     redis: null,
     jwt: { expiresInSeconds: 24 * 3600 },
     cors: { origins: '*' },
-    rateLimit: { rps: 1000, burst: 2000 }
+    rateLimit: { policies: { address: { per: 'address', rate: 1000, burst: 2000 }, login: { per: 'address', rate: 5, burst: 20 }, engagement: { per: 'user', rate: 200, burst: 1000 } } }
   })
   t.ok(Buffer.byteLength(config.jwt.secret) >= 32)
   t.not(loadConfig({}).jwt.secret, config.jwt.secret, 'each process has a key of its own')

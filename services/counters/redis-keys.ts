@@ -84,6 +84,3 @@ export const takeoverKey = 'halo:takeover'
 
 /** Channel on which processes tell each other the ids of users who have written. */
 export const writersChannel = 'halo:writers'
-
-/** String: when the bucket of a client will be full again. The shard is one of the limiter's own. */
-export const limitKey = (shard: number, policy: string, client: string): string => `halo:{l${shard}}:limit:${policy}:${client}`

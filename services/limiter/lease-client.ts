@@ -2,7 +2,6 @@ import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Cluster, type Redis } from 'ioredis'
-import { limitKey } from '../counters/redis-keys.ts'
 import type { Lease, LeaseRequest } from './shared-buckets.ts'
 
 export interface LeaseClientOptions {
@@ -15,6 +14,9 @@ export interface LeaseClientOptions {
 
 const script = readFileSync(join(import.meta.dirname, 'scripts', 'lease.lua'), 'utf8')
 const sha = createHash('sha1').update(script).digest('hex')
+
+/** String: when the bucket of a client will be full again. The shard is one of the limiter's own. */
+const limitKey = (shard: number, policy: string, client: string): string => `halo:{l${shard}}:limit:${policy}:${client}`
 
 /** Milliseconds worth of tokens that must have flowed in before somebody who got none asks again. */
 const patienceMs = 12

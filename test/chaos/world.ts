@@ -184,7 +184,9 @@ async function startReplica (owner: Parameters<typeof createFaultyProxy>[0], env
         DB_MAX_OPEN_CONNS: '10',
         DB_MAX_IDLE_CONNS: '5',
         RATE_LIMIT_RPS: '1000000',
-        RATE_LIMIT_BURST: '1000000'
+        RATE_LIMIT_BURST: '1000000',
+        ENGAGEMENT_RATE_LIMIT_RPS: '1000000',
+        ENGAGEMENT_RATE_LIMIT_BURST: '1000000'
       },
       stdio: ['ignore', out, out]
     })

@@ -56,6 +56,8 @@ export async function createApp (t: Test, options: TestAppOptions): Promise<App>
     RATE_LIMIT_BURST: '100000',
     AUTH_RATE_LIMIT_RPS: '100000',
     AUTH_RATE_LIMIT_BURST: '100000',
+    ENGAGEMENT_RATE_LIMIT_RPS: '100000',
+    ENGAGEMENT_RATE_LIMIT_BURST: '100000',
     LOG_LEVEL: 'debug',
     ...options.env
   })

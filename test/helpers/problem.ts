@@ -14,7 +14,7 @@ export function hasProblem (t: Test, answer: Answer, code: ErrorCode, members: R
   t.test(name, async t => {
     t.equal(answer.statusCode, status, 'has the status of its code')
     t.equal(answer.headers['content-type'], 'application/problem+json; charset=utf-8')
-    const { violations, instance, request_id: requestId, ...body } = JSON.parse(answer.body) as Record<string, unknown>
+    const { violations, 'violated-policies': violated, instance, request_id: requestId, ...body } = JSON.parse(answer.body) as Record<string, unknown>
     t.type(instance, 'string')
     t.type(requestId, 'string')
     const words = (members['message'] ?? message) as string | RegExp
@@ -24,6 +24,7 @@ export function hasProblem (t: Test, answer: Answer, code: ErrorCode, members: R
       type: `/errors/${code}`, title, status, error: code, detail: body['message'], message: body['message']
     })
     if (status === 503 || status === 429) t.match(answer.headers['retry-after'], /^[1-9]\d*$/, 'says when to come back')
+    t.equal(Array.isArray(violated) && violated.length === 1, status === 429, 'says which limit it was')
     if (status === 401) t.match(answer.headers['www-authenticate'], /^Bearer /)
     if ('violations' in members) t.match(violations, members['violations'])
   })

@@ -1,3 +1,4 @@
+import type { AddressInfo } from 'node:net'
 import t from 'tap'
 import { addVideo, createApp, randomUser, signUp } from '../helpers/app.ts'
 import { hasProblem } from '../helpers/problem.ts'
@@ -51,11 +52,16 @@ onEachStore(t, 'login and register have tighter buckets of their own each', asyn
   const post = (url: string, payload: object, address = '192.0.2.1') => app.inject({ method: 'POST', url, payload, headers: from(address) })
   t.equal((await post('/api/v1/auth/register', person)).statusCode, 201)
   t.equal((await post('/api/v1/auth/register', {})).statusCode, 400, 'a refused body costs a token as well')
-  const message = /^This address may make 1 requests a second with a burst of 2; try again in 1 s$/
-  hasProblem(t, await post('/api/v1/auth/register', randomUser()), 'rate_limit_exceeded', { message })
+  const message = (kind: string) => new RegExp(`^This address may make 1 ${kind} requests a second with a burst of 2; try again in 1 s$`)
+  const refused = await post('/api/v1/auth/register', randomUser())
+  hasProblem(t, refused, 'rate_limit_exceeded', { message: message('register') })
+  t.strictSame(refused.json<Record<string, unknown>>()['violated-policies'], ['register'])
+  t.match(refused.headers, {
+    'ratelimit-policy': '"address";q=100000;w=1, "register";q=2;w=2', ratelimit: /^"address";r=\d+;t=[01], "register";r=0;t=2$/, 'x-ratelimit-limit': '2', 'x-ratelimit-remaining': '0', 'retry-after': '1'
+  })
   t.equal((await post('/api/v1/auth/login', person)).statusCode, 200, 'login still has its own')
   t.equal((await post('/api/v1/auth/login', { ...person, password: 'wrong' })).statusCode, 401)
-  hasProblem(t, await post('/api/v1/auth/login', person), 'rate_limit_exceeded', { message })
+  hasProblem(t, await post('/api/v1/auth/login', person), 'rate_limit_exceeded', { message: message('login') })
   t.equal((await post('/api/v1/auth/login', person, '192.0.2.2')).statusCode, 200, 'another address has its own')
   t.equal((await app.inject({ url: '/livez', headers: from('192.0.2.1') })).statusCode, 200, 'other routes are not affected')
 })
@@ -81,4 +87,33 @@ onEachStore(t, 'every answer says what is left, in the words of the IETF and in 
   const { headers } = await without.inject('/livez')
   t.ok('ratelimit' in headers)
   t.notOk('x-ratelimit-limit' in headers)
+})
+
+onEachStore(t, 'engagement has a bucket for each user, whatever the address and whichever way it is answered', async (t, stores) => {
+  const app = await createApp(t, { stores, env: { ENGAGEMENT_RATE_LIMIT_RPS: '1', ENGAGEMENT_RATE_LIMIT_BURST: '5', TRUST_PROXY: '127.0.0.1' } })
+  await app.listen({ port: 0, host: '127.0.0.1' })
+  const { port } = app.server.address() as AddressInfo
+  const [one, other] = [await signUp(app), await signUp(app)]
+  const id = await addVideo(app, one.user.id)
+  let count = 0
+  const comment = (who: typeof one, headers: Record<string, string> = {}) => fetch(`http://127.0.0.1:${port}/api/v1/videos/${id}/engagement/comments`, { method: 'POST', headers: { ...who.authorization, ...from(`192.0.2.${++count}`), ...headers } })
+  const answers = []
+  for (let n = 0; n < 9; n++) answers.push(await comment(one, n % 4 === 1 ? { 'idempotency-key': `key ${n}` } : {}))
+  t.strictSame(answers.map(answer => answer.status), [200, 200, 200, 200, 200, 429, 429, 429, 429])
+  for (const [index, answer] of answers.entries()) {
+    const left = Math.max(0, 4 - index)
+    t.match(Object.fromEntries(answer.headers), {
+      'ratelimit-policy': '"address";q=100000;w=1, "engagement";q=5;w=5',
+      ratelimit: new RegExp(`^"address";r=99\\d+;t=1, "engagement";r=${left};t=[1-5]$`),
+      'x-ratelimit-limit': '5',
+      'x-ratelimit-remaining': String(left)
+    })
+    if (left === 0 && answer.status === 429) {
+      t.match(await answer.json(), { error: 'rate_limit_exceeded', message: 'This user may make 1 engagement requests a second with a burst of 5; try again in 1 s', 'violated-policies': ['engagement'] })
+      t.equal(answer.headers.get('retry-after'), '1')
+    }
+  }
+  t.equal((await comment(other)).status, 200, 'another user has their own')
+  t.equal((await app.inject({ url: `/api/v1/videos/${id}`, headers: one.authorization })).statusCode, 200, 'reads are not affected')
+  t.equal((await app.inject(`/api/v1/videos/${id}/engagement`)).json<{ comment_count: number }>().comment_count, 6, 'what was refused was not counted')
 })

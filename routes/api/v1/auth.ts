@@ -2,6 +2,7 @@ import { Type } from '@sinclair/typebox'
 import { responses } from '../../../schemas/problem.ts'
 import type { Handler, Routes } from '../../../schemas/route.ts'
 import { Account, AccountPatch, Credentials, PasswordChange, PasswordProof, RefreshRequest, Registration, Session, SessionInfo } from '../../../schemas/user.ts'
+import type { PolicyName } from '../../../services/limiter/policies.ts'
 
 const tags = ['auth']
 const ofBody = ['payload_too_large', 'unsupported_media_type'] as const
@@ -69,15 +70,13 @@ const removeSchema = {
 
 const routes: Routes = async app => {
   // Who would wait too long for a thread is sent away before anything is read: that costs the others least.
-  const limited = () => ({
-    config: { rateLimit: app.passwordRateLimit() },
-    onRequest: (request: unknown, reply: unknown, done: () => void) => {
-      app.services.passwords.requireRoom()
-      done()
-    }
-  })
-  app.post('/auth/register', { schema: registerSchema, ...limited() }, register)
-  app.post('/auth/login', { schema: loginSchema, ...limited() }, login)
+  const requireRoom = (request: unknown, reply: unknown, done: () => void): void => {
+    app.services.passwords.requireRoom()
+    done()
+  }
+  const limited = (policy: PolicyName) => ({ onRequest: [requireRoom, app.limited(policy)] })
+  app.post('/auth/register', { schema: registerSchema, ...limited('register') }, register)
+  app.post('/auth/login', { schema: loginSchema, ...limited('login') }, login)
   app.post('/auth/refresh', { schema: refreshSchema }, refresh)
 
   app.authenticated(scope => {
@@ -87,8 +86,8 @@ const routes: Routes = async app => {
     scope.delete('/auth/sessions/:session_id', { schema: endSessionSchema }, endSession)
     scope.get('/auth/me', { schema: profileSchema }, profile)
     scope.patch('/auth/me', { schema: updateSchema }, update)
-    scope.post('/auth/password', { schema: passwordSchema, ...limited() }, changePassword)
-    scope.delete('/auth/me', { schema: removeSchema, ...limited() }, remove)
+    scope.post('/auth/password', { schema: passwordSchema, ...limited('password') }, changePassword)
+    scope.delete('/auth/me', { schema: removeSchema, ...limited('password') }, remove)
   })
 }
 export default routes

@@ -73,12 +73,13 @@ const routes: Routes = async app => {
   app.get('/videos/:id/engagement/stream', { schema: streamSchema, exposeHeadRoute: false }, stream)
 
   app.authenticated(scope => {
-    scope.post('/videos/:id/engagement/likes', { schema: likeSchema }, like)
-    scope.delete('/videos/:id/engagement/likes', { schema: unlikeSchema }, unlike)
-    scope.post('/videos/:id/engagement/comments', { schema: commentSchema }, comment)
-    scope.post('/videos/:id/engagement/live_viewers', { schema: heartbeatSchema }, heartbeat)
-    scope.delete('/videos/:id/engagement/live_viewers', { schema: leaveSchema }, leave)
-    scope.post('/videos/:id/engagement/:metric', { schema: otherMetricSchema }, refuseMetric)
+    const onRequest = scope.limited('engagement')
+    scope.post('/videos/:id/engagement/likes', { schema: likeSchema, onRequest }, like)
+    scope.delete('/videos/:id/engagement/likes', { schema: unlikeSchema, onRequest }, unlike)
+    scope.post('/videos/:id/engagement/comments', { schema: commentSchema, onRequest }, comment)
+    scope.post('/videos/:id/engagement/live_viewers', { schema: heartbeatSchema, onRequest }, heartbeat)
+    scope.delete('/videos/:id/engagement/live_viewers', { schema: leaveSchema, onRequest }, leave)
+    scope.post('/videos/:id/engagement/:metric', { schema: otherMetricSchema, onRequest }, refuseMetric)
   })
 }
 export default routes
