@@ -1,9 +1,11 @@
 import { randomBytes } from 'node:crypto'
+import type { IncomingMessage } from 'node:http'
 import { join } from 'node:path'
 import autoload from '@fastify/autoload'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import fastify, { type FastifyBaseLogger } from 'fastify'
 import { serverOptions, type Config, type ServerConnection } from './fastify.config.ts'
+import admission from './plugins/admission.ts'
 import audit from './plugins/audit.ts'
 import auth from './plugins/auth.ts'
 import config from './plugins/config.ts'
@@ -26,6 +28,7 @@ import requestLog, { OneLineLog } from './plugins/request-log.ts'
 import securityHeaders from './plugins/security-headers.ts'
 import services from './plugins/services.ts'
 import validation from './plugins/validation.ts'
+import { arrivalOf } from './services/arrival.ts'
 import type { CounterTimes } from './services/counters/store.ts'
 import { alone, type Workers } from './services/worker.ts'
 
@@ -70,6 +73,7 @@ export async function buildApp ({ config: settings, connection, logger, counterT
   await app.register(cors)
   await app.register(rateLimit)
   await app.register(corsPreflight)
+  await app.register(admission)
 
   await app.register(postgres, { connection })
   await app.register(database)
@@ -97,7 +101,9 @@ export async function buildApp ({ config: settings, connection, logger, counterT
 function createRequestIds () {
   const process = randomBytes(4).toString('hex')
   let count = 0
-  return (request: { headers: Record<string, string | string[] | undefined> }): string => {
+  return (request: IncomingMessage): string => {
+    const before = arrivalOf(request)
+    if (before) return before.id
     const given = request.headers['x-request-id']
     if (typeof given === 'string' && /^[\w.-]{1,64}$/.test(given)) return given
     return `${process}-${(count++).toString(36)}`

@@ -22,7 +22,7 @@ export default fp(async function database (app) {
   // Ten callers for each connection: with statements of a few milliseconds the last one waits for less
   // than the pool's own limit on waiting.
   const maxWaiting = app.config.databasePool.max * 10
-  const primary = createDatabase({ pool: app.pg.pool, maxWaiting })
+  const primary = createDatabase({ pool: app.pg.pool, control: app.backgroundPool, maxWaiting })
   const background = createDatabase({ pool: app.backgroundPool, maxWaiting: 100 })
   app.decorate('database', primary)
   app.decorate('backgroundDatabase', background)
@@ -30,7 +30,7 @@ export default fp(async function database (app) {
 
   const replica = app.replicaPool && createReplicaReads({
     primary,
-    replica: createDatabase({ pool: app.replicaPool, maxWaiting }),
+    replica: createDatabase({ pool: app.replicaPool, control: app.replicaControlPool, maxWaiting }),
     onChange (isUsed, lagMs) {
       if (isUsed) app.log.info({ lagMs: Math.round(lagMs) }, 'reads go to the replica')
       else app.log.warn('the replica lags or is away: reads go to the primary')
@@ -38,7 +38,7 @@ export default fp(async function database (app) {
   })
   app.decorate('replicaReads', replica)
   // Not the statements of the primary themselves: whoever replaces `database.query` replaces these reads too.
-  app.decorate<ReadDatabase>('readDatabase', replica ?? { maxAgeMs: 0, query: (statement, values) => app.database.query(statement, values) })
+  app.decorate<ReadDatabase>('readDatabase', replica ?? { maxAgeMs: 0, query: (statement, values, interest) => app.database.query(statement, values, interest) })
   if (replica) {
     app.addHook('onReady', async () => { replica.start() })
     app.addHook('onClose', async () => { replica.close() })

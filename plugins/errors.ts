@@ -76,7 +76,7 @@ export function clientErrorHandler (this: FastifyInstance, error: Error & { code
 
 function sendError (app: FastifyInstance, error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
   const { status, headers, body } = answerError(app, error, {
-    url: request.url, requestId: request.id, hasToken: request.headers.authorization !== undefined, log: request.log
+    url: request.url, requestId: request.id, hasToken: request.headers.authorization !== undefined, isCutOff: request.raw.destroyed, log: request.log
   })
   return reply.code(status).headers(headers).send(body)
 }
@@ -86,15 +86,17 @@ export interface FailedRequest {
   url: string
   requestId: string
   hasToken: boolean
+  /** Whether the client has left. */
+  isCutOff: boolean
   log: FastifyBaseLogger
 }
 
 /** The answer to a request that failed, and its line in the log where an operator should know. */
-export function answerError (app: FastifyInstance, error: unknown, { url, requestId, hasToken, log }: FailedRequest): { status: number, headers: Record<string, string>, body: Problem } {
+export function answerError (app: FastifyInstance, error: unknown, { url, requestId, hasToken, isCutOff, log }: FailedRequest): { status: number, headers: Record<string, string>, body: Problem } {
   const answer = toApiError(error)
   if (answer.statusCode === 500) {
     log.error({ err: error }, 'unexpected error')
-  } else if (answer.statusCode === 503) {
+  } else if (answer.statusCode === 503 && !answer.isExpected && !isCutOff) {
     log.warn({ error: answer.code, cause: String(answer.cause ?? '') }, answer.message)
   }
   const headers: Record<string, string> = { ...answer.headers, 'content-type': contentType, 'cache-control': 'no-store' }

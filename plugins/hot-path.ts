@@ -1,7 +1,8 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import fp from 'fastify-plugin'
+import { setArrival, type Arrival } from '../services/arrival.ts'
 import { clientKey, createAddresses } from '../services/client-address.ts'
-import type { Taken } from '../services/limiter/limit-fields.ts'
+import { ApiError } from '../services/errors.ts'
 import { loggableUrl } from '../services/loggable.ts'
 import { answerError } from './errors.ts'
 
@@ -12,30 +13,17 @@ declare module 'fastify' {
 }
 
 /** Answers a request whole and returns true, or leaves it as it is and returns false. */
-export type Shortcut = (request: IncomingMessage, response: ServerResponse) => boolean
-
-/** A request that the limiter let in. */
-export interface Admitted {
-  id: string
-  ip: string
-  addressToken: Taken
-  /** The token that a policy of its kind took beside that of the address. */
-  ownToken?: Taken
-  admittedAt: number
-}
+export type Shortcut = (arrival: Arrival, request: IncomingMessage, response: ServerResponse) => boolean
 
 export interface HotPath {
+  /** Those whose answer costs no more than a refusal: they are tried first, and never refused for want of room. */
+  fromMemory: Shortcut[]
   /** Tried in their order. */
   shortcuts: Shortcut[]
-  /**
-   * Takes a request's token from the limiter. Undefined when there was none: that costs nothing, so that the
-   * limiter on the usual way refuses once more, and says why.
-   */
-  admit (request: IncomingMessage): Admitted | undefined
   /** Sends an answer, with the headers that every answer has, and writes its line in the log. */
-  send (admitted: Admitted, request: IncomingMessage, response: ServerResponse, answer: HotAnswer): void
+  send (arrival: Arrival, request: IncomingMessage, response: ServerResponse, answer: HotAnswer): void
   /** Sends the answer to a request that failed. */
-  sendError (admitted: Admitted, request: IncomingMessage, response: ServerResponse, error: unknown): void
+  sendError (arrival: Arrival, request: IncomingMessage, response: ServerResponse, error: unknown): void
 }
 
 export interface HotAnswer {
@@ -56,14 +44,16 @@ export interface HotPathOptions {
 type Listener = (request: IncomingMessage, response: ServerResponse) => void
 
 /**
- * The way of the many: requests of the few kinds that most are of are answered before Fastify makes a request and a
- * reply of them, with the same limiter, headers and log line (hot-reads.ts, hot-writes.ts). Whatever is not exactly of
+ * The way of every request until it is known to be Fastify's: the limiter and the admission, which refuse for little,
+ * and the shortcuts. Requests of the few kinds that most are of are answered before Fastify makes a request and a
+ * reply of them, with the same headers and log line (hot-reads.ts, hot-writes.ts). Whatever is not exactly of
  * such a kind goes the usual way, which answers alike: test/plugins/hot-path.test.ts holds the two against each other.
  * It takes a hot read from 1.8 to 1.2 times the CPU of bare node:http (npm run bench).
  */
 export default fp<HotPathOptions>(async function hotPath (app, { requestId }) {
-  const { limits, limitFields, log, securityHeaders, corsHeaders } = app
+  const { admission, limits, limitFields, log, securityHeaders, corsHeaders } = app
   const addressOf = createAddresses(app.config.server.trustProxy)
+  const fromMemory: Shortcut[] = []
   const shortcuts: Shortcut[] = []
   const heads = new Map<object, { all: string[], withoutVary: string[] }>()
 
@@ -79,55 +69,81 @@ export default fp<HotPathOptions>(async function hotPath (app, { requestId }) {
     return head
   }
 
-  function send ({ id, ip, addressToken, ownToken, admittedAt }: Admitted, request: IncomingMessage, response: ServerResponse, { status, headers, hasVary, body, encoding = 'utf8' }: HotAnswer): void {
+  function send (arrival: Arrival, request: IncomingMessage, response: ServerResponse, { status, headers, hasVary, body, encoding = 'utf8' }: HotAnswer): void {
+    const { id, addressToken, ownToken } = arrival
     const head = headFor(request.headers.origin)
     response.writeHead(status, ['x-request-id', id, ...(hasVary ? head.withoutVary : head.all), ...(ownToken ? limitFields.two(addressToken, ownToken) : limitFields.one(addressToken)), ...headers])
     if (typeof body === 'string') response.end(body, encoding)
     else response.end(body)
-    const line = { reqId: id, method: request.method, url: loggableUrl(request.url!), status, ms: Math.round((performance.now() - admittedAt) * 10) / 10, ip }
-    log.info(line, response.destroyed ? 'request cut off' : 'request')
+    log.info({ ...lineOf(arrival, request), status }, response.destroyed ? 'request cut off' : 'request')
   }
 
-  app.decorate('hotPath', {
-    shortcuts,
+  const lineOf = ({ id, ip, at }: Arrival, request: IncomingMessage) =>
+    ({ reqId: id, method: request.method, url: loggableUrl(request.url!), ms: Math.round((performance.now() - at) * 10) / 10, ip })
 
-    admit (request) {
-      const ip = addressOf(request)
-      const left = limits.address.take(clientKey(ip))
-      return left < 0 ? undefined : { id: requestId(request), ip, addressToken: { limit: limits.address, left }, admittedAt: performance.now() }
-    },
+  function sendError (arrival: Arrival, request: IncomingMessage, response: ServerResponse, error: unknown): void {
+    const { status, headers, body } = answerError(app, error, {
+      url: request.url!,
+      requestId: arrival.id,
+      hasToken: request.headers.authorization !== undefined,
+      isCutOff: response.destroyed,
+      log: log.child({ reqId: arrival.id })
+    })
+    send(arrival, request, response, withLength({ status, headers: Object.entries(headers).flat(), body: JSON.stringify(body) }))
+  }
 
-    send,
+  function arrive (request: IncomingMessage): Arrival {
+    const ip = addressOf(request)
+    return { id: requestId(request), ip, addressToken: { limit: limits.address, left: limits.address.take(clientKey(ip)) }, at: performance.now() }
+  }
 
-    sendError (admitted, request, response, error) {
-      const { status, headers, body } = answerError(app, error, {
-        url: request.url!,
-        requestId: admitted.id,
-        hasToken: request.headers.authorization !== undefined,
-        log: log.child({ reqId: admitted.id })
-      })
-      send(admitted, request, response, withLength({ status, headers: Object.entries(headers).flat(), body: JSON.stringify(body) }))
+  /** Whether a request was answered, or is being answered, before Fastify has met it. */
+  function isAnswered (arrival: Arrival, request: IncomingMessage, response: ServerResponse): boolean {
+    const { left } = arrival.addressToken
+    if (left < 0) {
+      sendError(arrival, request, response, limits.address.refusal(-left))
+      return true
     }
-  })
+    for (const shortcut of fromMemory) if (shortcut(arrival, request, response)) return true
+    if (admission.refusesRequest(request)) {
+      sendError(arrival, request, response, new ApiError('server_busy', { isExpected: true }))
+      return true
+    }
+    for (const shortcut of shortcuts) {
+      if (!shortcut(arrival, request, response)) continue
+      admission.track(response)
+      return true
+    }
+    return false
+  }
+
+  app.decorate('hotPath', { fromMemory, shortcuts, send, sendError })
 
   app.addHook('onReady', async () => {
     const usual = app.server.listeners('request') as Listener[]
     app.server.removeAllListeners('request')
     app.server.on('request', (request, response) => {
+      let arrival: Arrival
       try {
-        for (const shortcut of shortcuts) {
-          if (shortcut(request, response)) return
-        }
+        arrival = arrive(request)
+        if (isAnswered(arrival, request, response)) return
+        setArrival(request, arrival)
       } catch (error) {
         // What no test has found must not end the process.
         log.error({ err: error, url: loggableUrl(request.url!) }, 'unexpected error')
         response.destroy()
         return
       }
+      admission.track(response)
+      // Fastify tells of none that has not got its answer.
+      response.on('close', () => {
+        const isStream = response.headersSent && !response.writableEnded
+        if (!response.writableFinished && !isStream) log.info(lineOf(arrival, request), 'request cut off')
+      })
       for (const listener of usual) listener.call(app.server, request, response)
     })
   })
-}, { name: 'halo:hot-path', dependencies: ['halo:config', 'halo:cors', 'halo:errors', 'halo:rate-limit', 'halo:security-headers'] })
+}, { name: 'halo:hot-path', dependencies: ['halo:admission', 'halo:config', 'halo:cors', 'halo:errors', 'halo:rate-limit', 'halo:security-headers'] })
 
 /** An answer with the length of its body among its headers. */
 export function withLength (answer: HotAnswer & { body: string | Buffer }): HotAnswer {

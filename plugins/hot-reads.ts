@@ -1,7 +1,8 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import fp from 'fastify-plugin'
+import type { Arrival } from '../services/arrival.ts'
 import { compressAnswer, type CachedAnswer } from '../services/read-cache.ts'
-import { hasBody, type Admitted, type HotAnswer } from './hot-path.ts'
+import { hasBody, type HotAnswer } from './hot-path.ts'
 import { answerHeaders, contentType, isKnown, overdueHeaders, takesGzip } from './read-cache.ts'
 
 const address = /^\/api\/v1\/videos\/([1-9]\d{0,14})$/
@@ -37,53 +38,53 @@ export default fp(async function hotReads (app) {
   const wantsGzip = ({ headers }: IncomingMessage, { isCompressible }: CachedAnswer): boolean =>
     isCompressible && takesGzip(headers['accept-encoding'])
 
-  function answerFromCache (request: IncomingMessage, response: ServerResponse, key: string): boolean {
-    const answer = readCache.peek(key)
+  /** Where an answer would stand in the cache, if a request is a plain read of somebody whose rights are known. */
+  function placeOf (request: IncomingMessage): Place | undefined {
+    if (request.method !== 'GET' || hasBody(request)) return undefined
+    const url = request.url!
+    const isSeen = cachedReads.hasAny(url)
+    const videoId = isSeen ? undefined : videoIdOf(url)
+    if (!isSeen && videoId === undefined) return undefined
+    const sees = seesAdultContent(request)
+    if (sees === undefined) return undefined
+    return { sees, isSeen, key: isSeen ? cachedReads.get(url, sees) : cachedVideos.one(videoId!, sees).key }
+  }
+
+  hotPath.fromMemory.push((arrival, request, response) => {
+    const place = placeOf(request)
+    const answer = place?.key === undefined ? undefined : readCache.peek(place.key)
     if (!answer) return false
     const isCompressed = wantsGzip(request, answer)
     if (isCompressed && !answer.compressed) return false
-    const admitted = hotPath.admit(request)
-    if (!admitted) return false
-    hotPath.send(admitted, request, response, answerOf(request, answer, isCompressed))
+    hotPath.send(arrival, request, response, answerOf(request, answer, isCompressed))
+    if (!place!.isSeen) cachedReads.set(request.url!, place!.sees, place!.key!)
     return true
-  }
+  })
 
-  async function loadVideo (admitted: Admitted, request: IncomingMessage, response: ServerResponse, id: number, sees: boolean): Promise<void> {
+  async function loadVideo (arrival: Arrival, request: IncomingMessage, response: ServerResponse, id: number, sees: boolean): Promise<void> {
     const { key, load } = cachedVideos.one(id, sees)
     let loaded: CachedAnswer
     try {
       loaded = await readCache.get(key, load)
     } catch (error) {
-      hotPath.sendError(admitted, request, response, error)
+      hotPath.sendError(arrival, request, response, error)
       return
     }
     const isCompressed = wantsGzip(request, loaded)
     if (isCompressed && !loaded.compressed) await compressAnswer(loaded)
     const answer = answerOf(request, loaded, isCompressed)
     const overdueMs = readCache.overdueMs(loaded)
-    hotPath.send(admitted, request, response, overdueMs > 0
+    hotPath.send(arrival, request, response, overdueMs > 0
       ? { ...answer, headers: [...answer.headers, ...Object.entries(overdueHeaders(overdueMs)).flat()] }
       : answer)
   }
 
-  hotPath.shortcuts.push((request, response) => {
-    if (request.method !== 'GET' || hasBody(request)) return false
-    const url = request.url!
-    const isSeen = cachedReads.hasAny(url)
-    const newId = isSeen ? undefined : videoIdOf(url)
-    if (!isSeen && newId === undefined) return false
-    const sees = seesAdultContent(request)
-    if (sees === undefined) return false
-    const key = isSeen ? cachedReads.get(url, sees) : cachedVideos.one(newId!, sees).key
-    if (key !== undefined && answerFromCache(request, response, key)) {
-      if (!isSeen) cachedReads.set(url, sees, key)
-      return true
-    }
-    const id = newId ?? videoIdOf(url)
-    const admitted = id === undefined ? undefined : hotPath.admit(request)
-    if (!admitted) return false
-    loadVideo(admitted, request, response, id!, sees).catch((error: unknown) => {
-      log.error({ err: error, reqId: admitted.id }, 'an answer could not be sent')
+  hotPath.shortcuts.push((arrival, request, response) => {
+    const id = videoIdOf(request.url!)
+    const place = id === undefined ? undefined : placeOf(request)
+    if (!place) return false
+    loadVideo(arrival, request, response, id!, place.sees).catch((error: unknown) => {
+      log.error({ err: error, reqId: arrival.id }, 'an answer could not be sent')
       response.destroy()
     })
     return true
@@ -93,6 +94,13 @@ export default fp(async function hotReads (app) {
 function videoIdOf (url: string): number | undefined {
   const match = address.exec(url)
   return match ? Number(match[1]) : undefined
+}
+
+interface Place {
+  sees: boolean
+  /** Whether the address was read before. */
+  isSeen: boolean
+  key: string | undefined
 }
 
 /** Names and values in turn, as writeHead takes them fastest. */

@@ -23,7 +23,7 @@ export default fp(async function hotWrites (app) {
     'POST comments': async (videoId, userId) => (await engagement.comment(videoId, userId, { payload: undefined })).body
   }
 
-  hotPath.shortcuts.push((request, response) => {
+  hotPath.shortcuts.push((arrival, request, response) => {
     if ((request.method !== 'POST' && request.method !== 'DELETE') || hasBody(request)) return false
     const { authorization, 'idempotency-key': idempotencyKey } = request.headers
     if (authorization === undefined || idempotencyKey !== undefined) return false
@@ -31,23 +31,22 @@ export default fp(async function hotWrites (app) {
     const operate = match && operations[`${request.method} ${match[2]}`]
     if (!operate) return false
     const bearer = bearers.peek(authorization)
-    const admitted = bearer && hotPath.admit(request)
-    if (!admitted) return false
+    if (!bearer) return false
     const left = limit.take(String(bearer.user_id))
-    admitted.ownToken = { limit, left }
+    arrival.ownToken = { limit, left }
     if (left < 0) {
-      hotPath.sendError(admitted, request, response, limit.refusal(-left))
+      hotPath.sendError(arrival, request, response, limit.refusal(-left))
       return true
     }
 
     operate(Number(match[1]), bearer.user_id).then(answer => {
       recentWriters.add(bearer.user_id)
       // Numbers and words of ours, which are ASCII.
-      hotPath.send(admitted, request, response, withLength({ status: 200, headers: ['content-type', contentType], body: serialize(answer), encoding: 'latin1' }))
+      hotPath.send(arrival, request, response, withLength({ status: 200, headers: ['content-type', contentType], body: serialize(answer), encoding: 'latin1' }))
     }, (error: unknown) => {
-      hotPath.sendError(admitted, request, response, error)
+      hotPath.sendError(arrival, request, response, error)
     }).catch((error: unknown) => {
-      log.error({ err: error, reqId: admitted.id }, 'an answer could not be sent')
+      log.error({ err: error, reqId: arrival.id }, 'an answer could not be sent')
       response.destroy()
     })
     return true

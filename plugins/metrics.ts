@@ -22,6 +22,7 @@ type Metric = [name: string, help: string, merge: Merge, read: () => number]
 /** Numbers for operators, in the text format of Prometheus at `/metrics`; each is read when it is asked for. */
 export default fp<{ workers: Workers }>(async function metrics (app, { workers }) {
   const registry = new Registry()
+  const { admission } = app
   const { flusher, store } = app.counters
   const { streams } = app.services
 
@@ -29,6 +30,10 @@ export default fp<{ workers: Workers }>(async function metrics (app, { workers }
     ['halo_workers_wanted', 'Processes that should serve', 'max', () => workers.state().wanted],
     ['halo_workers', 'Processes that serve and have told their numbers', 'sum', () => 1],
     ['halo_resident_bytes', 'Resident memory of the processes', 'sum', () => process.memoryUsage.rss()],
+    ['halo_requests_in_flight', 'Requests under way, without event streams', 'sum', () => admission.stats.inFlight],
+    ['halo_event_loop_delay_seconds', 'By how much a timer was late when it was last looked at', 'max', () => admission.stats.delayMs / 1000],
+    ['halo_overload_refused_part', 'The part of the requests that is refused at this moment because there is too much to do', 'max', () => admission.stats.part],
+    ['halo_overload_refusals_total', 'Requests that were refused because there was too much to do', 'sum', () => admission.stats.refused],
     ['halo_counters_flush_lag_seconds', 'Seconds since everything that was counted had reached PostgreSQL', 'max', () => flusher.stats.lagMs / 1000],
     ['halo_counters_pending', 'Counters, likes and receipts that PostgreSQL does not have yet', 'max', () => store.stats.pending],
     ['halo_counters_flushed_total', 'Counters, likes and receipts that were written', 'sum', () => flusher.stats.flushed],
@@ -56,4 +61,4 @@ export default fp<{ workers: Workers }>(async function metrics (app, { workers }
     contentType: registry.contentType,
     read: async () => await AggregatorRegistry.aggregate(await workers.collect(readOwn) as MetricObject[][]).metrics()
   })
-}, { name: 'halo:metrics', dependencies: ['halo:counters', 'halo:services'] })
+}, { name: 'halo:metrics', dependencies: ['halo:admission', 'halo:counters', 'halo:services'] })

@@ -16,6 +16,8 @@ declare module 'fastify' {
     watchPool: pg.Pool
     /** Connections to a streaming replica, where one is configured. */
     replicaPool: pg.Pool | undefined
+    /** One connection to it, for stopping what nobody waits for. */
+    replicaControlPool: pg.Pool | undefined
   }
 }
 
@@ -77,6 +79,9 @@ export default fp<PostgresOptions>(async function haloPostgres (app, { connectio
   }))
 
   app.decorate('replicaPool', databaseReplica === null ? undefined : openPool(app, { ...databaseReplica, ...ofRequests }))
+  app.decorate('replicaControlPool', databaseReplica === null
+    ? undefined
+    : openPool(app, { ...databaseReplica, ...ofRequests, application_name: 'halo-api-control', max: 1, min: 0 }))
 
   // Probes have a connection of their own: a pool that is busy is not a database that is away.
   const probe = openPool(app, {

@@ -1,6 +1,7 @@
 import rateLimit, { type CreateRateLimitOptions, type FastifyRateLimitOptions, type FastifyRateLimitStore } from '@fastify/rate-limit'
 import type { FastifyReply, FastifyRequest, onRequestAsyncHookHandler } from 'fastify'
 import fp from 'fastify-plugin'
+import { arrivalOf } from '../services/arrival.ts'
 import { clientKey } from '../services/client-address.ts'
 import type { ApiError } from '../services/errors.ts'
 import { createLimitFields, type LimitFields, type Taken } from '../services/limiter/limit-fields.ts'
@@ -39,9 +40,10 @@ export default fp(async function haloRateLimit (app) {
   app.decorateRequest('addressToken', undefined)
 
   app.decorate('rateLimitRefusal', (request, reply) => {
-    const left = limits.address.take(clientKey(request.ip))
-    request.addressToken = { limit: limits.address, left }
-    setFields(reply, fields.one(request.addressToken))
+    // Taken before, by whatever came through the port (plugins/hot-path.ts).
+    const taken = arrivalOf(request.raw)?.addressToken ?? { limit: limits.address, left: limits.address.take(clientKey(request.ip)) }
+    const { left } = request.addressToken = taken
+    setFields(reply, fields.one(taken))
     return left >= 0 ? undefined : limits.address.refusal(-left)
   })
   app.addHook('onRequest', (request, reply, done) => {

@@ -36,11 +36,14 @@ export default fp(async function readCache (app) {
 
   app.decorateReply('sendCached', async function (key, load) {
     const { method, url, viewer } = this.request
-    const answer = await cache.get(key, load, { isFresh: viewer?.userId !== undefined && app.recentWriters.has(viewer.userId) })
+    const answer = await cache.get(key, load, {
+      isFresh: viewer?.userId !== undefined && app.recentWriters.has(viewer.userId),
+      interest: app.admission.interestIn(this.raw)
+    })
     if (method === 'GET' && viewer) cachedReads.set(url, viewer.seesAdultContent, key)
     return await send(this.request, this, answer, cache.overdueMs(answer))
   })
-}, { name: 'halo:read-cache', dependencies: ['halo:config', 'halo:recent-writers'] })
+}, { name: 'halo:read-cache', dependencies: ['halo:admission', 'halo:config', 'halo:recent-writers'] })
 
 async function send (request: FastifyRequest, reply: FastifyReply, answer: CachedAnswer, overdueMs: number): Promise<FastifyReply> {
   const { headers } = request

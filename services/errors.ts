@@ -49,6 +49,8 @@ export interface ApiErrorOptions {
   /** Limits of which there was nothing left. */
   violatedPolicies?: string[]
   headers?: Record<string, string>
+  /** Whether there are so many that the log has them together, and not one by one. */
+  isExpected?: boolean
   /** For the log alone; never shown to a client. */
   cause?: unknown
 }
@@ -62,6 +64,7 @@ export class ApiError extends Error {
   readonly violations: Violation[] | undefined
   readonly violatedPolicies: string[] | undefined
   readonly headers: Record<string, string> | undefined
+  readonly isExpected: boolean
 
   constructor (code: ErrorCode, options: ApiErrorOptions = {}) {
     super(options.message ?? catalogue[code].message, { cause: options.cause })
@@ -72,6 +75,7 @@ export class ApiError extends Error {
     this.violations = options.violations
     this.violatedPolicies = options.violatedPolicies
     this.headers = options.headers
+    this.isExpected = options.isExpected ?? false
   }
 }
 

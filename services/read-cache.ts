@@ -2,6 +2,7 @@ import { hash } from 'node:crypto'
 import { promisify } from 'node:util'
 import { gzip } from 'node:zlib'
 import { ApiError } from './errors.ts'
+import { Interest } from './interest.ts'
 
 /** What a read answers with, ready to be sent. */
 export interface CachedAnswer {
@@ -25,8 +26,20 @@ export interface LoadedAnswer {
   headers?: Record<string, string>
 }
 
-/** Loads an answer. @param isFresh whether it must be what is there now, for who has just written */
-export type Ask = (isFresh: boolean) => Promise<LoadedAnswer>
+/**
+ * Loads an answer.
+ *
+ * @param isFresh whether it must be what is there now, for who has just written
+ * @param interest whether anybody still waits for it
+ */
+export type Ask = (isFresh: boolean, interest: Interest) => Promise<LoadedAnswer>
+
+export interface GetOptions {
+  /** For somebody who has just written: loaded now, also when another load is under way. */
+  isFresh?: boolean
+  /** Whether the one who asks still waits; without it they do. */
+  interest?: Interest
+}
 
 export interface ReadCacheOptions {
   /** Bytes of bodies that are kept; what was used longest ago goes first. */
@@ -70,29 +83,36 @@ export type ReadCache = ReturnType<typeof createReadCache>
 export function createReadCache ({ maxBytes, now = performance.now.bind(performance) }: ReadCacheOptions) {
   // A Map keeps the order of insertion; what is used is put at the end once a load.
   const entries = new Map<string, Entry>()
-  const underWay = new Map<string, Promise<CachedAnswer>>()
+  const underWay = new Map<string, { loading: Promise<CachedAnswer>, interest: Interest }>()
   let bytes = 0
 
-  function load (key: string, ask: Ask, isFresh = false): Promise<CachedAnswer> {
+  /** One load for all who ask meanwhile; when all of them have left, it may stop, and whoever comes then begins another one. */
+  function load (key: string, ask: Ask, { isFresh = false, interest: own }: GetOptions): Promise<CachedAnswer> {
     const running = underWay.get(key)
-    if (running) return running
-    const loading = loadNow(key, ask, isFresh).finally(() => {
-      if (underWay.get(key) === loading) underWay.delete(key)
-    })
-    underWay.set(key, loading)
+    if (running) {
+      running.interest.join(own)
+      return running.loading
+    }
+    const interest = new Interest()
+    interest.join(own)
+    const settle = (): void => { if (underWay.get(key)?.interest === interest) underWay.delete(key) }
+    const loading = loadNow(key, ask, isFresh, interest).finally(settle)
+    underWay.set(key, { loading, interest })
+    interest.onEnd(settle)
     return loading
   }
 
-  async function loadNow (key: string, ask: Ask, isFresh: boolean): Promise<CachedAnswer> {
+  async function loadNow (key: string, ask: Ask, isFresh: boolean, interest: Interest): Promise<CachedAnswer> {
     const loadedAt = now()
     try {
-      const loaded = await ask(isFresh)
+      const loaded = await ask(isFresh, interest)
       const before = entries.get(key)
       // Overtaken by a load that began later, after a write: that one knows more.
       if (before && before.answer.loadedAt > loadedAt) return before.answer
       return store(key, loaded, loadedAt, before)
     } catch (error) {
       const entry = entries.get(key)
+      if (interest.isOver) throw error
       if (entry && isAway(error)) entry.failedAt = now()
       // It is not there any more, or not for this viewer.
       else if (entry && entry.answer.loadedAt <= loadedAt) drop(key)
@@ -132,17 +152,17 @@ export function createReadCache ({ maxBytes, now = performance.now.bind(performa
 
     /**
      * The answer for a key. Rejects with the error of the load, if nothing is known or the error is the answer.
-     *
-     * @param isFresh for somebody who has just written: loaded now, also when another load is under way
      */
-    async get (key: string, ask: Ask, { isFresh = false } = {}): Promise<CachedAnswer> {
+    async get (key: string, ask: Ask, options: GetOptions = {}): Promise<CachedAnswer> {
+      const { isFresh = false } = options
       if (isFresh) underWay.delete(key)
       const entry = isFresh ? undefined : entries.get(key)
-      if (!entry) return await load(key, ask, isFresh)
+      if (!entry) return await load(key, ask, options)
       const age = now() - entry.answer.loadedAt
       if (age < refreshAfterMs) return entry.answer
       if (now() - entry.failedAt < retryMs && age < maxStaleMs) return entry.answer
-      const loading = load(key, ask)
+      // It is for all who come after as well.
+      const loading = load(key, ask, {})
       if (age < maxAgeMs) {
         // Whoever comes after it failed hears of it.
         loading.catch(() => {})

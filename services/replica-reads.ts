@@ -1,6 +1,7 @@
 import { steadyNow } from './clock.ts'
 import type { Database } from './database.ts'
 import { ApiError } from './errors.ts'
+import type { Interest } from './interest.ts'
 
 export interface ReplicaReadsOptions {
   primary: Database
@@ -91,15 +92,15 @@ export function createReplicaReads ({ primary, replica, maxLagMs = 500, periodMs
     get maxAgeMs (): number { return isUsed ? maxLagMs : 0 },
 
     /** As Database.query. A replica that dies in the middle of it costs a second try, on the primary. */
-    async query<Row> (statement: Parameters<Database['query']>[0], values?: unknown[]): Promise<Row[]> {
-      if (!judge()) return await primary.query<Row>(statement, values)
+    async query<Row> (statement: Parameters<Database['query']>[0], values?: unknown[], interest?: Interest): Promise<Row[]> {
+      if (!judge()) return await primary.query<Row>(statement, values, interest)
       try {
-        return await replica.query<Row>(statement, values)
+        return await replica.query<Row>(statement, values, interest)
       } catch (error) {
-        if (!(error instanceof ApiError) || error.statusCode < 500) throw error
+        if (!(error instanceof ApiError) || error.statusCode < 500 || interest?.isOver) throw error
         reachedAt = -Infinity
         judge()
-        return await primary.query<Row>(statement, values)
+        return await primary.query<Row>(statement, values, interest)
       }
     },
 

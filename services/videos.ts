@@ -7,6 +7,7 @@ import type { Cursors, Position } from './cursors.ts'
 import type { Database, Statement } from './database.ts'
 import type { EngagementService } from './engagement.ts'
 import { ApiError } from './errors.ts'
+import type { Interest } from './interest.ts'
 import type { ReadDatabase } from './replica-reads.ts'
 
 interface VideoRow extends LedgerRow {
@@ -117,20 +118,22 @@ export interface Reader {
   seesAdultContent: boolean
   /** Whether it must be what is there at this moment: the reader has just written. */
   isFresh?: boolean
+  /** Whether the reader still waits. */
+  interest?: Interest
 }
 
 export type VideoService = ReturnType<typeof createVideoService>
 
 export function createVideoService ({ database, readDatabase }: VideoDatabases, engagement: EngagementService, cursors: Cursors) {
   /** One statement and one round trip to the counters, however many videos. */
-  async function read (statement: Statement, values: unknown[], source: ReadDatabase = readDatabase): Promise<{ rows: VideoRow[], videos: Video[] }> {
+  async function read (statement: Statement, values: unknown[], { source = readDatabase, interest }: { source?: ReadDatabase, interest?: Interest | undefined } = {}): Promise<{ rows: VideoRow[], videos: Video[] }> {
     const readAt = steadyNow() - source.maxAgeMs
-    const rows = await source.query<VideoRow>(statement, values)
+    const rows = await source.query<VideoRow>(statement, values, interest)
     const counters = await engagement.read(rows, readAt)
     return { rows, videos: rows.map((row, index) => toVideo(row, counters[index]!)) }
   }
 
-  const primary: ReadDatabase = { maxAgeMs: 0, query: (statement, values) => database.query(statement, values) }
+  const primary: ReadDatabase = { maxAgeMs: 0, query: (statement, values, interest) => database.query(statement, values, interest) }
 
   const sourceFor = ({ isFresh = false }: Reader): ReadDatabase => isFresh ? primary : readDatabase
 
@@ -146,7 +149,7 @@ export function createVideoService ({ database, readDatabase }: VideoDatabases, 
   })
 
   async function get (id: number): Promise<Video> {
-    const { videos: [video] } = await read(videoById, [id], primary)
+    const { videos: [video] } = await read(videoById, [id], { source: primary })
     if (!video) throw missing(id)
     return video
   }
@@ -191,7 +194,7 @@ export function createVideoService ({ database, readDatabase }: VideoDatabases, 
       // One more than wanted tells whether there is a next page.
       const { rows, videos } = await read(listStatement(shown, after !== undefined), [
         limit + 1, ...(after ? [after.createdMicros, after.id] : [offset]), ...(filters.userId === undefined ? [] : [filters.userId])
-      ], sourceFor(reader))
+      ], { source: sourceFor(reader), interest: reader.interest })
       const last = rows.length > limit ? rows[limit - 1] : undefined
       return { videos: videos.slice(0, limit), nextCursor: last && cursors.encode(positionOf(last), scope) }
     },

@@ -31,11 +31,13 @@ function comparable ({ status, headers, body }: Answer) {
 
 /** Runs something while every request goes the usual way. */
 async function theUsualWay<T> (app: App, run: () => Promise<T>): Promise<T> {
-  const shortcuts = app.hotPath.shortcuts.splice(0)
+  const { fromMemory, shortcuts } = app.hotPath
+  const before = [fromMemory.splice(0), shortcuts.splice(0)] as const
   try {
     return await run()
   } finally {
-    app.hotPath.shortcuts.push(...shortcuts)
+    fromMemory.push(...before[0])
+    shortcuts.push(...before[1])
   }
 }
 

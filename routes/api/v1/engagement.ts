@@ -129,6 +129,7 @@ const stream: Handler<typeof streamSchema> = async function (request, reply) {
   const [counters] = await this.counters.engagement.counters([request.params.id])
   if (!counters) throw missing(request.params.id)
   const { raw } = openEventStream(reply)
+  this.admission.untrack(raw)
   // Who has left while the counters were read is told nothing, and would never leave again.
   if (raw.destroyed || raw.socket === null || raw.socket.destroyed) return
   const lastEventId = request.headers['last-event-id']

@@ -113,8 +113,8 @@ async function readViewer (request: FastifyRequest): Promise<boolean> {
 async function sendPage (request: FastifyRequest, reply: FastifyReply, filters: VideoFilters, page: PageRequest): Promise<FastifyReply> {
   const { videos } = request.server.services
   const seesAdultContent = await readViewer(request)
-  return await reply.sendCached(`videos:${seesAdultContent}:${JSON.stringify([filters, page])}`, async isFresh => {
-    const { videos: shown, nextCursor } = await videos.list(filters, page, { seesAdultContent, isFresh })
+  return await reply.sendCached(`videos:${seesAdultContent}:${JSON.stringify([filters, page])}`, async (isFresh, interest) => {
+    const { videos: shown, nextCursor } = await videos.list(filters, page, { seesAdultContent, isFresh, interest })
     return {
       body: serialize(reply, shown),
       ...nextCursor === undefined ? {} : { headers: { link: linkToNext(request, nextCursor), 'x-next-cursor': nextCursor } }
