@@ -13,7 +13,7 @@ import { alone, createWorker, type Workers } from './services/worker.ts'
 type App = Awaited<ReturnType<typeof buildApp>>
 
 const config = readConfigOrExit()
-const destination = createLogDestination()
+const destination = createLogDestination({ isShared: config.workers > 1 })
 const logger = pino({
   level: config.log.level,
   redact: ['req.headers.authorization', 'password', 'token', 'refresh_token']

@@ -75,11 +75,11 @@ export default fp<HotPathOptions>(async function hotPath (app, { requestId }) {
     response.writeHead(status, ['x-request-id', id, ...(hasVary ? head.withoutVary : head.all), ...(ownToken ? limitFields.two(addressToken, ownToken) : limitFields.one(addressToken)), ...headers])
     if (typeof body === 'string') response.end(body, encoding)
     else response.end(body)
-    log.info({ ...lineOf(arrival, request), status }, response.destroyed ? 'request cut off' : 'request')
+    log.info(lineOf(arrival, request, status), response.destroyed ? 'request cut off' : 'request')
   }
 
-  const lineOf = ({ id, ip, at }: Arrival, request: IncomingMessage) =>
-    ({ reqId: id, method: request.method, url: loggableUrl(request.url!), ms: Math.round((performance.now() - at) * 10) / 10, ip })
+  const lineOf = ({ id, ip, at }: Arrival, request: IncomingMessage, status?: number) =>
+    ({ reqId: id, method: request.method, url: loggableUrl(request.url!), status, ms: Math.round((performance.now() - at) * 10) / 10, ip })
 
   function sendError (arrival: Arrival, request: IncomingMessage, response: ServerResponse, error: unknown): void {
     const { status, headers, body } = answerError(app, error, {

@@ -11,7 +11,7 @@ export interface AdmissionOptions {
 const periodMs = 10
 
 /** Looks of which the best counts: who is late once has met a collection of garbage, who is always late has a queue. */
-const looks = 5
+const looks = 10
 
 /** Requests of one look, under way or come since the last one, below which there is no queue, however late the loop is. */
 const minBusy = 50

@@ -144,10 +144,12 @@ export function createReadCache ({ maxBytes, now = performance.now.bind(performa
   return {
     get stats () { return { entries: entries.size, bytes } },
 
-    /** An answer that stands, at once; undefined when one would have to be loaded, or should be. */
+    /** An answer that stands, at once; undefined when one would have to be loaded, or should be and nobody does. */
     peek (key: string): CachedAnswer | undefined {
       const entry = entries.get(key)
-      return entry && now() - entry.answer.loadedAt < refreshAfterMs ? entry.answer : undefined
+      if (!entry) return undefined
+      const age = now() - entry.answer.loadedAt
+      return age < refreshAfterMs || (age < maxAgeMs && underWay.has(key)) ? entry.answer : undefined
     },
 
     /**

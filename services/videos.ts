@@ -91,7 +91,7 @@ const deleteVideo = {
  * One statement for each combination of filters, so that each plan uses the index made for it. $1 is the limit,
  * $2 and $3 the position after which the page begins (or $2 the offset), $4 (or $3) the user.
  */
-function listStatement ({ live, adult, userId }: VideoFilters, isKeyset: boolean): Statement {
+export function createListStatement ({ live, adult, userId }: VideoFilters, isKeyset: boolean): Statement {
   const conditions = [
     live === undefined ? '' : live ? 'v.is_live' : 'not v.is_live',
     adult === 'exclude' ? 'not v.is_adult_content' : adult === 'only' ? 'v.is_adult_content' : '',
@@ -192,7 +192,7 @@ export function createVideoService ({ database, readDatabase }: VideoDatabases, 
       if (!seesAdultContent && filters.adult === 'only') return { videos: [], nextCursor: undefined }
       const shown: VideoFilters = seesAdultContent ? filters : { ...filters, adult: 'exclude' }
       // One more than wanted tells whether there is a next page.
-      const { rows, videos } = await read(listStatement(shown, after !== undefined), [
+      const { rows, videos } = await read(createListStatement(shown, after !== undefined), [
         limit + 1, ...(after ? [after.createdMicros, after.id] : [offset]), ...(filters.userId === undefined ? [] : [filters.userId])
       ], { source: sourceFor(reader), interest: reader.interest })
       const last = rows.length > limit ? rows[limit - 1] : undefined

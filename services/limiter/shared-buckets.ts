@@ -60,6 +60,12 @@ function shareOut (burst: number) {
   }
 }
 
+/**
+ * Of the tokens that a bucket was last known to have, one in so many is leased at once, and no less than a batch: a bucket
+ * that is nearly full is shared out generously, so that who is far below the limit seldom costs a call.
+ */
+const largeShare = 32
+
 /** Milliseconds after which a lease that does not come is none: each process counts for itself then. */
 const patienceMs = 20
 
@@ -94,7 +100,7 @@ export function createSharedBuckets ({ rate, burst, lease, maxClients = 500_000,
   function send (): void {
     const asked = [...waiting]
     waiting = new Map()
-    const requests = asked.map(([client, account]) => ({ client, wanted: batch, owed: account.owed }))
+    const requests = asked.map(([client, { owed, left }]) => ({ client, wanted: Math.max(batch, Math.floor(left / largeShare)), owed }))
     for (const [, account] of asked) account.owed = 0
     stats.leases += requests.length
     stats.calls++

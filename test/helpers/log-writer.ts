@@ -2,7 +2,7 @@ import pino from 'pino'
 import { createLogDestination } from '../../services/log-destination.ts'
 
 /** A process that logs 3,000 lines as the service does: more than a pipe holds. */
-const destination = createLogDestination()
+const destination = createLogDestination({ isShared: true })
 const logger = pino(destination)
 for (let n = 0; n < 3000; n++) {
   logger.info({ url: 'x'.repeat(100 + n * 31 % 300) }, 'request')
