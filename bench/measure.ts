@@ -1,5 +1,12 @@
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { cpus } from 'node:os'
+
+/** A process and those that it has begun, as they are now. */
+export function familyOf (pid: number): number[] {
+  const children = readdirSync(`/proc/${pid}/task`)
+    .flatMap(task => readFileSync(`/proc/${pid}/task/${task}/children`, 'utf8').split(' ').filter(Boolean).map(Number))
+  return [pid, ...children.flatMap(familyOf)]
+}
 
 /** CPU time of a process so far, in microseconds: user and system, of all its threads. */
 export function cpuMicros (pid: number): number {
@@ -20,4 +27,34 @@ export function median (values: number[]): number {
 /** What the numbers were measured on, for the head of a table. */
 export function machine (): string {
   return `${cpus().length} × ${cpus()[0]!.model}, Node ${process.versions.node}`
+}
+
+/** A process under load, looked at again and again. */
+export interface Usage {
+  /** Seconds since the beginning, share of one CPU, resident bytes. */
+  samples: { at: number, cpu: number, bytes: number }[]
+  /** CPU time of all the processes since the beginning, in microseconds. */
+  micros: number
+}
+
+/** Watches processes until it is asked what they used. */
+export function watch (pids: number[], periodMs = 250): () => Usage {
+  const cpu = (): number => pids.reduce((sum, pid) => sum + cpuMicros(pid), 0)
+  const startedAt = performance.now()
+  const first = cpu()
+  const samples: Usage['samples'] = []
+  let last = { at: startedAt, micros: first }
+  const timer = setInterval(() => {
+    const now = { at: performance.now(), micros: cpu() }
+    samples.push({
+      at: (now.at - startedAt) / 1000,
+      cpu: (now.micros - last.micros) / 1000 / (now.at - last.at),
+      bytes: pids.reduce((sum, pid) => sum + residentBytes(pid), 0)
+    })
+    last = now
+  }, periodMs)
+  return () => {
+    clearInterval(timer)
+    return { samples, micros: cpu() - first }
+  }
 }

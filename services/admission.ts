@@ -3,6 +3,8 @@ export interface AdmissionOptions {
   maxInFlight?: number
   /** Milliseconds by which the event loop may be late, all the time, before requests are refused. */
   maxDelayMs?: number
+  /** Milliseconds by which it is kept late while they are: a refusal does not wait for longer than this and a turn of the loop. */
+  targetDelayMs?: number
   now?: () => number
   random?: () => number
 }
@@ -24,11 +26,11 @@ const step = 0.03
 
 /**
  * Whether there is room for one more request. Work that waits for its turn of the event loop is a queue that nobody
- * sees: how late a timer is measures it. While the least delay of some looks is too long, a part of the requests is
+ * sees: how late a timer is measures it. When the least delay of some looks is too long, a part of the requests is
  * refused, which grows and shrinks with the delay (the idea of CoDel, RFC 8289: a queue that never empties is a bad
  * one; and of a controller that integrates its error).
  */
-export function createAdmission ({ maxInFlight = 4096, maxDelayMs = 10, now = performance.now.bind(performance), random = Math.random }: AdmissionOptions = {}) {
+export function createAdmission ({ maxInFlight = 4096, maxDelayMs = 30, targetDelayMs = 8, now = performance.now.bind(performance), random = Math.random }: AdmissionOptions = {}) {
   let inFlight = 0
   let arrived = 0
   let refused = 0
@@ -47,7 +49,9 @@ export function createAdmission ({ maxInFlight = 4096, maxDelayMs = 10, now = pe
     const isBusy = inFlight + arrived >= minBusy
     arrived = 0
     const isKnown = isBusy && recent.length === looks
-    const error = isKnown ? (Math.min(...recent) - maxDelayMs) / maxDelayMs : -1
+    // Two bounds: a machine that others use is late by ten milliseconds for a while, and only a queue by so much more.
+    const bound = part === 0 ? maxDelayMs : targetDelayMs
+    const error = isKnown ? (Math.min(...recent) - bound) / bound : -1
     part = Math.max(0, Math.min(maxRefused, part + step * Math.max(-1, Math.min(error, 3))))
   }
 

@@ -33,10 +33,10 @@ export type Supervisor = ReturnType<typeof createSupervisor>
  * queue of one that dies: npm run bench:workers.
  */
 export function createSupervisor ({ workers: wanted, env, logger, drainMs, silenceMs = 30_000 }: SupervisorOptions) {
-  const running = new Map<Worker, { startedAt: number, heardAt: number, isListening: boolean }>()
+  /** With the pause before each one began, which doubles when it dies young again. */
+  const running = new Map<Worker, { startedAt: number, heardAt: number, isListening: boolean, pauseMs: number }>()
   let hasListened = false
   let isStopping = false
-  let pauseMs = 0
   let collections = 0
   const collecting = new Map<number, { reply: (metrics: MetricsOfWorker[]) => void, metrics: MetricsOfWorker[], missing: number }>()
   const started = Promise.withResolvers<string>()
@@ -53,10 +53,10 @@ export function createSupervisor ({ workers: wanted, env, logger, drainMs, silen
     for (const worker of running.keys()) tell(worker, { halo: 'state', running: listening(), wanted })
   }
 
-  function start (): void {
+  function start (pauseMs = 0): void {
     if (isStopping) return
     const worker = cluster.fork(env)
-    const state = { startedAt: performance.now(), heardAt: performance.now(), isListening: false }
+    const state = { startedAt: performance.now(), heardAt: performance.now(), isListening: false, pauseMs }
     running.set(worker, state)
     worker.on('listening', ({ address, port }) => {
       state.isListening = true
@@ -75,7 +75,7 @@ export function createSupervisor ({ workers: wanted, env, logger, drainMs, silen
   }
 
   function replace (worker: Worker, code: number | null, signal: string | null): void {
-    const { startedAt } = running.get(worker)!
+    const { startedAt, pauseMs: before } = running.get(worker)!
     running.delete(worker)
     if (isStopping) {
       if (code !== 0) exitCode = 1
@@ -88,10 +88,10 @@ export function createSupervisor ({ workers: wanted, env, logger, drainMs, silen
       started.reject(new WorkerFailed(code ?? 1))
       return
     }
-    pauseMs = livedMs > stableMs ? 0 : Math.min(longestPauseMs, Math.max(firstPauseMs, pauseMs * 2))
+    const pauseMs = livedMs > stableMs ? 0 : Math.min(longestPauseMs, Math.max(firstPauseMs, before * 2))
     logger.error({ pid: worker.process.pid, code, signal, livedMs, pauseMs, running: listening(), wanted }, 'a worker died and is replaced')
     tellState()
-    setTimeout(start, pauseMs)
+    setTimeout(() => { start(pauseMs) }, pauseMs)
   }
 
   function watch (): void {

@@ -1,5 +1,8 @@
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import http from 'node:http'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
 import t, { type Test } from 'tap'
 import { createDatabase } from './helpers/app.ts'
 import { startService, type Service } from './helpers/service.ts'
@@ -45,6 +48,23 @@ async function until (condition: () => Promise<boolean>): Promise<void> {
 function logOf (service: Service): Record<string, unknown>[] {
   return service.output().split('\n').filter(line => line.startsWith('{')).map(line => JSON.parse(line) as Record<string, unknown>)
 }
+
+t.test('a process that hangs is killed and replaced', async t => {
+  const child = spawn(process.execPath, [join(import.meta.dirname, 'helpers', 'supervised.ts')], { stdio: ['ignore', 'pipe', 'inherit'] })
+  t.teardown(() => child.kill('SIGKILL'))
+  const lines: { pid?: number, msg?: string, silentMs?: number }[] = []
+  createInterface(child.stdout).on('line', line => { lines.push(JSON.parse(line) as typeof lines[number]) })
+  const started = () => lines.filter(({ msg }) => msg === undefined).map(({ pid }) => pid!)
+  await until(async () => started().length === 2)
+  const hanging = started()[0]!
+  process.kill(hanging, 'SIGSTOP')
+  await until(async () => started().length === 3)
+  t.match(lines.filter(({ msg }) => msg !== undefined), [
+    { pid: hanging, msg: 'a worker hangs and is killed' }, { pid: hanging, signal: 'SIGKILL', running: 1, wanted: 2, msg: 'a worker died and is replaced' }
+  ], 'and the other one is not')
+  child.kill('SIGTERM')
+  t.strictSame((await once(child, 'exit'))[0], 0)
+})
 
 if (stores === undefined) t.pass('several processes need a Redis')
 else {

@@ -1,0 +1,233 @@
+import { execFile } from 'node:child_process'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { parseArgs, promisify, stripVTControlCharacters } from 'node:util'
+import { Redis } from 'ioredis'
+import { createLeaseClient } from '../services/limiter/lease-client.ts'
+import { createSharedBuckets } from '../services/limiter/shared-buckets.ts'
+import { createFaultyProxy } from '../test/helpers/faulty-proxy.ts'
+import { createGenerator, type Generator, type LoadResult } from './generator.ts'
+import { createHolder } from './holder.ts'
+import { createLimits } from './limits.ts'
+import { machine, median, residentBytes } from './measure.ts'
+import { run, spreadOf, type Spread } from './measure-scenario.ts'
+import { maxOpenFiles } from './connections.ts'
+import { scenarios, type Scenario } from './scenarios.ts'
+import { createWorld, print, progress, type World } from './world.ts'
+
+/**
+ * `npm run bench:traffic`: what the service does with more than one process, and with more than it can do. The parts
+ * run alone with --part: workers, limiter, overload, connections, slow. PostgreSQL and Redis as for `npm run bench`.
+ */
+
+const parts: Record<string, (world: World, generator: Generator) => Promise<void>> =
+  { workers: benchWorkers, limiter: benchLimiter, overload: benchOverload, connections: benchConnections, slow: benchSlowClients }
+const { values: { part } } = parseArgs({ options: { part: { type: 'string' } } })
+if (part !== undefined && !Object.hasOwn(parts, part)) throw new Error(`--part is one of ${Object.keys(parts).join(', ')}`)
+
+const scenario = (name: string): Scenario => scenarios.find(one => one.name === name)!
+const text = ({ median, min, max }: Spread, digits: number): string => `${median.toFixed(digits)} (${min.toFixed(digits)}–${max.toFixed(digits)})`
+
+const world = await createWorld()
+const generator = createGenerator()
+try {
+  print(`Traffic on ${machine()}; ${world.description}; production configuration, everything on`)
+  for (const [name, measure] of Object.entries(parts)) {
+    if (part !== undefined && part !== name) continue
+    print(`\n${name}`)
+    await measure(world, generator)
+  }
+} finally {
+  progress('')
+  generator.stop()
+  await world.stop()
+}
+
+/** One process and two, asked in turn for the mix. */
+async function benchWorkers (world: World, generator: Generator): Promise<void> {
+  const [one, two] = [await world.startService(), await world.startService({ WEB_CONCURRENCY: '2' })]
+  const ratios = { rate: [] as number[], cpu: [] as number[], generator: [] as number[] }
+  const rounds = 7
+  for (let round = 0; round <= rounds; round++) {
+    progress(`workers: round ${round} of ${rounds}`)
+    const load = () => ({ kinds: scenario('mix').kinds(world), connections: 64, addresses: 250, seconds: 2 })
+    const a = await run(generator, one, 'one process', load())
+    const b = await run(generator, two, 'two processes', load())
+    if (round === 0) continue
+    ratios.rate.push(b.sample.rate / a.sample.rate)
+    ratios.cpu.push(b.sample.cpuMicros! / a.sample.cpuMicros!)
+    ratios.generator.push(b.sample.generatorCpu)
+  }
+  progress('')
+  print(`two processes carry ${text(spreadOf(ratios.rate), 2)} times the mix that one carries, at ${text(spreadOf(ratios.cpu), 2)} times its CPU a request;`)
+  print(`the generator used ${(median(ratios.generator) * 100).toFixed(0)} % of one of the CPUs meanwhile`)
+  await one.stop()
+  await two.stop()
+}
+
+async function benchLimiter (world: World, generator: Generator): Promise<void> {
+  const replicas = [await world.startService({ WEB_CONCURRENCY: '2' }), await world.startService({ WEB_CONCURRENCY: '2' })]
+  const second = createGenerator()
+  const redis = new Redis(world.redisUrl)
+  const calls = async (): Promise<number> => Number(/cmdstat_evalsha:calls=(\d+)/.exec(await redis.info('commandstats'))?.[1] ?? 0)
+  const offer = async (rate: number, seconds: number, addresses: number): Promise<{ granted: number, refused: number, failed: string, callsPerThousand: number }> => {
+    const kinds = [{ ...scenario('hot-video').kinds(world)[0]!, expect: [200, 429] }]
+    const before = await calls()
+    const results = await Promise.all([generator, second].map((one, index) => one.run({ ...replicas[index]!, kinds, connections: 32, addresses, seconds, rate: rate / 2 })))
+    const sum = (of: (result: LoadResult) => number): number => results.reduce((total, result) => total + of(result), 0)
+    return {
+      granted: sum(result => result.answered),
+      refused: sum(result => result.refusals.count),
+      failed: results.map(result => JSON.stringify(result.unexpected)).filter(found => found !== '{}').join(' '),
+      callsPerThousand: (await calls() - before) / (rate * seconds) * 1000
+    }
+  }
+  try {
+    await offer(500, 2, 250)
+    await sleep(2500)
+    const busy = await offer(5000, 10, 1)
+    print(`one address at 5,000/s for 10 s, 2 replicas of 2 processes: ${busy.granted} of 50000 were let in (12,000 is right: ${((busy.granted / 12_000 - 1) * 100).toFixed(1)} %), ${busy.callsPerThousand.toFixed(0)} calls of Redis for 1,000 requests ${busy.failed}`)
+    await sleep(2500)
+    const fair = await offer(5400, 10, 6)
+    print(`6 addresses at 900/s each: ${fair.granted} let in, ${fair.refused} refused, ${fair.callsPerThousand.toFixed(0)} calls of Redis for 1,000 requests ${fair.failed}`)
+    await sleep(2500)
+    const many = await offer(5000, 10, 1000)
+    print(`1,000 addresses at 5/s each: ${many.granted} let in, ${many.refused} refused, ${many.callsPerThousand.toFixed(1)} calls of Redis for 1,000 requests (those of the counters among them) ${many.failed}`)
+  } finally {
+    second.stop()
+    for (const replica of replicas) await replica.stop()
+  }
+  await offerInProcess(redis)
+  redis.disconnect()
+  await benchLimiterFaults(world, generator)
+  floodOfAddresses()
+}
+
+/** What no generator of this machine can send: 64 addresses at 900 a second each, at four limiters with one Redis. */
+async function offerInProcess (redis: Redis): Promise<void> {
+  const limit = { rate: 1000, burst: 2000 }
+  const clients = Array.from({ length: 64 }, (_, n) => `198.51.100.${n}`)
+  const buckets = [0, 1, 2, 3].map(() => createSharedBuckets({ ...limit, lease: createLeaseClient({ redis, policy: 'bench', ...limit }) }))
+  let [offered, refused] = [0, 0]
+  const startedAt = performance.now()
+  for (let elapsed = 0; elapsed < 5; elapsed = (performance.now() - startedAt) / 1000) {
+    for (const due = Math.floor(elapsed * 900); offered < due; offered++) {
+      for (const client of clients) if (buckets[offered % 4]!.take(client) < 0) refused++
+    }
+    await sleep(1)
+  }
+  const calls = buckets.reduce((sum, { stats }) => sum + stats.calls, 0)
+  print(`64 addresses at 900/s each, at four limiters without HTTP: ${offered * 64} asked, ${refused} refused, ${(calls / offered / 64 * 1000).toFixed(1)} calls of Redis for 1,000 requests`)
+}
+
+/** Redis goes away in the middle of a run. */
+async function benchLimiterFaults (world: World, generator: Generator): Promise<void> {
+  const ends: (() => unknown)[] = []
+  const owner = { teardown: (end: () => unknown) => { ends.push(end) } } as Parameters<typeof createFaultyProxy>[0]
+  const proxy = await createFaultyProxy(owner, world.redisUrl, 6379)
+  const service = await world.startService({ REDIS_URL: proxy.url })
+  const kinds = scenario('hot-video').kinds(world)
+  const ask = () => generator.run({ ...service, kinds, connections: 64, addresses: 40, seconds: 4, rate: 2000 })
+  await ask()
+  for (const fault of ['refuse', 'silence'] as const) {
+    const before = await ask()
+    const running = ask()
+    await sleep(300)
+    await proxy[fault]()
+    const during = await running
+    await proxy.forward()
+    await sleep(1500)
+    const added = (of: 'p50' | 'p99'): string => (during.latency[of] - before.latency[of]).toFixed(1)
+    print(`Redis ${fault === 'refuse' ? 'refused' : 'silent'} in the middle of 2,000/s: ${during.answered} of ${before.answered} answered with 200, others ${JSON.stringify(during.unexpected)}; added p50 ${added('p50')} ms, p99 ${added('p99')} ms (to ${before.latency.p99.toFixed(1)})`)
+  }
+  await service.stop()
+  for (const end of ends.reverse()) await end()
+}
+
+/** Ten million addresses that each ask once, and one that never stops. */
+function floodOfAddresses (): void {
+  const buckets = createSharedBuckets({ rate: 1000, burst: 2000, lease: () => new Promise(() => {}) })
+  for (let n = 0; n < 5000; n++) buckets.take('203.0.113.1')
+  const before = residentBytes(process.pid)
+  let [most, granted, asked] = [0, 0, 0]
+  const startedAt = performance.now()
+  for (let n = 0; n < 10_000_000; n++) {
+    buckets.take(`10.${n >> 16}.${n >> 8 & 255}.${n & 255}`)
+    if (n % 100 === 0) {
+      asked++
+      if (buckets.take('203.0.113.1') >= 0) granted++
+    }
+    if (n % 100_000 === 0) most = Math.max(most, residentBytes(process.pid) - before)
+  }
+  const seconds = (performance.now() - startedAt) / 1000
+  print(`10,000,000 addresses in ${seconds.toFixed(1)} s: ${(most / 1e6).toFixed(0)} MB more at the most; a busy one among them got ${granted} of ${asked} (${(seconds * 1000).toFixed(0)} flowed in)`)
+}
+
+/** Twice what it can do, then little. */
+async function benchOverload (world: World, generator: Generator): Promise<void> {
+  const service = await world.startService()
+  const limits = createLimits(world, service)
+  await limits('video')
+  for (const name of ['mix', 'cold-video', 'unauthorized']) {
+    const { title, kinds } = scenario(name)
+    const load = () => ({ kinds: kinds(world).map(kind => ({ ...kind, expect: [...kind.expect, 503] })), connections: 64, addresses: 250 })
+    await run(generator, service, title, { ...load(), seconds: 2 })
+    const peaks: number[] = []
+    for (let round = 0; round < 3; round++) peaks.push((await run(generator, service, title, { ...load(), seconds: 2 })).result.answered / 2)
+    const peak = median(peaks)
+    const over = (await run(generator, service, title, { ...load(), connections: 2000, seconds: 8, rate: Math.floor(peak * 2), timeoutMs: 5000 })).result
+    const after = (await run(generator, service, title, { ...load(), seconds: 4, rate: Math.floor(peak * 0.3) })).result
+    const goodput = over.answered / 8
+    print([
+      `${title}: ${peak.toFixed(0)}/s at its peak; at twice that ${goodput.toFixed(0)}/s (${(goodput / peak * 100).toFixed(0)} %) answered, p50 ${over.latency.p50.toFixed(0)} ms, p99 ${over.latency.p99.toFixed(0)} ms,`,
+      `  ${over.refusals.count} refused, p50 ${over.refusals.p50.toFixed(1)} ms, p99 ${over.refusals.p99.toFixed(1)} ms; then at 30 %: ${after.refusals.count} refused of ${after.answered + after.refusals.count}, p99 ${after.latency.p99.toFixed(1)} ms, by second ${after.perSecond.join(', ')}`
+    ].join('\n'))
+  }
+  await service.stop()
+}
+
+/** Fifty thousand connections, each of which asks, waits, and asks again. */
+async function benchConnections (world: World): Promise<void> {
+  const wanted = 50_000
+  const each = maxOpenFiles() - 2000
+  // Processes that accept from one socket do not share evenly.
+  const workers = Math.ceil(wanted / each * 1.5)
+  const service = await world.startService({ WEB_CONCURRENCY: String(workers), RATE_LIMIT_RPS: '1000000', RATE_LIMIT_BURST: '1000000' })
+  const memory = (): number => service.pids.reduce((sum, pid) => sum + residentBytes(pid), 0)
+  const before = memory()
+  const holders = Array.from({ length: Math.ceil(wanted / each) }, (_, index) => createHolder(index))
+  const share = Math.ceil(wanted / holders.length)
+  const startedAt = performance.now()
+  const opened = await Promise.all(holders.map((holder, index) => holder.open({ host: service.host, port: service.port, count: Math.min(share, wanted - index * share) })))
+  const seconds = (performance.now() - startedAt) / 1000
+  const bytes = (memory() - before) / wanted
+  const asked = await Promise.all(holders.map(holder => holder.askAll()))
+  const sum = (of: { answered: number, lost: number }[], key: 'answered' | 'lost'): number => of.reduce((total, one) => total + one[key], 0)
+  print([
+    `${wanted} connections to ${workers} processes (at most ${maxOpenFiles()} files each): ${sum(opened, 'answered')} opened and answered in ${seconds.toFixed(1)} s, ${(bytes / 1000).toFixed(1)} KB each;`,
+    `  then all asked once more within ${Math.max(...asked.map(one => one.seconds)).toFixed(1)} s: ${sum(asked, 'answered')} answered, ${sum(asked, 'lost')} lost`
+  ].join('\n'))
+  for (const holder of holders) holder.stop()
+  await service.stop()
+}
+
+/** Clients that are slow on purpose (slowhttptest of Debian), while others ask. */
+async function benchSlowClients (world: World, generator: Generator): Promise<void> {
+  const service = await world.startService()
+  const url = `http://127.0.0.1:${service.port}/api/v1/videos?limit=100`
+  const kinds = scenario('hot-video').kinds(world)
+  const ways = {
+    'slow headers': ['-H', '-i', '5', '-x', '24'],
+    'slow bodies': ['-B', '-i', '5', '-s', '8192', '-x', '10', '-t', 'POST'],
+    'slow readers': ['-X', '-k', '3', '-n', '5', '-w', '512', '-y', '1024', '-z', '32']
+  }
+  for (const [name, args] of Object.entries(ways)) {
+    const attack = promisify(execFile)('slowhttptest', ['-c', '2000', '-r', '500', '-l', '20', '-p', '3', '-u', url, ...args], { maxBuffer: 1e8 })
+      .catch((error: NodeJS.ErrnoException) => { throw error.code === 'ENOENT' ? new Error('slowhttptest is not installed: apt-get install slowhttptest') : error })
+    const others = await generator.run({ ...service, kinds, connections: 64, addresses: 250, seconds: 18, rate: 200 })
+    const { stdout } = await attack
+    const plain = stripVTControlCharacters(stdout)
+    const available = [...plain.matchAll(/service available:\s+(\w+)/g)].map(([, word]) => word)
+    print(`${name}, 2,000 connections: service available ${available.length > 0 && available.every(word => word === 'YES') ? 'throughout' : `in ${available.filter(word => word === 'YES').length} of ${available.length} looks`}; exit: ${/Exit status:\s*(.*)/.exec(plain)?.[1]?.trim() ?? '?'}; of 200/s others ${others.answered} answered, p99 ${others.latency.p99.toFixed(1)} ms, failed ${JSON.stringify(others.unexpected)}`)
+  }
+  await service.stop()
+}

@@ -1,0 +1,152 @@
+import { spawn, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { parseArgs } from 'node:util'
+import { createGenerator } from '../../bench/generator.ts'
+import { scenarios } from '../../bench/scenarios.ts'
+import { createWorld, print, type World } from '../../bench/world.ts'
+import { freePort } from '../helpers/free-port.ts'
+
+/**
+ * `npm run test:rolling`: two replicas behind Debian's haproxy, restarted in turn under a steady load of the mix of
+ * the bench. Every request must be answered, and as expected: one that is not fails the run.
+ *
+ * `-- --restarts 10 --rate 2000` are its defaults. PostgreSQL and Redis as for `npm run bench`.
+ */
+
+const { values } = parseArgs({ options: { restarts: { type: 'string', default: '10' }, rate: { type: 'string', default: '2000' } } })
+const [restarts, rate] = [Number(values.restarts), Number(values.rate)]
+
+/** Seconds from SIGTERM to the moment when the port is closed: haproxy has noticed by then. */
+const drainDelay = 1
+
+const world = await createWorld({ videos: 10_000 })
+const generator = createGenerator()
+const replicas: Replica[] = []
+let balancer: Balancer | undefined
+try {
+  replicas.push(await createReplica(world), await createReplica(world))
+  balancer = await startBalancer(replicas.map(({ port }) => port))
+  const kinds = scenarios.find(({ name }) => name === 'mix')!.kinds(world)
+  const load = { host: '127.0.0.1', port: balancer.port, kinds, connections: 200, addresses: 250 }
+  await generator.run({ ...load, seconds: 2, rate: 200 })
+
+  // Each restart takes the drain and a boot; the load goes on for as long as they do.
+  const restarting = new AbortController()
+  const results: Awaited<ReturnType<typeof generator.run>>[] = []
+  const loading = (async () => { while (!restarting.signal.aborted) results.push(await generator.run({ ...load, seconds: 5, rate, timeoutMs: 15_000 })) })()
+  const times: number[] = []
+  for (let n = 0; n < restarts; n++) {
+    const startedAt = performance.now()
+    await replicas[n % 2]!.restart()
+    times.push((performance.now() - startedAt) / 1000)
+    await sleep(500)
+  }
+  restarting.abort()
+  await loading
+
+  const answered = results.reduce((sum, result) => sum + result.answered, 0)
+  const seconds = results.reduce((sum, result) => sum + result.seconds, 0)
+  const failed = results.map(result => result.unexpected).filter(found => Object.keys(found).length > 0)
+  print(`${restarts} rolling restarts (${Math.min(...times).toFixed(1)} to ${Math.max(...times).toFixed(1)} s each) behind haproxy: ${answered} requests answered as expected in ${seconds.toFixed(0)} s, ${failed.length === 0 ? 'none failed' : `failed: ${JSON.stringify(failed)}`}; p99 ${Math.max(...results.map(({ latency }) => latency.p99)).toFixed(0)} ms at the most`)
+  const exits = replicas.flatMap(replica => replica.exits)
+  if (exits.some(code => code !== 0)) print(`a replica did not end in peace: exit codes ${exits.join(', ')}`)
+  if (failed.length > 0 || answered === 0 || exits.some(code => code !== 0)) process.exitCode = 1
+} finally {
+  generator.stop()
+  await balancer?.stop()
+  for (const replica of replicas) await replica.stop()
+  await world.stop()
+}
+
+interface Replica {
+  port: number
+  /** Exit codes of the processes that were replaced. */
+  exits: (number | null)[]
+  restart: () => Promise<void>
+  stop: () => Promise<void>
+}
+
+async function createReplica (world: World): Promise<Replica> {
+  const port = await freePort()
+  const exits: (number | null)[] = []
+  let child: ChildProcess | undefined
+
+  async function start (): Promise<void> {
+    child = world.spawnService({ SERVER_PORT: String(port), SERVER_DRAIN_DELAY: String(drainDelay) })
+    for (let tries = 0; !await fetch(`http://127.0.0.1:${port}/readyz`).then(answer => answer.ok, () => false); tries++) {
+      if (tries > 300 || child.exitCode !== null) throw new Error('a replica did not start')
+      await sleep(50)
+    }
+  }
+
+  async function stop (): Promise<void> {
+    if (!child || child.exitCode !== null) return
+    const exit = once(child, 'exit') as Promise<[number | null]>
+    child.kill('SIGTERM')
+    exits.push((await exit)[0])
+  }
+
+  await start()
+  return {
+    port,
+    exits,
+    async restart () {
+      await stop()
+      await start()
+      // Until haproxy has seen that it is back, the other one carries all: it must not be stopped before.
+      await sleep(1000)
+    },
+    stop
+  }
+}
+
+interface Balancer { port: number, stop: () => Promise<void> }
+
+/** haproxy, as somebody would set it up: it asks /readyz, and asks the other replica when one cannot be reached. */
+async function startBalancer (ports: number[]): Promise<Balancer> {
+  const port = await freePort()
+  const folder = await mkdtemp(join(tmpdir(), 'halo-haproxy-'))
+  await writeFile(join(folder, 'haproxy.cfg'), `
+global
+  maxconn 4000
+defaults
+  mode http
+  timeout connect 2s
+  timeout client 130s
+  timeout server 12s
+  timeout http-keep-alive 110s
+  option forwardfor if-none
+  option redispatch 1
+  retries 3
+  retry-on conn-failure empty-response
+frontend api
+  bind 127.0.0.1:${port}
+  default_backend replicas
+backend replicas
+  balance roundrobin
+  http-reuse safe
+  option httpchk GET /readyz
+  default-server check inter 200ms fall 2 rise 2
+${ports.map((replica, index) => `  server replica${index} 127.0.0.1:${replica}`).join('\n')}
+`)
+  const child = spawn('haproxy', ['-db', '-f', join(folder, 'haproxy.cfg')], { stdio: ['ignore', 'ignore', 'ignore'] })
+  let failure: Error | undefined
+  child.once('error', error => { failure = error })
+  for (let tries = 0; !await fetch(`http://127.0.0.1:${port}/readyz`).then(answer => answer.ok, () => false); tries++) {
+    if (failure) throw new Error('haproxy could not be started: install it, for example by apt-get install haproxy', { cause: failure })
+    if (tries > 100 || child.exitCode !== null) throw new Error('haproxy did not start')
+    await sleep(100)
+  }
+  return {
+    port,
+    async stop () {
+      child.kill('SIGTERM')
+      if (child.exitCode === null) await once(child, 'exit')
+      await rm(folder, { recursive: true })
+    }
+  }
+}
