@@ -1,11 +1,14 @@
 import fp from 'fastify-plugin'
 import { createDatabase, type Database } from '../services/database.ts'
+import { createStatementSlots, type StatementSlots } from '../services/statement-slots.ts'
 import { createReplicaReads, type ReadDatabase, type ReplicaReads } from '../services/replica-reads.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
     /** What requests wait for. */
     database: Database
+    /** Those of the statements that requests wait for. */
+    statementSlots: StatementSlots
     /** What no request waits for. */
     backgroundDatabase: Database
     /** What must be learnt in time. */
@@ -19,18 +22,22 @@ declare module 'fastify' {
 
 /** Statements on the pools, with a bounded queue and errors that the service knows. */
 export default fp(async function database (app) {
-  // Ten callers for each connection: with statements of a few milliseconds the last one waits for less
-  // than the pool's own limit on waiting.
-  const maxWaiting = app.config.databasePool.max * 10
-  const primary = createDatabase({ pool: app.pg.pool, control: app.backgroundPool, maxWaiting })
-  const background = createDatabase({ pool: app.backgroundPool, maxWaiting: 100 })
+  const { max } = app.config.databasePool
+  // Ten callers for each connection: with statements of a few milliseconds the last one waits for less than its patience.
+  const createSlots = () => createStatementSlots({ max, maxWaiting: max * 10 })
+  const slots = createSlots()
+  const primary = createDatabase({ pool: app.pg.pool, slots, control: app.backgroundPool })
+  // Nobody waits for these, and they may take long.
+  const ofBackground = { maxWaitMs: 10_000, patienceMs: 10_000, slowMs: Infinity }
+  const background = createDatabase({ pool: app.backgroundPool, slots: createStatementSlots({ ...ofBackground, max: 2, maxWaiting: 100 }) })
+  app.decorate('statementSlots', slots)
   app.decorate('database', primary)
   app.decorate('backgroundDatabase', background)
-  app.decorate('watchDatabase', createDatabase({ pool: app.watchPool, maxWaiting: 2 }))
+  app.decorate('watchDatabase', createDatabase({ pool: app.watchPool, slots: createStatementSlots({ ...ofBackground, max: 1, maxWaiting: 2 }) }))
 
   const replica = app.replicaPool && createReplicaReads({
     primary,
-    replica: createDatabase({ pool: app.replicaPool, control: app.replicaControlPool, maxWaiting }),
+    replica: createDatabase({ pool: app.replicaPool, slots: createSlots(), control: app.replicaControlPool }),
     onChange (isUsed, lagMs) {
       if (isUsed) app.log.info({ lagMs: Math.round(lagMs) }, 'reads go to the replica')
       else app.log.warn('the replica lags or is away: reads go to the primary')

@@ -96,7 +96,7 @@ export function answerError (app: FastifyInstance, error: unknown, { url, reques
   const answer = toApiError(error)
   if (answer.statusCode === 500) {
     log.error({ err: error }, 'unexpected error')
-  } else if (answer.statusCode === 503 && !answer.isExpected && !isCutOff) {
+  } else if (answer.statusCode === 503 && !isCutOff) {
     log.warn({ error: answer.code, cause: String(answer.cause ?? '') }, answer.message)
   }
   const headers: Record<string, string> = { ...answer.headers, 'content-type': contentType, 'cache-control': 'no-store' }
@@ -104,6 +104,26 @@ export function answerError (app: FastifyInstance, error: unknown, { url, reques
   // RFC 6750 §3: the scheme alone when no token came, the reason when one did.
   if (answer.statusCode === 401) headers['www-authenticate'] = `Bearer realm="halo"${hasToken ? ', error="invalid_token"' : ''}`
   return { status: answer.statusCode, headers, body: problem(answer, app.config.publicUrl, url.split('?', 1)[0]!, requestId) }
+}
+
+/** An answer to many requests alike, of which only the path and the id differ. */
+export interface Refusal {
+  status: number
+  /** Names and values in turn. */
+  headers: string[]
+  body: (path: string, requestId: string) => string
+}
+
+/** What a request is refused with that has no token to be told about. */
+export function createRefusal (app: FastifyInstance, error: ApiError): Refusal {
+  const { status, headers, body } = answerError(app, error, { url: '/', requestId: '', hasToken: false, isCutOff: true, log: app.log })
+  // An id has no character that JSON would write otherwise (app.ts).
+  const [start, middle, end] = JSON.stringify({ ...body, instance: '\u0000', request_id: '\u0000' }).split('"\\u0000"')
+  return {
+    status,
+    headers: Object.entries(headers).flat(),
+    body: (path, requestId) => `${start}${JSON.stringify(path)}${middle}"${requestId}"${end}`
+  }
 }
 
 function toApiError (error: unknown): ApiError {

@@ -4,7 +4,7 @@ import { setArrival, type Arrival } from '../services/arrival.ts'
 import { clientKey, createAddresses } from '../services/client-address.ts'
 import { ApiError } from '../services/errors.ts'
 import { loggableUrl } from '../services/loggable.ts'
-import { answerError } from './errors.ts'
+import { answerError, createRefusal, type Refusal } from './errors.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -69,12 +69,24 @@ export default fp<HotPathOptions>(async function hotPath (app, { requestId }) {
     return head
   }
 
-  function send (arrival: Arrival, request: IncomingMessage, response: ServerResponse, { status, headers, hasVary, body, encoding = 'utf8' }: HotAnswer): void {
+  const busy = createRefusal(app, new ApiError('server_busy'))
+  /** By the seconds after which a further try makes sense. */
+  const limited = new Map<number, Refusal>()
+
+  function send (arrival: Arrival, request: IncomingMessage, response: ServerResponse, hotAnswer: HotAnswer): void {
+    answer(arrival, request, response, hotAnswer)
+    logLine(arrival, request, response, hotAnswer.status)
+  }
+
+  function answer (arrival: Arrival, request: IncomingMessage, response: ServerResponse, { status, headers, hasVary, body, encoding = 'utf8' }: HotAnswer): void {
     const { id, addressToken, ownToken } = arrival
     const head = headFor(request.headers.origin)
     response.writeHead(status, ['x-request-id', id, ...(hasVary ? head.withoutVary : head.all), ...(ownToken ? limitFields.two(addressToken, ownToken) : limitFields.one(addressToken)), ...headers])
     if (typeof body === 'string') response.end(body, encoding)
     else response.end(body)
+  }
+
+  function logLine (arrival: Arrival, request: IncomingMessage, response: ServerResponse, status: number): void {
     log.info(lineOf(arrival, request, status), response.destroyed ? 'request cut off' : 'request')
   }
 
@@ -92,6 +104,17 @@ export default fp<HotPathOptions>(async function hotPath (app, { requestId }) {
     send(arrival, request, response, withLength({ status, headers: Object.entries(headers).flat(), body: JSON.stringify(body) }))
   }
 
+  /**
+   * Sends the answer to a request that is refused before anything is done for it. It must cost little, or refusing is what
+   * the service is busy with: what such answers have in common is written down once.
+   */
+  function refuse (arrival: Arrival, request: IncomingMessage, response: ServerResponse, refusal: Refusal): void {
+    const url = request.url!
+    const end = url.indexOf('?')
+    const body = refusal.body(end === -1 ? url : url.slice(0, end), arrival.id)
+    answer(arrival, request, response, { status: refusal.status, headers: [...refusal.headers, 'content-length', String(Buffer.byteLength(body))], body })
+  }
+
   function arrive (request: IncomingMessage): Arrival {
     const ip = addressOf(request)
     return { id: requestId(request), ip, addressToken: { limit: limits.address, left: limits.address.take(clientKey(ip)) }, at: performance.now() }
@@ -101,12 +124,17 @@ export default fp<HotPathOptions>(async function hotPath (app, { requestId }) {
   function isAnswered (arrival: Arrival, request: IncomingMessage, response: ServerResponse): boolean {
     const { left } = arrival.addressToken
     if (left < 0) {
-      sendError(arrival, request, response, limits.address.refusal(-left))
+      const seconds = Math.ceil(-left / 1000)
+      const refusal = limited.get(seconds) ?? createRefusal(app, limits.address.refusal(-left))
+      if (limited.size < 1000) limited.set(seconds, refusal)
+      refuse(arrival, request, response, refusal)
+      logLine(arrival, request, response, refusal.status)
       return true
     }
     for (const shortcut of fromMemory) if (shortcut(arrival, request, response)) return true
     if (admission.refusesRequest(request)) {
-      sendError(arrival, request, response, new ApiError('server_busy', { isExpected: true }))
+      // No line for each: admission.ts tells how many there are.
+      refuse(arrival, request, response, busy)
       return true
     }
     for (const shortcut of shortcuts) {

@@ -22,7 +22,7 @@ type Metric = [name: string, help: string, merge: Merge, read: () => number]
 /** Numbers for operators, in the text format of Prometheus at `/metrics`; each is read when it is asked for. */
 export default fp<{ workers: Workers }>(async function metrics (app, { workers }) {
   const registry = new Registry()
-  const { admission } = app
+  const { admission, statementSlots } = app
   const { flusher, store } = app.counters
   const { streams } = app.services
 
@@ -34,6 +34,9 @@ export default fp<{ workers: Workers }>(async function metrics (app, { workers }
     ['halo_event_loop_delay_seconds', 'By how much a timer was late when it was last looked at', 'max', () => admission.stats.delayMs / 1000],
     ['halo_overload_refused_part', 'The part of the requests that is refused at this moment because there is too much to do', 'max', () => admission.stats.part],
     ['halo_overload_refusals_total', 'Requests that were refused because there was too much to do', 'sum', () => admission.stats.refused],
+    ['halo_database_statements_running', 'Statements that requests wait for, under way', 'sum', () => statementSlots.stats.running],
+    ['halo_database_statements_waiting', 'Statements that wait for their turn', 'sum', () => statementSlots.stats.waiting],
+    ['halo_database_statements_limit', 'Statements that may run at once at this moment', 'sum', () => statementSlots.stats.limit],
     ['halo_counters_flush_lag_seconds', 'Seconds since everything that was counted had reached PostgreSQL', 'max', () => flusher.stats.lagMs / 1000],
     ['halo_counters_pending', 'Counters, likes and receipts that PostgreSQL does not have yet', 'max', () => store.stats.pending],
     ['halo_counters_flushed_total', 'Counters, likes and receipts that were written', 'sum', () => flusher.stats.flushed],
@@ -61,4 +64,4 @@ export default fp<{ workers: Workers }>(async function metrics (app, { workers }
     contentType: registry.contentType,
     read: async () => await AggregatorRegistry.aggregate(await workers.collect(readOwn) as MetricObject[][]).metrics()
   })
-}, { name: 'halo:metrics', dependencies: ['halo:admission', 'halo:counters', 'halo:services'] })
+}, { name: 'halo:metrics', dependencies: ['halo:admission', 'halo:counters', 'halo:database', 'halo:services'] })

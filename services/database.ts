@@ -1,6 +1,7 @@
-import type { Pool, PoolClient } from 'pg'
+import type { Pool, PoolClient, QueryConfig } from 'pg'
 import { ApiError } from './errors.ts'
 import type { Interest } from './interest.ts'
+import type { StatementSlots } from './statement-slots.ts'
 
 /** A statement with a name, under which each connection prepares it once. */
 export interface Statement {
@@ -20,14 +21,11 @@ export interface Database {
 }
 
 export interface DatabaseOptions {
-  pool: Pick<Pool, 'connect' | 'waitingCount'>
+  pool: Pick<Pool, 'connect'>
+  /** How many run at once, and who waits for it. */
+  slots: StatementSlots
   /** Other connections to the same server, over which statements are stopped. */
   control?: Pick<Pool, 'query'> | undefined
-  /** Callers that may wait for a connection; one more is refused at once. */
-  maxWaiting: number
-  /** Milliseconds for which the one that waits longest may have waited, for one more to be let in. */
-  maxWaitMs?: number
-  now?: () => number
 }
 
 /** Values that PostgreSQL refuses to keep: the client's doing. */
@@ -39,52 +37,44 @@ const transient = new Set(['57014', '53300', '53400', '57P01', '57P02', '57P03',
 /** A schema that is not the one that this version needs; `/readyz` says so. */
 const unmigrated = new Set(['42P01', '42703'])
 
-export function createDatabase ({ pool, control, maxWaiting, maxWaitMs = 200, now = performance.now.bind(performance) }: DatabaseOptions): Database {
-  /** Since when somebody waits, in the order in which they came. */
-  const waits = new Set<{ since: number }>()
-
-  async function connect (): Promise<PoolClient> {
-    const [longest] = waits
-    if (pool.waitingCount >= maxWaiting || (longest && now() - longest.since > maxWaitMs)) throw new ApiError('server_busy')
-    const wait = { since: now() }
-    waits.add(wait)
-    try {
-      return await pool.connect()
-    } catch (error) {
-      throw translate(error)
-    } finally {
-      waits.delete(wait)
-    }
-  }
-
+export function createDatabase ({ pool, slots, control }: DatabaseOptions): Database {
   /** Stops what a connection is doing. Never rejects: a statement that goes on meets its time limit. */
   async function cancel (client: PoolClient): Promise<void> {
     const { processID } = client as PoolClient & { processID?: number }
     await control?.query('select pg_cancel_backend($1)', [processID]).catch(() => {})
   }
 
+  /** Runs a statement on a connection that is this caller's alone. */
+  async function run<Row> (client: PoolClient, config: QueryConfig, interest: Interest | undefined): Promise<Row[]> {
+    let cancelling: Promise<void> | undefined
+    const forget = interest?.onEnd(() => { cancelling = cancel(client) })
+    try {
+      const result = await client.query(config)
+      forget?.()
+      // A connection that is to be stopped is nobody else's before it was.
+      if (cancelling) await cancelling
+      client.release()
+      return result.rows as Row[]
+    } catch (error) {
+      forget?.()
+      if (cancelling) await cancelling
+      // Not pool.query: that one throws the connection away at every error, a taken username included.
+      client.release(isAnswer(error) ? undefined : error as Error)
+      throw error
+    }
+  }
+
   return {
     async query<Row> ({ name, text }: Statement, values: unknown[] = [], interest?: Interest): Promise<Row[]> {
-      const client = await connect()
-      if (interest?.isOver) {
-        client.release()
-        throw new ApiError('service_unavailable', { message: 'Nobody waits for this any more' })
-      }
-      let cancelling: Promise<void> | undefined
-      const forget = interest?.onEnd(() => { cancelling = cancel(client) })
+      await slots.enter()
+      const startedAt = performance.now()
       try {
-        const result = await client.query({ name, text, values })
-        forget?.()
-        // A connection that is to be stopped is nobody else's before it was.
-        if (cancelling) await cancelling
-        client.release()
-        return result.rows as Row[]
+        if (interest?.isOver) throw new ApiError('service_unavailable', { message: 'Nobody waits for this any more' })
+        return await run<Row>(await pool.connect(), { name, text, values }, interest)
       } catch (error) {
-        forget?.()
-        if (cancelling) await cancelling
-        // Not pool.query: that one throws the connection away at every error, a taken username included.
-        client.release(isAnswer(error) ? undefined : error as Error)
-        throw translate(error)
+        throw error instanceof ApiError ? error : translate(error)
+      } finally {
+        slots.leave(performance.now() - startedAt)
       }
     }
   }

@@ -49,8 +49,6 @@ export interface ApiErrorOptions {
   /** Limits of which there was nothing left. */
   violatedPolicies?: string[]
   headers?: Record<string, string>
-  /** Whether there are so many that the log has them together, and not one by one. */
-  isExpected?: boolean
   /** For the log alone; never shown to a client. */
   cause?: unknown
 }
@@ -64,7 +62,6 @@ export class ApiError extends Error {
   readonly violations: Violation[] | undefined
   readonly violatedPolicies: string[] | undefined
   readonly headers: Record<string, string> | undefined
-  readonly isExpected: boolean
 
   constructor (code: ErrorCode, options: ApiErrorOptions = {}) {
     super(options.message ?? catalogue[code].message, { cause: options.cause })
@@ -75,7 +72,6 @@ export class ApiError extends Error {
     this.violations = options.violations
     this.violatedPolicies = options.violatedPolicies
     this.headers = options.headers
-    this.isExpected = options.isExpected ?? false
   }
 }
 

@@ -37,10 +37,11 @@ export interface VideoFilters extends Omit<VideoListQuery, 'limit' | 'offset' | 
 /** Which page of a list. */
 export type PageRequest = Pick<VideoListQuery, 'limit' | 'offset' | 'cursor'>
 
-const select = `
+const columns = `
   select v.id as video_id, v.user_id, v.title, v.description, v.thumbnail_url, v.stream_url, v.is_live, v.is_adult_content,
-    v.created_at, v.updated_at, (extract(epoch from v.created_at) * 1000000)::bigint as created_micros, ${ledgerColumns}
-  from videos v left join video_counters c on c.video_id = v.id`
+    v.created_at, v.updated_at, (extract(epoch from v.created_at) * 1000000)::bigint as created_micros, ${ledgerColumns}`
+
+const select = `${columns} from videos v left join video_counters c on c.video_id = v.id`
 
 /** One video with what the ledger says of it. */
 export const videoById = {
@@ -98,10 +99,14 @@ export function createListStatement ({ live, adult, userId }: VideoFilters, isKe
     isKeyset ? "(v.created_at, v.id) < (timestamptz 'epoch' + $2 * interval '1 microsecond', $3)" : '',
     userId === undefined ? '' : `v.user_id = $${isKeyset ? 4 : 3}`
   ].filter(Boolean)
+  // The page first and then its counters: those of the rows that are passed over are nobody's.
   return {
     name: ['list_videos', live ?? 'any', adult ?? 'include', userId === undefined ? 'all' : 'user', isKeyset ? 'keyset' : 'offset'].join('_'),
-    text: `${select} ${conditions.length > 0 ? `where ${conditions.join(' and ')}` : ''}
-      order by v.created_at desc, v.id desc limit $1 ${isKeyset ? '' : 'offset $2'}`
+    text: `${columns}
+      from (select * from videos v ${conditions.length > 0 ? `where ${conditions.join(' and ')}` : ''}
+        order by v.created_at desc, v.id desc limit $1 ${isKeyset ? '' : 'offset $2'}) v
+      left join video_counters c on c.video_id = v.id
+      order by v.created_at desc, v.id desc`
   }
 }
 
