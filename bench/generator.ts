@@ -228,11 +228,12 @@ async function runOpen (load: Load & { rate: number }): Promise<LoadResult> {
     ask(connection, pending)
   }
 
-  let open = 0
-  function ask (connection: Connection, { index, dueAt, text }: Pending): void {
-    open++
+  const open = new Set<Pending>()
+  function ask (connection: Connection, pending: Pending): void {
+    const { index, dueAt, text } = pending
+    open.add(pending)
     connection.ask(text, status => {
-      open--
+      open.delete(pending)
       if (status === 'error') tally.fail(load.kinds[index]!.name, 'error')
       else tally.answer(index, status, performance.now() - dueAt)
     })
@@ -255,13 +256,14 @@ async function runOpen (load: Load & { rate: number }): Promise<LoadResult> {
     const timer = setInterval(() => {
       issue()
       const isOver = performance.now() - tally.startedAt > seconds * 1000 + timeoutMs
-      if ((issued >= total && open === 0 && first >= waiting.length) || isOver) {
+      if ((issued >= total && open.size === 0 && first >= waiting.length) || isOver) {
         clearInterval(timer)
         resolve()
       }
     }, 1)
   })
-  for (let n = 0; n < open + waiting.length - first; n++) tally.fail('any', 'no answer')
+  for (const { index } of open) tally.fail(load.kinds[index]!.name, 'no answer')
+  for (const { index } of waiting.slice(first)) tally.fail(load.kinds[index]!.name, 'not sent, every connection was busy')
   for (const connection of all) connection.close()
   return tally.result()
 }

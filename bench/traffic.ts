@@ -183,7 +183,7 @@ async function benchOverload (world: World, generator: Generator): Promise<void>
     }
     const peak = median(peaks)
     const cost = median(times)
-    const over = (await run(generator, service, title, { ...load(), connections: 1000, seconds: 8, rate: Math.floor(peak * 2), timeoutMs: 5000 })).result
+    const over = (await run(generator, service, title, { ...load(), connections: 3000, seconds: 8, rate: Math.floor(peak * 2), timeoutMs: 5000 })).result
     const after = (await run(generator, service, title, { ...load(), seconds: 4, rate: Math.floor(peak * 0.3) })).result
     const goodput = over.answered / 8
     print([

@@ -28,7 +28,7 @@ export default fp(async function database (app) {
   const slots = createSlots()
   const primary = createDatabase({ pool: app.pg.pool, slots, control: app.backgroundPool })
   // Nobody waits for these, and they may take long.
-  const ofBackground = { maxWaitMs: 10_000, patienceMs: 10_000, slowMs: Infinity }
+  const ofBackground = { maxWaitMs: 1000, patienceMs: 1000, slowMs: Infinity }
   const background = createDatabase({ pool: app.backgroundPool, slots: createStatementSlots({ ...ofBackground, max: 2, maxWaiting: 100 }) })
   app.decorate('statementSlots', slots)
   app.decorate('database', primary)

@@ -18,6 +18,8 @@ export type Shortcut = (arrival: Arrival, request: IncomingMessage, response: Se
 export interface HotPath {
   /** Those whose answer costs no more than a refusal: they are tried first, and never refused for want of room. */
   fromMemory: Shortcut[]
+  /** What is better than a refusal, for a request that is refused. */
+  insteadOfRefusal: Shortcut[]
   /** Tried in their order. */
   shortcuts: Shortcut[]
   /** Sends an answer, with the headers that every answer has, and writes its line in the log. */
@@ -54,6 +56,7 @@ export default fp<HotPathOptions>(async function hotPath (app, { requestId }) {
   const { admission, limits, limitFields, log, securityHeaders, corsHeaders } = app
   const addressOf = createAddresses(app.config.server.trustProxy)
   const fromMemory: Shortcut[] = []
+  const insteadOfRefusal: Shortcut[] = []
   const shortcuts: Shortcut[] = []
   const heads = new Map<object, { all: string[], withoutVary: string[] }>()
 
@@ -133,6 +136,7 @@ export default fp<HotPathOptions>(async function hotPath (app, { requestId }) {
     }
     for (const shortcut of fromMemory) if (shortcut(arrival, request, response)) return true
     if (admission.refusesRequest(request)) {
+      for (const shortcut of insteadOfRefusal) if (shortcut(arrival, request, response)) return true
       // No line for each: admission.ts tells how many there are.
       refuse(arrival, request, response, busy)
       return true
@@ -145,7 +149,7 @@ export default fp<HotPathOptions>(async function hotPath (app, { requestId }) {
     return false
   }
 
-  app.decorate('hotPath', { fromMemory, shortcuts, send, sendError })
+  app.decorate('hotPath', { fromMemory, insteadOfRefusal, shortcuts, send, sendError })
 
   app.addHook('onReady', async () => {
     const usual = app.server.listeners('request') as Listener[]

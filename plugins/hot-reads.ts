@@ -50,16 +50,28 @@ export default fp(async function hotReads (app) {
     return { sees, isSeen, key: isSeen ? cachedReads.get(url, sees) : cachedVideos.one(videoId!, sees).key }
   }
 
-  hotPath.fromMemory.push((arrival, request, response) => {
+  /** Sends an answer of the cache, and how overdue it is, if it is. */
+  function sendCached (arrival: Arrival, request: IncomingMessage, response: ServerResponse, cached: CachedAnswer, isCompressed: boolean): void {
+    const answer = answerOf(request, cached, isCompressed)
+    const overdueMs = readCache.overdueMs(cached)
+    hotPath.send(arrival, request, response, overdueMs > 0
+      ? { ...answer, headers: [...answer.headers, ...Object.entries(overdueHeaders(overdueMs)).flat()] }
+      : answer)
+  }
+
+  function answerFromMemory (arrival: Arrival, request: IncomingMessage, response: ServerResponse, find: (key: string) => CachedAnswer | undefined): boolean {
     const place = placeOf(request)
-    const answer = place?.key === undefined ? undefined : readCache.peek(place.key)
-    if (!answer) return false
-    const isCompressed = wantsGzip(request, answer)
-    if (isCompressed && !answer.compressed) return false
-    hotPath.send(arrival, request, response, answerOf(request, answer, isCompressed))
+    const cached = place?.key === undefined ? undefined : find(place.key)
+    if (!cached) return false
+    const isCompressed = wantsGzip(request, cached)
+    if (isCompressed && !cached.compressed) return false
+    sendCached(arrival, request, response, cached, isCompressed)
     if (!place!.isSeen) cachedReads.set(request.url!, place!.sees, place!.key!)
     return true
-  })
+  }
+
+  hotPath.fromMemory.push((arrival, request, response) => answerFromMemory(arrival, request, response, readCache.peek))
+  hotPath.insteadOfRefusal.push((arrival, request, response) => answerFromMemory(arrival, request, response, readCache.peekStale))
 
   async function loadVideo (arrival: Arrival, request: IncomingMessage, response: ServerResponse, id: number, sees: boolean): Promise<void> {
     const { key, load } = cachedVideos.one(id, sees)
@@ -72,11 +84,7 @@ export default fp(async function hotReads (app) {
     }
     const isCompressed = wantsGzip(request, loaded)
     if (isCompressed && !loaded.compressed) await compressAnswer(loaded)
-    const answer = answerOf(request, loaded, isCompressed)
-    const overdueMs = readCache.overdueMs(loaded)
-    hotPath.send(arrival, request, response, overdueMs > 0
-      ? { ...answer, headers: [...answer.headers, ...Object.entries(overdueHeaders(overdueMs)).flat()] }
-      : answer)
+    sendCached(arrival, request, response, loaded, isCompressed)
   }
 
   hotPath.shortcuts.push((arrival, request, response) => {

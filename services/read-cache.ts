@@ -56,6 +56,9 @@ const refreshAfterMs = 500
 /** Milliseconds for which an answer goes on being given while its load fails. */
 const maxStaleMs = 10 * 60_000
 
+/** Milliseconds for which an answer goes on being given while there is too much to do to load all of them. */
+const maxOverloadMs = 10_000
+
 /** Milliseconds between two loads that fail. */
 const retryMs = 250
 
@@ -150,6 +153,12 @@ export function createReadCache ({ maxBytes, now = performance.now.bind(performa
       if (!entry) return undefined
       const age = now() - entry.answer.loadedAt
       return age < refreshAfterMs || (age < maxAgeMs && underWay.has(key)) ? entry.answer : undefined
+    },
+
+    /** An answer that may be older than it should be, for who would get none. */
+    peekStale (key: string): CachedAnswer | undefined {
+      const entry = entries.get(key)
+      return entry && now() - entry.answer.loadedAt < maxOverloadMs ? entry.answer : undefined
     },
 
     /**

@@ -30,7 +30,7 @@ const decreaseEveryMs = 100
  * statements that were not (AIMD, as TCP's congestion avoidance: Chiu and Jain, 1989). Where even the fastest are slow it is
  * the way to the database, and fewer would not be faster.
  */
-export function createStatementSlots ({ max, maxWaiting, maxWaitMs = 200, patienceMs = 400, slowMs = 150, now = performance.now.bind(performance) }: StatementSlotsOptions) {
+export function createStatementSlots ({ max, maxWaiting, maxWaitMs = 100, patienceMs = 400, slowMs = 150, now = performance.now.bind(performance) }: StatementSlotsOptions) {
   let limit = max
   let running = 0
   let decreasedAt = -Infinity

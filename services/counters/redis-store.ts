@@ -195,6 +195,8 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
     await redis.unlink(views, comments, peaks, dirty, pending, unflushed, receipts)
   }
 
+  const warming = new Map<number, Promise<void>>()
+
   const setLike = createBatcher<LikeOperation, Counted<Row | Refusal>>({
     shardOf,
     maxSize: maxOperations,
@@ -240,6 +242,36 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
       }
     })
   })
+
+  async function warm (videoId: number, pages: () => AsyncIterable<number[]>): Promise<void> {
+    const shard = shardOf(videoId)
+    const ticket = randomBytes(9).toString('base64url')
+    const step = async (name: 'begin' | 'page' | 'end' | 'drop', users: number[] = []) =>
+      (await count<'warm' | 'mine' | 'taken'>(shard, 'warm', ({ generation, looks, keys }) => ({
+        keys: [names.meta(shard), keys.likes(videoId), keys.ticket(videoId), keys.loading(videoId)],
+        args: [generation, looks, ticket, ticketMs, name, times.warmMs, ...users]
+      }))).answer
+
+    for (const deadline = performance.now() + ticketMs; performance.now() < deadline;) {
+      let state = await step('begin')
+      if (state === 'mine') {
+        try {
+          for await (const users of pages()) {
+            state = await step('page', users)
+            if (state !== 'mine') break
+          }
+          if (state === 'mine') state = await step('end')
+        } catch (error) {
+          // Another one may try at once, and need not wait until the ticket runs out.
+          await step('drop').catch(() => {})
+          throw error
+        }
+      }
+      if (state === 'warm') return
+      await sleep(20)
+    }
+    throw new Error(`The likes of video ${videoId} could not be loaded`)
+  }
 
   /** One shard's part of a read; asked again when the generation turned out to be another one. */
   async function readShard (shard: number, videoIds: number[], userId: number | undefined, isRetry = false): Promise<StoredCounters[]> {
@@ -325,28 +357,11 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
       return toCounters(row as Row, generation)
     },
 
-    async warm (videoId, pages) {
-      const shard = shardOf(videoId)
-      const ticket = randomBytes(9).toString('base64url')
-      const step = async (name: 'begin' | 'page' | 'end', users: number[] = []) =>
-        (await count<'warm' | 'mine' | 'taken'>(shard, 'warm', ({ generation, looks, keys }) => ({
-          keys: [names.meta(shard), keys.likes(videoId), keys.ticket(videoId), keys.loading(videoId)],
-          args: [generation, looks, ticket, ticketMs, name, times.warmMs, ...users]
-        }))).answer
-
-      for (const deadline = performance.now() + ticketMs; performance.now() < deadline;) {
-        let state = await step('begin')
-        if (state === 'mine') {
-          for await (const users of pages()) {
-            state = await step('page', users)
-            if (state !== 'mine') break
-          }
-          if (state === 'mine') state = await step('end')
-        }
-        if (state === 'warm') return
-        await sleep(20)
-      }
-      throw new Error(`The likes of video ${videoId} could not be loaded`)
+    /** One load for all who want it here: a hundred who like a cold video do not stand in each other's way. */
+    warm (videoId, pages) {
+      let running = warming.get(videoId)
+      if (!running) warming.set(videoId, running = warm(videoId, pages).finally(() => { warming.delete(videoId) }))
+      return running
     },
 
     async addComment (videoId, userId, use) {

@@ -1,7 +1,7 @@
 -- Loads the likes of one cold video, page by page.
 --
 -- In:  KEYS 1 meta, 2 likes, 3 ticket, 4 loading.
---      ARGV 1 generation, 2 looks, 3 ticket of the caller, 4 ms that it is good for, 5 'begin', 'page' or 'end',
+--      ARGV 1 generation, 2 looks, 3 ticket of the caller, 4 ms that it is good for, 5 'begin', 'page', 'end' or 'drop',
 --      6 ms for which the likes stay, then the users of a page.
 -- Out: 'warm' when the likes are there, 'mine' when the caller has the ticket, 'taken' when another one has it
 --      or it is void. FENCED when the generation does not take writes.
@@ -20,6 +20,10 @@ if ARGV[5] == 'begin' then
   return 'mine'
 end
 if holder ~= ARGV[3] or redis.call('EXISTS', KEYS[4]) == 0 then return 'taken' end
+if ARGV[5] == 'drop' then
+  redis.call('DEL', KEYS[3], KEYS[4])
+  return 'taken'
+end
 if ARGV[5] == 'page' then
   for start = 7, #ARGV, 5000 do
     redis.call('SADD', KEYS[4], unpack(ARGV, start, math.min(start + 4999, #ARGV)))

@@ -126,6 +126,24 @@ onBothStores('likes that were read before their user was deleted do not come in 
   t.match(await store.read([5], 4), [{ likes: 3, isLiked: false }])
 })
 
+onBothStores('likes are loaded once for all who want them, and a load that fails stands in nobody’s way', {}, async (t, store) => {
+  await like(store, 9, 1)
+  let reads = 0
+  async function * failing (): AsyncGenerator<number[]> {
+    reads++
+    yield [1]
+    await new Promise(resolve => setTimeout(resolve, 20))
+    throw new Error('The ledger is away')
+  }
+  const startedAt = performance.now()
+  const outcomes = await Promise.allSettled([store.warm(5, failing), store.warm(5, failing), store.warm(5, failing)])
+  t.strictSame(outcomes.map(outcome => outcome.status), ['rejected', 'rejected', 'rejected'])
+  t.equal(reads, 1)
+  await store.warm(5, async function * () { yield [2, 3] })
+  t.match(await store.read([5], 3), [{ likes: 2, isLiked: true }], 'and nothing of it stays')
+  t.ok(performance.now() - startedAt < 4000, 'nobody waits until a ticket runs out')
+})
+
 onBothStores('a video that is forgotten leaves nothing, and counts from nothing if it is counted again', {}, async (t, store) => {
   await like(store, 3, 1)
   await store.heartbeat(3, 1)
