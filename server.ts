@@ -12,6 +12,9 @@ import { alone, createWorker, type Workers } from './services/worker.ts'
 
 type App = Awaited<ReturnType<typeof buildApp>>
 
+/** Connections that may wait to be accepted: thousands of clients come back at once after a restart. The kernel has a say (somaxconn). */
+const backlog = 4096
+
 const config = readConfigOrExit()
 const destination = createLogDestination({ isShared: config.workers > 1 })
 const logger = pino({
@@ -94,7 +97,7 @@ async function serve (connection: ServerConnection, workers: Workers): Promise<S
 
 async function listen (app: App): Promise<string> {
   try {
-    return await app.listen({ host: config.server.host, port: config.server.port })
+    return await app.listen({ host: config.server.host, port: config.server.port, backlog })
   } catch (error) {
     await app.close()
     throw (error as NodeJS.ErrnoException).code === 'EADDRINUSE'

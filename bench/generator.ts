@@ -209,7 +209,11 @@ async function runOpen (load: Load & { rate: number }): Promise<LoadResult> {
   const total = Math.floor(rate * seconds)
   let issued = 0
   const idle: Connection[] = []
-  const all = await Promise.all(Array.from({ length: connections }, () => openConnection(load, onIdle)))
+  const all: Connection[] = []
+  // A hundred at a time: a server has a queue for those that it has not met yet.
+  while (all.length < connections) {
+    all.push(...await Promise.all(Array.from({ length: Math.min(100, connections - all.length) }, () => openConnection(load, onIdle))))
+  }
   idle.push(...all)
   const tally = createTally(load)
 
