@@ -28,7 +28,7 @@ declare module 'fastify' {
 /**
  * Every request takes a token of its client address (services/limiter), before anything else is done for it and for
  * addresses that do not exist as well. That is asked in a synchronous hook of our own: through the handler of
- * @fastify/rate-limit the same question takes ten times as long (bench/reads.ts). Routes with a policy of their own
+ * @fastify/rate-limit the same question takes ten times as long. Routes with a policy of their own
  * use the plugin, with the same buckets as its store.
  */
 export default fp(async function haloRateLimit (app) {
