@@ -20,6 +20,7 @@ import { integersAsNumbers } from '../db/integers.ts'
 import { startRedis } from '../test/helpers/redis-server.ts'
 import { signToken } from '../test/helpers/token.ts'
 import { cpuMicros, machine, median, residentBytes } from './measure.ts'
+import { print, progress } from './world.ts'
 
 /**
  * `npm run bench:counters`: what a counted like, comment and heartbeat cost beside the plain INCR of the Go design, in
@@ -293,12 +294,4 @@ async function benchStreams (port: number, ids: Ids): Promise<void> {
   print(`\n${wanted} listeners of one stream: ${(bytes / wanted / 1024).toFixed(1)} KB each, ` +
     `${received} events in ${changes} s, ${((cpuMicros(pid) - cpuBefore) / received).toFixed(1)} µs of CPU an event`)
   for (const socket of sockets) socket.destroy()
-}
-
-function print (line: string): void {
-  process.stdout.write(`${line}\n`)
-}
-
-function progress (text: string): void {
-  if (process.stderr.isTTY) process.stderr.write(`\r${text}`.padEnd(70) + '\r')
 }

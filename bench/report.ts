@@ -19,7 +19,7 @@ export interface Report {
   memory?: { one: number, further: number }
   amount?: { amount: number, connections: number, answered: number, seconds: number, cpuMicros?: number | undefined }
   streams?: { listeners: number, bytesEach: number, eventsPerListenerAndSecond: number }
-  gates: { isPassed: boolean, text: string }[]
+  gates: { isPassed: boolean, isMeasured: boolean, text: string }[]
 }
 
 const cell = (value: number | undefined, digits: number, width: number): string => (value === undefined ? '–' : value.toFixed(digits)).padStart(width)
@@ -58,7 +58,7 @@ export function toText ({ head, rows, connections, memory, amount, streams, gate
   }
   if (streams) lines.push(`${streams.listeners} listeners of one stream: ${(streams.bytesEach / 1000).toFixed(1)} KB each, ${streams.eventsPerListenerAndSecond.toFixed(2)} events a second for each`)
   if (memory) lines.push(`memory of a process that nobody asks: ${megabytes(memory.one)}; of each further one: ${megabytes(memory.further)}`)
-  if (gates.length > 0) lines.push('', ...gates.map(({ isPassed, text }) => `${isPassed ? 'pass' : 'FAIL'}  ${text}`))
+  if (gates.length > 0) lines.push('', ...gates.map(({ isPassed, isMeasured, text }) => `${isMeasured ? isPassed ? 'pass' : 'FAIL' : '–   '}  ${text}`))
   return lines.join('\n')
 }
 
@@ -71,4 +71,4 @@ function textOfRow ({ title, rate, cpuMicros, limit, bytes, generatorCpu, isGene
   ]
 }
 
-export const gatesOf = (results: GateResult[]): Report['gates'] => results.map(({ isPassed, text }) => ({ isPassed, text }))
+export const gatesOf = (results: GateResult[]): Report['gates'] => results.map(({ isPassed, value, text }) => ({ isPassed, isMeasured: value !== undefined, text }))

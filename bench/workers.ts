@@ -5,6 +5,7 @@ import { createServer } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 import autocannon from 'autocannon'
 import { cpuMicros, machine, median } from './measure.ts'
+import { print } from './world.ts'
 
 /**
  * `npm run bench:workers`: what it costs to serve one port from two processes, by the way in which connections reach
@@ -86,8 +87,4 @@ async function measure (way: Way, connections: number, isShort: boolean): Promis
     child.kill('SIGTERM')
     await once(child, 'exit')
   }
-}
-
-function print (line: string): void {
-  process.stdout.write(`${line}\n`)
 }

@@ -1,7 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import fp from 'fastify-plugin'
 import { createAdmission, type Admission } from '../services/admission.ts'
-import { Interest } from '../services/interest.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -12,8 +11,6 @@ declare module 'fastify' {
       track (response: ServerResponse): void
       /** A response that stays open, as a stream of events does, is no longer a request under way. */
       untrack (response: ServerResponse): void
-      /** Whether its client still waits for a response. */
-      interestIn (response: ServerResponse): Interest
     }
   }
 }
@@ -26,7 +23,6 @@ const warnEveryMs = 5000
 /** Requests that come while there is too much to do are refused before any work is done for them. */
 export default fp(async function admission (app) {
   const control = createAdmission()
-  const interests = new WeakMap<ServerResponse, Interest>()
   let warned = { at: -Infinity, refused: 0 }
 
   function leave (this: ServerResponse): void {
@@ -61,17 +57,6 @@ export default fp(async function admission (app) {
       if (!response.listeners('close').includes(leave)) return
       response.off('close', leave)
       control.leave()
-    },
-
-    interestIn (response) {
-      let interest = interests.get(response)
-      if (!interest) {
-        const made = interest = new Interest()
-        interests.set(response, made)
-        if (response.destroyed) made.end()
-        else response.on('close', () => { if (!response.writableFinished) made.end() })
-      }
-      return interest
     }
   })
   app.addHook('onReady', async () => { control.start() })

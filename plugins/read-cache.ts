@@ -1,6 +1,8 @@
+import type { ServerResponse } from 'node:http'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { createCachedReads, type CachedReads } from '../services/cached-reads.ts'
+import { Interest } from '../services/interest.ts'
 import { compressAnswer, createReadCache, type Ask, type CachedAnswer, type ReadCache } from '../services/read-cache.ts'
 
 declare module 'fastify' {
@@ -38,12 +40,20 @@ export default fp(async function readCache (app) {
     const { method, url, viewer } = this.request
     const answer = await cache.get(key, load, {
       isFresh: viewer?.userId !== undefined && app.recentWriters.has(viewer.userId),
-      interest: app.admission.interestIn(this.raw)
+      interest: () => interestIn(this.raw)
     })
     if (method === 'GET' && viewer) cachedReads.set(url, viewer.seesAdultContent, key)
     return await send(this.request, this, answer, cache.overdueMs(answer))
   })
-}, { name: 'halo:read-cache', dependencies: ['halo:admission', 'halo:config', 'halo:recent-writers'] })
+}, { name: 'halo:read-cache', dependencies: ['halo:config', 'halo:recent-writers'] })
+
+/** Whether the client of a response still waits for it. */
+function interestIn (response: ServerResponse): Interest {
+  const interest = new Interest()
+  if (response.destroyed) interest.end()
+  else response.on('close', () => { if (!response.writableFinished) interest.end() })
+  return interest
+}
 
 async function send (request: FastifyRequest, reply: FastifyReply, answer: CachedAnswer, overdueMs: number): Promise<FastifyReply> {
   const { headers } = request

@@ -46,6 +46,10 @@ export function createDatabase ({ pool, slots, control }: DatabaseOptions): Data
 
   /** Runs a statement on a connection that is this caller's alone. */
   async function run<Row> (client: PoolClient, config: QueryConfig, interest: Interest | undefined): Promise<Row[]> {
+    if (interest?.isOver) {
+      client.release()
+      throw new ApiError('service_unavailable', { message: 'Nobody waits for this any more' })
+    }
     let cancelling: Promise<void> | undefined
     const forget = interest?.onEnd(() => { cancelling = cancel(client) })
     try {
@@ -67,14 +71,16 @@ export function createDatabase ({ pool, slots, control }: DatabaseOptions): Data
   return {
     async query<Row> ({ name, text }: Statement, values: unknown[] = [], interest?: Interest): Promise<Row[]> {
       await slots.enter()
-      const startedAt = performance.now()
+      // Opening a connection takes its time as well, and tells nothing of how busy the database is.
+      let startedAt: number | undefined
       try {
-        if (interest?.isOver) throw new ApiError('service_unavailable', { message: 'Nobody waits for this any more' })
-        return await run<Row>(await pool.connect(), { name, text, values }, interest)
+        const client = await pool.connect()
+        startedAt = performance.now()
+        return await run<Row>(client, { name, text, values }, interest)
       } catch (error) {
         throw error instanceof ApiError ? error : translate(error)
       } finally {
-        slots.leave(performance.now() - startedAt)
+        slots.leave(startedAt === undefined ? undefined : performance.now() - startedAt)
       }
     }
   }

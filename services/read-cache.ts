@@ -37,8 +37,8 @@ export type Ask = (isFresh: boolean, interest: Interest) => Promise<LoadedAnswer
 export interface GetOptions {
   /** For somebody who has just written: loaded now, also when another load is under way. */
   isFresh?: boolean
-  /** Whether the one who asks still waits; without it they do. */
-  interest?: Interest
+  /** Tells whether the one who asks still waits; without it they do. Asked only if something is loaded. */
+  interest?: () => Interest
 }
 
 export interface ReadCacheOptions {
@@ -93,11 +93,11 @@ export function createReadCache ({ maxBytes, now = performance.now.bind(performa
   function load (key: string, ask: Ask, { isFresh = false, interest: own }: GetOptions): Promise<CachedAnswer> {
     const running = underWay.get(key)
     if (running) {
-      running.interest.join(own)
+      running.interest.join(own?.())
       return running.loading
     }
     const interest = new Interest()
-    interest.join(own)
+    interest.join(own?.())
     const settle = (): void => { if (underWay.get(key)?.interest === interest) underWay.delete(key) }
     const loading = loadNow(key, ask, isFresh, interest).finally(settle)
     underWay.set(key, { loading, interest })

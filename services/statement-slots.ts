@@ -43,6 +43,17 @@ export function createStatementSlots ({ max, maxWaiting, maxWaitMs = 100, patien
     return tookMs > slowMs && tookMs > 3 * Math.min(fastest.young, fastest.old)
   }
 
+  function adjust (tookMs: number): void {
+    const at = now()
+    if (isSlow(tookMs, at)) {
+      if (at - decreasedAt <= decreaseEveryMs) return
+      limit = Math.max(least, limit * decrease)
+      decreasedAt = at
+    } else if (running + 1 > limit / 2) {
+      limit = Math.min(max, limit + 1 / limit)
+    }
+  }
+
   function next (): void {
     const [first] = waiting
     if (!first || running >= Math.floor(limit)) return
@@ -72,18 +83,10 @@ export function createStatementSlots ({ max, maxWaiting, maxWaitMs = 100, patien
       })
     },
 
-    /** Gives a slot back. @param tookMs milliseconds that the statement took */
-    leave (tookMs: number): void {
+    /** Gives a slot back. @param tookMs milliseconds that the statement took; undefined when there was none */
+    leave (tookMs: number | undefined): void {
       running--
-      const at = now()
-      if (isSlow(tookMs, at)) {
-        if (at - decreasedAt > decreaseEveryMs) {
-          limit = Math.max(least, limit * decrease)
-          decreasedAt = at
-        }
-      } else if (running + 1 > limit / 2) {
-        limit = Math.min(max, limit + 1 / limit)
-      }
+      if (tookMs !== undefined) adjust(tookMs)
       next()
       next()
     }

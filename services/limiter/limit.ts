@@ -11,7 +11,7 @@ export interface Limit {
   /** Takes a token of a client: the tokens left or, below zero, the milliseconds until there is one. */
   take (client: string): number
   /** What who got none is told. @param waitMs milliseconds until there is a token */
-  refusal (waitMs: number, headers?: Record<string, string>): ApiError
+  refusal (waitMs: number): ApiError
 }
 
 /** A policy at work: its buckets are shared by all processes where there is a Redis, and are this process's own without. */
@@ -22,13 +22,12 @@ export function createLimit (name: PolicyName, policy: Policy, redis?: Redis | C
     name,
     policy,
     take: redis ? takeShared(name, policy, redis) : takeOwn(policy),
-    refusal (waitMs, headers) {
+    refusal (waitMs) {
       const seconds = Math.max(1, Math.ceil(waitMs / 1000))
       return new ApiError('rate_limit_exceeded', {
         message: `This ${per} may make ${rate} ${kind}requests a second with a burst of ${burst}; try again in ${seconds} s`,
         retryAfter: seconds,
-        violatedPolicies: [name],
-        ...headers ? { headers } : {}
+        violatedPolicies: [name]
       })
     }
   }

@@ -74,10 +74,10 @@ t.test('a report is a table, and a page with its plots in it that needs nothing 
     connections: { idle: 10_000, bytesEach: 9000, latency: summarize([1]), lost: 0 },
     memory: { one: 90_000_000, further: 80_000_000 },
     amount: { amount: 50_000, connections: 1000, answered: 50_000, seconds: 5 },
-    gates: [{ isPassed: false, text: 'mix: too slow' }]
+    gates: [{ isPassed: false, isMeasured: true, text: 'mix: too slow' }, { isPassed: true, isMeasured: false, text: 'one that did not run' }]
   }
   const text = toText(full)
-  for (const part of ['commit abc1234', '9000', '(90.0–120.0)', '3.00', 'the generator was the limit', 'the mix, at 30 %', '50000 of 50000', '9.0 KB each, 0 lost', '90 MB', 'FAIL  mix: too slow']) t.ok(text.includes(part), part)
+  for (const part of ['commit abc1234', '9000', '(90.0–120.0)', '3.00', 'the generator was the limit', 'the mix, at 30 %', '50000 of 50000', '9.0 KB each, 0 lost', '90 MB', 'FAIL  mix: too slow', '–     one that did not run']) t.ok(text.includes(part), part)
   const html = toHtml(full)
   t.equal(html.match(/<svg/g)?.length, 8)
   t.ok(html.includes('&#60;one&#62; &#38; another'))

@@ -66,6 +66,15 @@ onEachStore(t, 'login and register have tighter buckets of their own each', asyn
   t.equal((await app.inject({ url: '/livez', headers: from('192.0.2.1') })).statusCode, 200, 'other routes are not affected')
 })
 
+t.test('a request that comes through the port costs one token, whichever way it goes', async t => {
+  const app = await createApp(t, { stores: anyStores(), env: tight })
+  await app.listen({ port: 0, host: '127.0.0.1' })
+  const { port } = app.server.address() as AddressInfo
+  const statuses: number[] = []
+  for (const path of ['/livez', '/api/v1/videos/1', '/nothing', '/livez', '/%']) statuses.push((await fetch(`http://127.0.0.1:${port}${path}`)).status)
+  t.strictSame(statuses, [200, 404, 404, 429, 429])
+})
+
 t.test('a path that cannot be decoded costs a token as well', async t => {
   const app = await createApp(t, { stores: anyStores(), env: tight })
   for (let n = 0; n < 3; n++) t.equal((await app.inject('/%')).statusCode, 400)

@@ -1,5 +1,6 @@
 import t from 'tap'
 import { ApiError } from '../../services/errors.ts'
+import { Interest } from '../../services/interest.ts'
 import { compressAnswer, createReadCache, type LoadedAnswer } from '../../services/read-cache.ts'
 
 const away = new ApiError('service_unavailable')
@@ -144,4 +145,49 @@ t.test('an answer is compressed once, and a small one not at all', async t => {
   t.equal(await compressAnswer(large), await compressAnswer(large))
   t.ok(large.compressed!.length < 500)
   t.notOk((await cache.get('small', async () => ({ body: 'x' }))).isCompressible)
+})
+
+t.test('while somebody loads a half old answer, it is given to all others; an old one only instead of none, for ten seconds', async t => {
+  const { cache, get, pass } = scene()
+  await get()
+  pass(600)
+  t.notOk(cache.peek('key'), 'nobody loads')
+  await get()
+  t.ok(cache.peek('key'), 'it is being loaded')
+  pass(400)
+  t.notOk(cache.peek('key'), 'older than it may be')
+  t.ok(cache.peekStale('key'))
+  await new Promise(resolve => setImmediate(() => setImmediate(resolve)))
+  const other = scene()
+  await other.get()
+  other.pass(9999)
+  t.ok(other.cache.peekStale('key'))
+  other.pass(1)
+  t.notOk(other.cache.peekStale('key'))
+})
+
+t.test('a load is over for all when the last who waited has left, and the next one who asks begins another', async t => {
+  const { cache } = scene()
+  const seen: Interest[] = []
+  const ask = (isFresh: boolean, interest: Interest): Promise<LoadedAnswer> => {
+    seen.push(interest)
+    return new Promise((resolve, reject) => { interest.onEnd(() => { reject(away) }) })
+  }
+  const [one, two] = [new Interest(), new Interest()]
+  const answers = [cache.get('key', ask, { interest: () => one }), cache.get('key', ask, { interest: () => two })]
+  t.equal(seen.length, 1)
+  one.end()
+  t.notOk(seen[0]!.isOver)
+  two.end()
+  t.ok(seen[0]!.isOver)
+  const next = cache.get('key', async () => ({ body: 'next' }))
+  t.strictSame((await Promise.allSettled(answers)).map(({ status }) => status), ['rejected', 'rejected'])
+  t.equal((await next).body, 'next')
+
+  const gone = new Interest()
+  gone.end()
+  await t.rejects(cache.get('other', ask, { interest: () => gone }), away)
+  cache.get('third', ask, { interest: () => new Interest() }).catch(() => {})
+  cache.get('third', ask).catch(() => {})
+  t.notOk(seen.at(-1)!.isOver, 'who has no interest of their own stays')
 })
