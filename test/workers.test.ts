@@ -58,6 +58,8 @@ t.test('a process that hangs is killed and replaced', async t => {
   await until(async () => started().length === 2)
   const hanging = started()[0]!
   process.kill(hanging, 'SIGSTOP')
+  // Where nobody does it, or the run would wait for it for ever.
+  t.teardown(() => { try { process.kill(hanging, 'SIGKILL') } catch { /* it is gone, as it should be */ } })
   await until(async () => started().length === 3)
   t.match(lines.filter(({ msg }) => msg !== undefined), [
     { pid: hanging, msg: 'a worker hangs and is killed' }, { pid: hanging, signal: 'SIGKILL', running: 1, wanted: 2, msg: 'a worker died and is replaced' }
