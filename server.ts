@@ -6,6 +6,7 @@ import { loadConfig, type Config, type ServerConnection } from './fastify.config
 import { migrate } from './db/migrate.ts'
 import { openDatabase, type OpenDatabase } from './db/open-database.ts'
 import { ConfigurationError } from './services/configuration-error.ts'
+import { createIdleCollector } from './services/idle-collector.ts'
 import { createLogDestination } from './services/log-destination.ts'
 import { createSupervisor, WorkerFailed } from './services/supervisor.ts'
 import { alone, createWorker, type Workers } from './services/worker.ts'
@@ -91,6 +92,7 @@ async function serve (connection: ServerConnection, workers: Workers): Promise<S
   // And for what the Go service had counted, so that nobody sees a count begin again at zero.
   await Promise.race([keepSchemaCurrent(app, connection).then(() => app.counters.takenOver), sleep(2000)])
   const address = await listen(app)
+  createIdleCollector().start()
   logger.info({ address, environment: config.environment }, 'listening')
   return { address, drain: signal => drain(app, signal), kill () {} }
 }

@@ -7,7 +7,7 @@ import type { Generator } from './generator.ts'
 import { defaultAddresses, defaultConnections, run, spreadOf, type Pace, type Row, type Spread } from './measure-scenario.ts'
 import type { Report } from './report.ts'
 import type { Scenario } from './scenarios.ts'
-import type { World } from './world.ts'
+import { build, type World } from './world.ts'
 
 const root = join(import.meta.dirname, '..')
 
@@ -72,5 +72,6 @@ async function checkOut (ref: string): Promise<string> {
   const isSame = git('diff', '--name-only', ref, '--', 'package-lock.json') === ''
   if (isSame && existsSync(join(root, 'node_modules'))) symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'))
   else execFileSync('npm', ['ci'], { cwd: folder, stdio: 'ignore' })
+  build(folder)
   return folder
 }

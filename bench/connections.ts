@@ -81,14 +81,17 @@ export async function measureConnections (world: World, generator: Generator, fi
 
 const bytesOf = (server: Server): number => server.pids.reduce((sum, pid) => sum + residentBytes(pid), 0)
 
+/** Milliseconds after which a process has noticed that nobody asks it (services/idle-collector.ts). */
+const untilIdleMs = 10_000
+
 /** Resident memory of the service when nobody asks it, in bytes: of one process, and of each one beside it. */
 export async function measureIdleMemory (world: World): Promise<{ one: number, further: number }> {
   const one = await world.startService()
-  await sleep(3000)
+  await sleep(untilIdleMs)
   const alone = bytesOf(one)
   await one.stop()
   const two = await world.startService({ WEB_CONCURRENCY: '2' })
-  await sleep(3000)
+  await sleep(untilIdleMs)
   const each = familyOf(two.pids[0]!).map(residentBytes)
   await two.stop()
   return { one: alone, further: median(each.slice(1)) }

@@ -1,4 +1,4 @@
-import { fork, spawn, type ChildProcess } from 'node:child_process'
+import { execFileSync, fork, spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { openSync } from 'node:fs'
 import { join } from 'node:path'
@@ -40,8 +40,8 @@ export interface World {
   bearers (count: number): string[]
   /** Starts the service as production runs it. @param folder of a checkout; this one unless told otherwise */
   startService (env?: Record<string, string>, folder?: string): Promise<Server>
-  /** The process alone, for who looks after it. */
-  spawnService (env: Record<string, string>): ChildProcess
+  /** The process alone, for who looks after it; its log goes to a file. */
+  spawnService (env: Record<string, string>, logFile: string): ChildProcess
   startBare (task: BareTask): Promise<Server>
   stop (): Promise<void>
 }
@@ -49,6 +49,8 @@ export interface World {
 /** The production configuration, with everything on: where it listens and what it has to know are the bench's. */
 const production = {
   NODE_ENV: 'production',
+  // As the Dockerfile has it.
+  MALLOC_ARENA_MAX: '1',
   WEB_CONCURRENCY: '1',
   SERVER_HOST: '127.0.0.1',
   TRUST_PROXY: '127.0.0.1',
@@ -57,8 +59,15 @@ const production = {
   PASSWORD_PEPPER: `${secret}, either`
 }
 
+/** What production runs is JavaScript: the service of a checkout is built before it is measured. */
+export function build (folder: string): void {
+  execFileSync('npm', ['run', 'build'], { cwd: folder, stdio: ['ignore', 'ignore', 'inherit'] })
+}
+
 /** PostgreSQL and Redis: those that DATABASE_URL and REDIS_URL name, or a PostgreSQL and a Redis of the bench's own. */
 export async function createWorld ({ users = 2000, videos = 100_000, onProgress = (text: string): void => { progress(text) } } = {}): Promise<World> {
+  onProgress('building')
+  build(root)
   const database = await openDatabase(loadConfig({ ...process.env, DATA_DIR: process.env['DATA_DIR'] ?? join(root, '.data', 'bench') }).database)
   const stops: (() => Promise<unknown>)[] = [database.stop]
   const stop = async (): Promise<void> => {
@@ -94,7 +103,7 @@ export async function createWorld ({ users = 2000, videos = 100_000, onProgress 
         const n = signed++
         return `Bearer ${signToken(secret, ids.users[n % ids.users.length]!, { jitter: Math.floor(n / ids.users.length) })}`
       }),
-      spawnService: env => spawnProcess({ ...production, DATABASE_URL: databaseUrl, REDIS_URL: redisUrl, ...env }, root),
+      spawnService: (env, logFile) => spawnProcess({ ...production, DATABASE_URL: databaseUrl, REDIS_URL: redisUrl, ...env }, root, logFile),
       async startService (env = {}, folder = root) {
         const server = await startProcess({ ...production, DATABASE_URL: databaseUrl, REDIS_URL: redisUrl, ...env }, folder)
         stops.push(server.stop)
@@ -116,13 +125,13 @@ export async function createWorld ({ users = 2000, videos = 100_000, onProgress 
   }
 }
 
-function spawnProcess (env: Record<string, string>, folder: string): ChildProcess {
+function spawnProcess (env: Record<string, string>, folder: string, logFile = '/dev/null'): ChildProcess {
   const { DATABASE_URL: _, REDIS_URL: __, NODE_ENV: ___, ...inherited } = process.env
-  return spawn(process.execPath, [join(folder, 'server.ts')], {
+  return spawn(process.execPath, [join(folder, 'dist', 'server.js')], {
     cwd: folder,
     env: { ...inherited, ...env },
-    // The log is written, as in production, and nobody reads it.
-    stdio: ['ignore', openSync('/dev/null', 'w'), 'inherit']
+    // The log is written, as in production.
+    stdio: ['ignore', openSync(logFile, 'a'), 'inherit']
   })
 }
 

@@ -1,9 +1,9 @@
-import { STATUS_CODES } from 'node:http'
 import type { Socket } from 'node:net'
 import type { FastifyBaseLogger, FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import createRouter from 'find-my-way'
 import { ApiError, catalogue, problem, type ErrorCode, type Problem, type Violation } from '../services/errors.ts'
+import { STATUS_CODES } from '../services/node-http.ts'
 
 const contentType = 'application/problem+json; charset=utf-8'
 

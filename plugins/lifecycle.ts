@@ -1,5 +1,6 @@
-import { ServerResponse } from 'node:http'
+import type { ServerResponse } from 'node:http'
 import fp from 'fastify-plugin'
+import { NodeServerResponse } from '../services/node-http.ts'
 
 /** Where in its life the process is. */
 export interface Lifecycle {
@@ -24,7 +25,7 @@ export default fp<{ lifecycle: Lifecycle }>(async function lifecycle (app, optio
  * connections that nobody uses. A hook would cost every request what this costs only then.
  */
 export function drainingResponse (lifecycle: Lifecycle): typeof ServerResponse {
-  class DrainingResponse extends ServerResponse {
+  class DrainingResponse extends NodeServerResponse {
     override writeHead (...args: unknown[]): this {
       if (lifecycle.isDraining) this.shouldKeepAlive = false
       return super.writeHead(...args as Parameters<ServerResponse['writeHead']>)

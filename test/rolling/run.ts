@@ -1,6 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -23,6 +23,8 @@ const [restarts, rate] = [Number(values.restarts), Number(values.rate)]
 /** Seconds from SIGTERM to the moment when the port is closed: haproxy has noticed by then. */
 const drainDelay = 1
 
+const folder = await mkdtemp(join(tmpdir(), 'halo-rolling-'))
+const logFile = join(folder, 'replicas.log')
 const world = await createWorld({ videos: 10_000 })
 const generator = createGenerator()
 const replicas: Replica[] = []
@@ -54,12 +56,31 @@ try {
   print(`${restarts} rolling restarts (${Math.min(...times).toFixed(1)} to ${Math.max(...times).toFixed(1)} s each) behind haproxy: ${answered} requests answered as expected in ${seconds.toFixed(0)} s, ${failed.length === 0 ? 'none failed' : `failed: ${JSON.stringify(failed)}`}; p99 ${Math.max(...results.map(({ latency }) => latency.p99)).toFixed(0)} ms at the most`)
   const exits = replicas.flatMap(replica => replica.exits)
   if (exits.some(code => code !== 0)) print(`a replica did not end in peace: exit codes ${exits.join(', ')}`)
-  if (failed.length > 0 || answered === 0 || exits.some(code => code !== 0)) process.exitCode = 1
+  if (failed.length > 0 || answered === 0 || exits.some(code => code !== 0)) {
+    process.exitCode = 1
+    print(`what the replicas said of it:\n${warningsOf(await readFile(logFile, 'utf8')).join('\n')}`)
+  }
 } finally {
   generator.stop()
   await balancer?.stop()
   for (const replica of replicas) await replica.stop()
   await world.stop()
+  await rm(folder, { recursive: true })
+}
+
+/** Warnings and errors of a log, each kind once with its number and the first one's line. */
+function warningsOf (log: string): string[] {
+  const kinds = new Map<string, { count: number, first: string }>()
+  for (const line of log.split('\n')) {
+    if (line === '') continue
+    const { level, msg, res } = JSON.parse(line) as { level: number, msg: string, res?: { statusCode: number } }
+    if (level < 40 && !(res && res.statusCode >= 500)) continue
+    const kind = `${msg} ${res?.statusCode ?? ''}`
+    const found = kinds.get(kind)
+    if (found) found.count++
+    else kinds.set(kind, { count: 1, first: line })
+  }
+  return [...kinds.values()].map(({ count, first }) => `${count} × ${first}`)
 }
 
 interface Replica {
@@ -76,7 +97,7 @@ async function createReplica (world: World): Promise<Replica> {
   let child: ChildProcess | undefined
 
   async function start (): Promise<void> {
-    child = world.spawnService({ SERVER_PORT: String(port), SERVER_DRAIN_DELAY: String(drainDelay) })
+    child = world.spawnService({ SERVER_PORT: String(port), SERVER_DRAIN_DELAY: String(drainDelay) }, logFile)
     for (let tries = 0; !await fetch(`http://127.0.0.1:${port}/readyz`).then(answer => answer.ok, () => false); tries++) {
       if (tries > 300 || child.exitCode !== null) throw new Error('a replica did not start')
       await sleep(50)
@@ -109,7 +130,6 @@ interface Balancer { port: number, stop: () => Promise<void> }
 /** haproxy, as somebody would set it up: it asks /readyz, and asks the other replica when one cannot be reached. */
 async function startBalancer (ports: number[]): Promise<Balancer> {
   const port = await freePort()
-  const folder = await mkdtemp(join(tmpdir(), 'halo-haproxy-'))
   await writeFile(join(folder, 'haproxy.cfg'), `
 global
   maxconn 4000
@@ -146,7 +166,6 @@ ${ports.map((replica, index) => `  server replica${index} 127.0.0.1:${replica}`)
     async stop () {
       child.kill('SIGTERM')
       if (child.exitCode === null) await once(child, 'exit')
-      await rm(folder, { recursive: true })
     }
   }
 }

@@ -1,0 +1,8 @@
+/**
+ * `node:http`, taken without `import`: an ES module that imports it evaluates all of its exports, WebSocket's among them, and
+ * with it Node loads undici, 12 MB of a process's memory for what nobody here uses.
+ */
+const http = process.getBuiltinModule('node:http')
+
+export const { STATUS_CODES } = http
+export const NodeServerResponse = http.ServerResponse
