@@ -185,7 +185,7 @@ async function benchOverload (world: World, generator: Generator): Promise<void>
     const cost = median(times)
     const over = (await run(generator, service, title, { ...load(), connections: 3000, seconds: 8, rate: Math.floor(peak * 2), timeoutMs: 5000 })).result
     const after = (await run(generator, service, title, { ...load(), seconds: 4, rate: Math.floor(peak * 0.3) })).result
-    const goodput = over.answered / 8
+    const goodput = over.answered / over.seconds
     print([
       `${title}: ${peak.toFixed(0)}/s at its peak; at twice that ${goodput.toFixed(0)}/s (${(goodput / peak * 100).toFixed(0)} %, of at most ${((cost - 2) / (cost - 1) * 100).toFixed(0)} % by its cost of ${cost.toFixed(1)} bare answers) answered, p50 ${over.latency.p50.toFixed(0)} ms, p99 ${over.latency.p99.toFixed(0)} ms,`,
       `  ${over.refusals.count} refused, p50 ${over.refusals.p50.toFixed(1)} ms, p99 ${over.refusals.p99.toFixed(1)} ms (generator ${(over.generatorCpu * 100).toFixed(0)} % of a CPU); then at 30 %: ${after.refusals.count} refused of ${after.answered + after.refusals.count}, p99 ${after.latency.p99.toFixed(1)} ms, by second ${after.perSecond.join(', ')}`

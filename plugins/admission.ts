@@ -4,9 +4,14 @@ import { createAdmission, type Admission } from '../services/admission.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
-    admission: Admission & {
-      /** Whether a request is refused because there is too much to do; probes and numbers never are. */
+    admission: Omit<Admission, 'stats'> & {
+      readonly stats: Admission['stats'] & { refused: number }
+      /** Whether a request of some moment is refused, whatever it asks for; probes and numbers never are. */
+      refusesAnyRequest (request: IncomingMessage, at: number): boolean
+      /** Whether a request that needs work is refused; probes and numbers never are. */
       refusesRequest (request: IncomingMessage): boolean
+      /** Counts a request that was refused. There is no line in the log for each: one in five seconds tells how many there were. */
+      noteRefusal (): void
       /** A request is under way until its response is over. */
       track (response: ServerResponse): void
       /** A response that stays open, as a stream of events does, is no longer a request under way. */
@@ -23,6 +28,7 @@ const warnEveryMs = 5000
 /** Requests that come while there is too much to do are refused before any work is done for them. */
 export default fp(async function admission (app) {
   const control = createAdmission()
+  let refused = 0
   let warned = { at: -Infinity, refused: 0 }
 
   function leave (this: ServerResponse): void {
@@ -32,19 +38,24 @@ export default fp(async function admission (app) {
   function warn (): void {
     const now = performance.now()
     if (now - warned.at < warnEveryMs) return
-    const { refused, inFlight, delayMs, part } = control.stats
-    app.log.warn({ refused: refused - warned.refused, inFlight, delayMs: Math.round(delayMs), part }, 'overload: requests are refused')
+    const { inFlight, delayMs, bound, refusedPart } = control.stats
+    app.log.warn({ refused: refused - warned.refused, inFlight, delayMs: Math.round(delayMs), bound, refusedPart }, 'overload: requests are refused')
     warned = { at: now, refused }
   }
 
+  /** Looked at last, because it costs most. */
+  const isExempt = ({ url }: IncomingMessage): boolean => alwaysAnswered.has(url!.split('?', 1)[0]!)
+
   app.decorate('admission', {
     ...control,
-    get stats () { return control.stats },
+    get stats () { return { ...control.stats, refused } },
 
-    refusesRequest ({ url }) {
-      if (alwaysAnswered.has(url!.split('?', 1)[0]!) || !control.refuses()) return false
+    refusesAnyRequest: (request, at) => control.refusesAny(at) && !isExempt(request),
+    refusesRequest: request => control.refusesWork() && !isExempt(request),
+
+    noteRefusal () {
+      refused++
       warn()
-      return true
     },
 
     track (response) {

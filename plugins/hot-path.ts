@@ -16,7 +16,7 @@ declare module 'fastify' {
 export type Shortcut = (arrival: Arrival, request: IncomingMessage, response: ServerResponse) => boolean
 
 export interface HotPath {
-  /** Those whose answer costs no more than a refusal: they are tried first, and never refused for want of room. */
+  /** Those whose answer costs little more than a refusal: they are tried first, and refused last. */
   fromMemory: Shortcut[]
   /** What is better than a refusal, for a request that is refused. */
   insteadOfRefusal: Shortcut[]
@@ -118,6 +118,12 @@ export default fp<HotPathOptions>(async function hotPath (app, { requestId }) {
     answer(arrival, request, response, { status: refusal.status, headers: [...refusal.headers, 'content-length', String(Buffer.byteLength(body))], body })
   }
 
+  function refuseForWantOfRoom (arrival: Arrival, request: IncomingMessage, response: ServerResponse): true {
+    admission.noteRefusal()
+    refuse(arrival, request, response, busy)
+    return true
+  }
+
   function arrive (request: IncomingMessage): Arrival {
     const ip = addressOf(request)
     return { id: requestId(request), ip, addressToken: { limit: limits.address, left: limits.address.take(clientKey(ip)) }, at: performance.now() }
@@ -134,12 +140,11 @@ export default fp<HotPathOptions>(async function hotPath (app, { requestId }) {
       logLine(arrival, request, response, refusal.status)
       return true
     }
+    if (admission.refusesAnyRequest(request, arrival.at)) return refuseForWantOfRoom(arrival, request, response)
     for (const shortcut of fromMemory) if (shortcut(arrival, request, response)) return true
     if (admission.refusesRequest(request)) {
       for (const shortcut of insteadOfRefusal) if (shortcut(arrival, request, response)) return true
-      // No line for each: admission.ts tells how many there are.
-      refuse(arrival, request, response, busy)
-      return true
+      return refuseForWantOfRoom(arrival, request, response)
     }
     for (const shortcut of shortcuts) {
       if (!shortcut(arrival, request, response)) continue

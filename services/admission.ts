@@ -5,6 +5,8 @@ export interface AdmissionOptions {
   maxDelayMs?: number
   /** Milliseconds by which it is kept late while they are: a refusal does not wait for longer than this and a turn of the loop. */
   targetDelayMs?: number
+  /** Milliseconds after the start in which nobody is refused: a process that has just begun is late because it is cold. */
+  graceMs?: number
   now?: () => number
   random?: () => number
 }
@@ -16,74 +18,107 @@ const periodMs = 10
  * Milliseconds for which every look must find the loop late, and how many looks there must be: who is late once has met a
  * collection of garbage, who is always late has a queue.
  */
-const lateMs = 200
+const lateMs = 100
 const lateLooks = 3
 
 /** Requests of one look, under way or come since the last one, below which there is no queue, however late the loop is. */
 const minBusy = 50
 
-/** The largest part of the requests that is refused: some must show how it stands. */
-const maxRefused = 0.98
+/** Requests under way that are let in however late the loop is: some must show how it stands. */
+const minInFlight = 32
 
-/** How much the part that is refused changes in a period, for a delay that is twice what it may be, and for none. */
-const step = 0.03
+/** How much the bound on requests under way changes in a period: for a delay that is twice what it may be, and for none. */
+const step = 0.04
+
+/** Milliseconds by which the loop is kept late at the most where answers from memory alone are too many. */
+const memoryDelayMs = 20
+
+/** How much the part of them that is refused changes in a period. A refusal saves little of what such an answer costs: slowly. */
+const memoryStep = 0.01
+
+/** The largest part of them that is refused. */
+const maxRefusedPart = 0.98
 
 /** A look that is late stands for more than one period, and for no more than so many. */
 const maxPeriods = 4
 
 /**
  * Whether there is room for one more request. Work that waits for its turn of the event loop is a queue that nobody
- * sees: how late a timer is measures it. When it is too late for a while, a part of the requests is refused, which
- * grows and shrinks with the delay (the idea of CoDel, RFC 8289: a queue that never empties is a bad one; and of a
- * controller that integrates its error).
+ * sees: how late a timer is measures it. When it is too late for a while (the idea of CoDel, RFC 8289: a queue that
+ * never empties is a bad one), requests under way are bounded, by a bound that falls while the loop is late and rises
+ * while it is not: who comes beyond it is refused, and a request comes in when one has left. Where the smallest bound is not
+ * enough, a part of the answers from memory is refused, too.
  */
-export function createAdmission ({ maxInFlight = 4096, maxDelayMs = 30, targetDelayMs = 8, now = performance.now.bind(performance), random = Math.random }: AdmissionOptions = {}) {
+export function createAdmission ({ maxInFlight = 4096, maxDelayMs = 30, targetDelayMs = 8, graceMs = 5000, now = performance.now.bind(performance), random = Math.random }: AdmissionOptions = {}) {
   let inFlight = 0
   let arrived = 0
-  let refused = 0
-  let part = 0
+  let bound = maxInFlight
+  let refusedPart = 0
   let delayMs = 0
   let dueAt = Infinity
+  let lookedAt = -Infinity
+  let beginsAt = Infinity
   let late = { since: -Infinity, looks: 0 }
   let timer: NodeJS.Timeout | undefined
 
-  function look (): void {
-    const at = now()
+  function look (at: number): void {
     delayMs = Math.max(0, at - dueAt)
-    dueAt = at + periodMs
+    const periods = Math.min(maxPeriods, (at - lookedAt) / periodMs)
     const isBusy = inFlight + arrived >= minBusy
     arrived = 0
-    // Two bounds: a machine that others use is late by ten milliseconds for a while, and only a queue by so much more.
-    const bound = part === 0 ? maxDelayMs : targetDelayMs
-    late = !isBusy || delayMs <= bound ? { since: at, looks: 0 } : { since: late.since, looks: late.looks + 1 }
-    const isQueue = part > 0 || (late.looks >= lateLooks && at - late.since >= lateMs)
-    const error = isBusy && isQueue ? (delayMs - bound) / bound : -1
-    const periods = Math.min(maxPeriods, (delayMs + periodMs) / periodMs)
-    part = Math.max(0, Math.min(maxRefused, part + step * periods * Math.max(-1, Math.min(error, 3))))
+    lookedAt = at
+    if (bound < maxInFlight) adapt(isBusy, periods)
+    else if (!isBusy || delayMs <= maxDelayMs || at < beginsAt) late = { since: at, looks: 0 }
+    else if (++late.looks >= lateLooks && at - late.since >= lateMs) bound = Math.max(minInFlight, inFlight / 2)
+  }
+
+  function adapt (isBusy: boolean, periods: number): void {
+    /** By how much the loop is later than it may be, as a part of that; -1 for one that is in time. */
+    const errorFor = (target: number): number => isBusy ? Math.min((delayMs - target) / target, 2) : -1
+    if (bound <= minInFlight || refusedPart > 0) {
+      refusedPart = Math.max(0, Math.min(maxRefusedPart, refusedPart + memoryStep * periods * errorFor(memoryDelayMs)))
+    }
+    if (refusedPart > 0) return
+    bound = Math.max(minInFlight, Math.min(maxInFlight, bound * (1 - step * periods * errorFor(targetDelayMs))))
+    if (bound === maxInFlight) late = { since: lookedAt, looks: 0 }
+  }
+
+  function onTimer (): void {
+    const at = now()
+    look(at)
+    dueAt = at + periodMs
   }
 
   return {
     start (): void {
-      dueAt = now() + periodMs
-      late = { since: now(), looks: 0 }
-      timer = setInterval(look, periodMs).unref()
+      const at = now()
+      dueAt = at + periodMs
+      beginsAt = at + graceMs
+      lookedAt = at
+      late = { since: at, looks: 0 }
+      timer = setInterval(onTimer, periodMs).unref()
     },
     stop (): void { clearInterval(timer) },
 
-    /** Whether a request that has come must be refused; one that is not comes in by `enter`. */
-    refuses (): boolean {
+    /**
+     * Whether a request that has come at a moment must be refused, whatever it asks for. While thousands of sockets can be read,
+     * libuv goes on reading for seconds before it looks at its timers (up to 48 times 1,024 events): this looks meanwhile.
+     */
+    refusesAny (at: number): boolean {
       arrived++
-      if (inFlight < maxInFlight && (part === 0 || random() >= part)) return false
-      refused++
-      return true
+      if (at - dueAt > maxDelayMs && at - lookedAt >= periodMs) look(at)
+      return refusedPart > 0 && random() < refusedPart
     },
+
+    /** Whether one that needs work must be refused; one that is not comes in by `enter`. */
+    refusesWork: (): boolean => inFlight >= bound,
 
     enter (): void { inFlight++ },
     leave (): void { inFlight-- },
 
-    look,
+    onTimer,
 
-    get stats () { return { inFlight, refused, delayMs, part } }
+    get stats () { return { inFlight, delayMs, bound: Math.floor(bound), refusedPart } }
   }
 }
 

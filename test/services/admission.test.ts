@@ -2,22 +2,31 @@ import t from 'tap'
 import { createAdmission } from '../../services/admission.ts'
 
 /** An admission whose event loop is as late as one says. */
-function createWorld (options: { maxInFlight?: number } = {}) {
+function createWorld (options: { maxInFlight?: number, graceMs?: number } = {}) {
   let time = 0
   let drawn = 0.5
-  const admission = createAdmission({ ...options, now: () => time, random: () => drawn })
+  const admission = createAdmission({ graceMs: 0, ...options, now: () => time, random: () => drawn })
   admission.start()
   admission.stop()
   return {
     admission,
     draw (value: number): void { drawn = value },
-    /** Looks so many times, each with requests before it. */
-    pass (looks: number, lateMs: number, requests: number): number {
+    /** Lets so many periods go by, each with requests before its timer. @returns how many were refused */
+    pass (periods: number, lateMs: number, requests: number): number {
       let refused = 0
-      for (let look = 0; look < looks; look++) {
-        for (let n = 0; n < requests; n++) if (admission.refuses()) refused++
+      for (let period = 0; period < periods; period++) {
+        for (let n = 0; n < requests; n++) if (admission.refusesAny(time) || admission.refusesWork()) refused++
         time += 10 + lateMs
-        admission.look()
+        admission.onTimer()
+      }
+      return refused
+    },
+    /** A turn of the event loop that does not come to its timers: requests, each so many milliseconds after the one before it. */
+    sweep (requests: number, stepMs: number): number {
+      let refused = 0
+      for (let n = 0; n < requests; n++) {
+        time += stepMs
+        if (admission.refusesAny(time) || admission.refusesWork()) refused++
       }
       return refused
     }
@@ -29,7 +38,7 @@ t.test('nobody is refused while the loop is in time, or late only now and then',
   t.equal(pass(500, 0, 1000), 0)
   t.equal(pass(100, 29, 1000), 0)
   for (let n = 0; n < 50; n++) t.equal(pass(2, 200, 1000) + pass(1, 2, 1000), 0)
-  t.strictSame(admission.stats, { inFlight: 0, refused: 0, delayMs: 2, part: 0 })
+  t.strictSame(admission.stats, { inFlight: 0, delayMs: 2, bound: 4096, refusedPart: 0 })
 })
 
 t.test('nobody is refused where few ask, however late the loop is: the machine is busy with something else', async t => {
@@ -37,46 +46,83 @@ t.test('nobody is refused where few ask, however late the loop is: the machine i
   t.equal(pass(500, 300, 20), 0)
 })
 
-t.test('a part is refused that grows while the loop is late, shrinks when it is not, and is nothing half a second later', async t => {
-  const { admission, pass, draw } = createWorld()
-  pass(3, 40, 1000)
-  t.equal(admission.stats.part, 0, 'late for less than a fifth of a second may be chance')
+t.test('nobody is refused by a process that has just begun, and is late because it is cold', async t => {
+  const { admission, pass } = createWorld({ graceMs: 5000 })
+  pass(16, 290, 1000)
+  t.equal(admission.stats.bound, 4096)
+  pass(5, 290, 1000)
+  t.ok(admission.stats.bound < 4096, 'later it is')
+})
+
+t.test('requests under way are bounded while the loop is late, fewer and fewer, and a second later they are not', async t => {
+  const { admission, pass } = createWorld()
+  for (let n = 0; n < 1000; n++) admission.enter()
+  pass(2, 40, 1000)
+  t.equal(admission.stats.bound, 4096, 'late for less than a tenth of a second may be chance')
+  t.equal(pass(1, 40, 1000), 0)
+  t.equal(admission.stats.bound, 500, 'half of what there are')
+  t.ok(admission.refusesWork())
+  for (let n = 0; n < 600; n++) admission.leave()
+  t.notOk(admission.refusesWork())
   pass(1, 40, 1000)
-  const early = admission.stats.part
-  t.ok(early > 0 && early < 0.4, String(early))
-  pass(100, 40, 1000)
-  t.equal(admission.stats.part, 0.98, 'never all')
+  t.ok(admission.stats.bound < 400)
+  t.ok(admission.refusesWork())
+  for (let n = 0; n < 400; n++) admission.leave()
+  pass(40, 40, 1000)
+  t.equal(admission.stats.bound, 32, 'never none')
+  pass(250, 0, 1000)
+  t.equal(admission.stats.bound, 4096)
+  t.equal(admission.stats.refusedPart, 0)
+})
+
+t.test('answers from memory are refused only where bounding all others is not enough, and never all', async t => {
+  const { admission, pass, draw } = createWorld()
+  draw(0)
+  for (let n = 0; n < 1000; n++) admission.enter()
+  pass(5, 40, 1000)
+  t.ok(admission.stats.bound < 4096)
+  t.notOk(admission.refusesAny(0))
+  pass(200, 15, 1000)
+  t.equal(admission.stats.bound, 32)
+  t.equal(admission.stats.refusedPart, 0, 'a loop that is a little late is good enough for them')
+  pass(200, 40, 1000)
+  t.equal(admission.stats.refusedPart, 0.98)
   draw(0.981)
-  t.notOk(admission.refuses())
+  t.notOk(admission.refusesAny(0))
   draw(0.979)
-  t.ok(admission.refuses())
-  pass(50, 0, 1000)
-  t.equal(admission.stats.part, 0)
+  t.ok(admission.refusesAny(0))
+  pass(100, 0, 1000)
+  t.equal(admission.stats.refusedPart, 0)
+})
+
+t.test('a loop that does not come to its timers for seconds is noticed meanwhile', async t => {
+  const { admission, pass, sweep } = createWorld()
+  pass(10, 0, 100)
+  for (let n = 0; n < 1000; n++) admission.enter()
+  t.equal(sweep(1900, 0.05), 0, 'not at once')
+  t.ok(sweep(6000, 0.05) > 3000)
 })
 
 t.test('it comes to rest where the delay is what it may be', async t => {
-  const { admission, pass, draw } = createWorld()
-  // A loop that is in time with a quarter of the requests, and later the more there are above that.
+  const { admission, pass } = createWorld()
+  pass(3, 40, 1000)
+  // A loop that is in time with a quarter of the requests under way, and later the more there are above that.
   let sum = 0
-  draw(1)
-  pass(20, 40, 100)
-  for (let look = 0; look < 2000; look++) {
-    const admitted = 1 - admission.stats.part
-    pass(1, admitted / 0.25 * 8, 100)
-    if (look >= 1000) sum += admitted / 1000
+  for (let period = 0; period < 2000; period++) {
+    pass(1, admission.stats.bound / 200 * 8, 100)
+    if (period >= 1000) sum += admission.stats.bound / 1000
   }
-  t.ok(sum > 0.2 && sum < 0.3, `${sum} admitted`)
+  t.ok(sum > 150 && sum < 250, `${sum} under way`)
 })
 
 t.test('so many may be under way, and no more', async t => {
-  const { admission, draw } = createWorld({ maxInFlight: 10 })
-  draw(1)
+  const { admission } = createWorld({ maxInFlight: 10 })
   for (let n = 0; n < 10; n++) {
-    t.notOk(admission.refuses())
+    t.notOk(admission.refusesWork())
     admission.enter()
   }
-  t.ok(admission.refuses())
+  t.ok(admission.refusesWork())
   admission.leave()
-  t.notOk(admission.refuses())
-  t.match(admission.stats, { inFlight: 9, refused: 1 })
+  t.notOk(admission.refusesWork())
+  t.match(admission.stats, { inFlight: 9 })
 })
