@@ -36,8 +36,8 @@ const memoryDelayMs = 20
 /** How much the part of them that is refused changes in a period. A refusal saves little of what such an answer costs: slowly. */
 const memoryStep = 0.01
 
-/** The largest part of them that is refused. */
-const maxRefusedPart = 0.98
+/** The largest part of them that is refused: beyond it a refusal saves less than the answer is worth (npm run bench:traffic). */
+const maxRefusedPart = 0.5
 
 /** A look that is late stands for more than one period, and for no more than so many. */
 const maxPeriods = 4
