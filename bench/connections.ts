@@ -82,7 +82,7 @@ export async function measureConnections (world: World, generator: Generator, fi
 const bytesOf = (server: Server): number => server.pids.reduce((sum, pid) => sum + residentBytes(pid), 0)
 
 /** Milliseconds after which a process has noticed that nobody asks it (services/idle-collector.ts). */
-const untilIdleMs = 10_000
+const untilIdleMs = 40_000
 
 /** Resident memory of the service when nobody asks it, in bytes: of one process, and of each one beside it. */
 export async function measureIdleMemory (world: World): Promise<{ one: number, further: number }> {

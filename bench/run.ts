@@ -6,12 +6,12 @@ import { parseArgs } from 'node:util'
 import { fixturesOf } from './against.ts'
 import { compareReports, compareToRef, hasRegressed, textOfComparison, type Comparison } from './compare.ts'
 import { measureAmount, measureConnections, measureIdleMemory, measureStreams } from './connections.ts'
-import { judge, type Gate, type GateResult, type Results } from './gates.ts'
+import { judge, type Gate, type Results } from './gates.ts'
 import { createGenerator, type Generator } from './generator.ts'
 import { toHtml } from './html.ts'
 import { createLimits, type Limits } from './limits.ts'
 import { machine } from './measure.ts'
-import { measureScenario, type Pace, type Row } from './measure-scenario.ts'
+import { measureScenario, UnexpectedAnswers, type Pace, type Row } from './measure-scenario.ts'
 import { summarizeProfiles } from './profile.ts'
 import { writeReadme } from './readme.ts'
 import { gatesOf, toText, type Report } from './report.ts'
@@ -115,13 +115,20 @@ function chosen (): { scenarios: Scenario[], specials: string[] } {
 
 async function measureAll (bench: Bench, wanted: ReturnType<typeof chosen>, gates: Gate[], stores: string): Promise<number> {
   const results: Results = {}
-  const judged: GateResult[] = []
+  const judged: Report['gates'] = []
   async function measured (name: string, measure: () => Promise<unknown>): Promise<void> {
     for (let tries = 1; ; tries++) {
-      results[name] = await measure()
+      try {
+        results[name] = await measure()
+      } catch (error) {
+        if (!(error instanceof UnexpectedAnswers)) throw error
+        // Numbers of a run in which something failed are none; the others are measured all the same.
+        judged.push({ text: error.message, isPassed: false, isMeasured: true })
+        return
+      }
       const own = judge(gates.filter(({ scenario }) => scenario === name), results, availableParallelism())
       if (own.every(({ isPassed }) => isPassed) || tries === maxTries) {
-        judged.push(...own)
+        judged.push(...gatesOf(own))
         return
       }
       progress(`once more, FAIL ${own.find(({ isPassed }) => !isPassed)!.text}`)
@@ -147,9 +154,9 @@ async function measureAll (bench: Bench, wanted: ReturnType<typeof chosen>, gate
 
   const report: Report = {
     head: headOf(stores),
-    rows: wanted.scenarios.map(({ name }) => results[name] as Row),
+    rows: wanted.scenarios.flatMap(({ name }) => (results[name] ?? []) as Row | []),
     ...Object.fromEntries(wanted.specials.map(name => [name, results[name]])),
-    gates: gatesOf(judged)
+    gates: judged
   }
   print(toText(report))
   writeResults(report)

@@ -59,7 +59,7 @@ export const scenarios: Scenario[] = [
   { name: 'new-token', title: 'hot video, each token new', limit: 'video', kinds: fixtures => [get('new token', [hotVideo(fixtures)], { bearers: fixtures.bearers(40_000) })] },
   { name: 'hot-list', title: 'hot list of 20', limit: 'list', hasLatency: true, kinds: () => [get('hot list', [`${api}/videos?limit=20`])] },
   { name: 'cold-video', title: 'cold video, one query', limit: 'video-query', hasLatency: true, kinds: fixtures => [get('cold video', coldVideos(fixtures))] },
-  { name: 'cold-list', title: 'cold list of 20', limit: 'list-query', kinds: () => [get('cold list', times(10_000, () => `${api}/videos?limit=20&offset=${Math.floor(Math.random() * 10_000)}`))] },
+  { name: 'cold-list', title: 'cold list of 20', limit: 'list-query', connections: 16, kinds: () => [get('cold list', times(10_000, () => `${api}/videos?limit=20&offset=${Math.floor(Math.random() * 10_000)}`))] },
   { name: 'like', title: 'like or unlike, 1,000 videos', limit: 'incr', hasLatency: true, kinds: fixtures => [engage('like', 'POST', 'likes', fixtures), engage('unlike', 'DELETE', 'likes', fixtures)] },
   { name: 'heartbeat', title: 'heartbeat, 1,000 videos', limit: 'incr', kinds: fixtures => [engage('heartbeat', 'POST', 'live_viewers', fixtures)] },
   {

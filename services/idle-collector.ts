@@ -11,8 +11,9 @@ export interface IdleCollectorOptions {
   collect?: () => void
 }
 
-/** Milliseconds between two looks. */
-const periodMs = 2000
+/** Milliseconds between two looks, and how many of them must find a process that does nothing. */
+const periodMs = 3000
+const idleLooks = 10
 
 /** A process that works for less than this share of its time has nobody who would notice a pause. */
 const maxUtilization = 0.05
@@ -29,11 +30,12 @@ const maxUsed = 128 * 2 ** 20
  */
 export function createIdleCollector ({ utilization = measureUtilization(), heap = measureHeap, collect = collectAll }: IdleCollectorOptions = {}) {
   let heldAfter = 0
+  let idle = 0
 
   function look (): void {
-    const share = utilization()
+    idle = utilization() > maxUtilization ? 0 : idle + 1
     const { used, held } = heap()
-    if (share > maxUtilization || used > maxUsed || held - heldAfter < minGain) return
+    if (idle < idleLooks || used > maxUsed || held - heldAfter < minGain) return
     collect()
     heldAfter = heap().held
   }

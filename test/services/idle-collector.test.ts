@@ -11,13 +11,15 @@ function fake () {
     heap: () => state,
     collect () { state.collections++; state.held = state.used }
   })
-  return { state, look: collector.look }
+  return { state, look (times = 10): void { for (let n = 0; n < times; n++) collector.look() } }
 }
 
 t.test('a process that has nothing to do gives back what the boot needed, once', async t => {
   const { state, look } = fake()
-  look()
-  look()
+  look(9)
+  t.equal(state.collections, 0, 'not when it has just begun')
+  look(1)
+  look(20)
   t.equal(state.collections, 1)
   t.equal(state.held, 30 * mb)
 })
@@ -29,7 +31,9 @@ t.test('and what a rush needed, when it is over', async t => {
   look()
   t.equal(state.collections, 1, 'not while it lasts: somebody would wait')
   state.utilization = 0.01
-  look()
+  look(9)
+  t.equal(state.collections, 1, 'nor when it is just over')
+  look(1)
   t.equal(state.collections, 2)
 })
 
@@ -47,6 +51,7 @@ t.test('what it collects is real memory', async t => {
   const garbage = Array.from({ length: 200_000 }, (_, n) => ({ n, text: `${n}` }))
   const held = process.memoryUsage().heapTotal
   t.equal(garbage.splice(0).length, 200_000)
-  createIdleCollector({ utilization: () => 0 }).look()
+  const { look } = createIdleCollector({ utilization: () => 0 })
+  for (let n = 0; n < 10; n++) look()
   t.ok(process.memoryUsage().heapTotal < held - 8 * mb, `${held} bytes became ${process.memoryUsage().heapTotal}`)
 })
