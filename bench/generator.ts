@@ -164,6 +164,8 @@ async function runClosed (load: Load): Promise<LoadResult> {
   const next = createRequests(load)
   // Each connection takes the requests that are its turn: enough of them for the time, then the same again.
   const length = Math.max(1, Math.ceil(30_000 / load.connections))
+  const turns = Array.from({ length: load.connections }, (): ReturnType<typeof next>[] => [])
+  for (let n = 0; n < length; n++) for (const turn of turns) turn.push(next())
   const tally = createTally(load)
   const result = await cannon({
     url: `http://${load.host}:${load.port}`,
@@ -173,8 +175,7 @@ async function runClosed (load: Load): Promise<LoadResult> {
     setupClient (client) {
       let ms = 0
       client.on('response', (status, bytes, responseTime) => { ms = responseTime })
-      client.setRequests(Array.from({ length }, () => {
-        const { index, method, path, headers, body } = next()
+      client.setRequests(turns.pop()!.map(({ index, method, path, headers, body }) => {
         // autocannon calls back before it emits the event: the time of an answer is known a moment later.
         return { method, path, headers, ...body === undefined ? {} : { body }, onResponse: (status: number) => { queueMicrotask(() => { tally.answer(index, status, ms) }) } }
       }))

@@ -1,7 +1,10 @@
 export interface AdmissionOptions {
   /** Requests that may be under way at once. */
   maxInFlight?: number
-  /** Milliseconds by which the event loop may be late, all the time, before requests are refused. */
+  /**
+   * Milliseconds by which the event loop may be late, all the time, before requests are refused: a thousand clients that ask
+   * again as soon as they are answered keep it late by what a thousand requests take, and are served.
+   */
   maxDelayMs?: number
   /** Milliseconds by which it is kept late while they are: a refusal does not wait for longer than this and a turn of the loop. */
   targetDelayMs?: number
@@ -49,7 +52,7 @@ const maxPeriods = 4
  * while it is not: who comes beyond it is refused, and a request comes in when one has left. Where the smallest bound is not
  * enough, a part of the answers from memory is refused, too.
  */
-export function createAdmission ({ maxInFlight = 4096, maxDelayMs = 30, targetDelayMs = 8, graceMs = 5000, now = performance.now.bind(performance), random = Math.random }: AdmissionOptions = {}) {
+export function createAdmission ({ maxInFlight = 4096, maxDelayMs = 300, targetDelayMs = 8, graceMs = 5000, now = performance.now.bind(performance), random = Math.random }: AdmissionOptions = {}) {
   let inFlight = 0
   let arrived = 0
   let bound = maxInFlight

@@ -5,7 +5,7 @@ import { createAdmission } from '../../services/admission.ts'
 function createWorld (options: { maxInFlight?: number, graceMs?: number } = {}) {
   let time = 0
   let drawn = 0.5
-  const admission = createAdmission({ graceMs: 0, ...options, now: () => time, random: () => drawn })
+  const admission = createAdmission({ maxDelayMs: 30, graceMs: 0, ...options, now: () => time, random: () => drawn })
   admission.start()
   admission.stop()
   return {
