@@ -54,6 +54,7 @@ export default fp<CountersOptions>(async function counters (app, { times = {} })
   })
   app.addHook('onReady', async () => {
     flusher.start()
+    store.begin().catch(() => {})
     warnOfEviction(app)
   })
   app.addHook('onClose', async () => {

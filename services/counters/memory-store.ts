@@ -322,6 +322,8 @@ export function createMemoryStore (options: MemoryStoreOptions): CounterStore {
       }
     },
 
+    begin,
+
     answerOf: async (videoId, use) => videos.get(videoId)?.receipts.get(use)?.answer,
 
     generationSeenAt: () => seenAt

@@ -445,6 +445,10 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
       return await redis.hget(names.receipt(videoId, use), 'answer') ?? undefined
     },
 
+    async begin () {
+      await Promise.all(Array.from({ length: shardCount }, (_, shard) => settle(shard, undefined)))
+    },
+
     generationSeenAt: videoId => shards[shardOf(videoId)]?.seenAt ?? 0
   }
 }
@@ -474,9 +478,11 @@ const isMissingScript = (error: unknown): boolean => error instanceof Error && e
 
 const isFenced = (error: unknown): boolean => error instanceof Error && error.message.includes('FENCED')
 
+/** @throws when work takes longer, and its answer is not there to be read: a loop that was held up may be late itself */
 async function within (ms: number, work: Promise<void>): Promise<void> {
   const { promise, reject } = Promise.withResolvers<never>()
-  const timer = setTimeout(() => reject(new Error(`No answer within ${Math.round(ms)} ms`)), ms)
+  const timer = setTimeout(() => { setImmediate(() => reject(new Error(`No answer within ${Math.round(ms)} ms`))) }, ms)
+  promise.catch(() => {})
   work.catch(() => {})
   try {
     await Promise.race([work, promise])

@@ -5,6 +5,8 @@
  * Every method rejects when the store is away, in a quarter of a second at the latest.
  */
 export interface CounterStore {
+  /** Gets ready to count, so that the first write need not wait for it. A write does the same, should this fail. */
+  begin (): Promise<void>
   /** Sets or takes back a like. Repeating it changes nothing. `'cold'`: the store needs the video's likes first. */
   setLike (videoId: number, userId: number, isLiked: boolean): Promise<StoredCounters | 'cold'>
   /**

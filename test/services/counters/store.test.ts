@@ -49,6 +49,15 @@ async function commentOnce (store: CounterStore, videoId: number, userId: number
 
 const large = Number.MAX_SAFE_INTEGER
 
+onBothStores('a store that has begun need not do so for the first write', {}, async (t, store) => {
+  t.equal(store.generationSeenAt(7), 0)
+  await Promise.all([store.begin(), store.begin()])
+  const seenAt = store.generationSeenAt(7)
+  t.ok(seenAt > 0)
+  t.match(await store.heartbeat(7, 1), { generation: 1, liveViewers: 1 })
+  t.equal(store.generationSeenAt(7), seenAt, 'nor does it')
+})
+
 onBothStores('what waits for the ledger is bounded, and what is there may still be taken back', { limits: { maxWaiting: 3 } }, async (t, store) => {
   for (const user of [1, 2, 3]) t.match(await like(store, 7, user), { likes: user, isLiked: true })
   await t.rejects(like(store, 7, 4), BacklogError)
