@@ -27,6 +27,7 @@ import redis from './plugins/redis.ts'
 import requestLog, { OneLineLog } from './plugins/request-log.ts'
 import securityHeaders from './plugins/security-headers.ts'
 import services from './plugins/services.ts'
+import slowReaders from './plugins/slow-readers.ts'
 import validation from './plugins/validation.ts'
 import { arrivalOf } from './services/arrival.ts'
 import type { CounterTimes } from './services/counters/store.ts'
@@ -64,6 +65,7 @@ export async function buildApp ({ config: settings, connection, logger, counterT
 
   await app.register(config, { config: settings })
   await app.register(lifecycle, { lifecycle: stage })
+  await app.register(slowReaders)
   await app.register(errors)
   await app.register(validation)
 
