@@ -37,6 +37,21 @@ export interface Usage {
   micros: number
 }
 
+/** Share of the time of all CPUs of this machine that something ran, since the last call of what is returned. */
+export function watchMachine (): () => number {
+  const ticks = (): { all: number, idle: number } => {
+    const fields = /^cpu +(.*)$/m.exec(readFileSync('/proc/stat', 'utf8'))![1]!.split(' ').map(Number)
+    return { all: fields.reduce((sum, value) => sum + value, 0), idle: fields[3]! + fields[4]! }
+  }
+  let last = ticks()
+  return () => {
+    const now = ticks()
+    const share = 1 - (now.idle - last.idle) / (now.all - last.all)
+    last = now
+    return share
+  }
+}
+
 /** Watches processes until it is asked what they used. */
 export function watch (pids: number[], periodMs = 250): () => Usage {
   const cpu = (): number => pids.reduce((sum, pid) => sum + cpuMicros(pid), 0)
