@@ -48,8 +48,8 @@ export interface LoadResult {
   latency: Summary
   /** Of those answers that were a 503 or 429, when these were expected. */
   refusals: Summary
-  /** Expected answers below 400 in each second. */
-  perSecond: number[]
+  /** Expected answers in each tenth of a second. */
+  perTenth: number[]
   /** Share of one CPU that the generator used. */
   generatorCpu: number
 }
@@ -114,7 +114,7 @@ function createRequests ({ kinds, addresses }: Load) {
 function createTally ({ kinds }: Load) {
   const latencies: number[] = []
   const refusals: number[] = []
-  const perSecond: number[] = []
+  const perTenth: number[] = []
   const unexpected: LoadResult['unexpected'] = {}
   let startedAt = performance.now()
   let cpu = process.cpuUsage()
@@ -140,8 +140,8 @@ function createTally ({ kinds }: Load) {
         return
       }
       latencies.push(ms)
-      const second = Math.floor((performance.now() - startedAt) / 1000)
-      perSecond[second] = (perSecond[second] ?? 0) + 1
+      const tenth = Math.floor((performance.now() - startedAt) / 100)
+      perTenth[tenth] = (perTenth[tenth] ?? 0) + 1
     },
     result (): LoadResult {
       const seconds = (performance.now() - startedAt) / 1000
@@ -152,7 +152,7 @@ function createTally ({ kinds }: Load) {
         unexpected,
         latency: summarize(latencies),
         refusals: summarize(refusals),
-        perSecond: Array.from(perSecond, count => count ?? 0),
+        perTenth: Array.from(perTenth, count => count ?? 0),
         generatorCpu: (user + system) / 1e6 / seconds
       }
     }

@@ -4,7 +4,7 @@ import { toText, type Report } from './report.ts'
 
 interface Line { name: string, points: [x: number, y: number][] }
 
-const colors = ['#2563eb', '#dc2626', '#059669', '#d97706', '#7c3aed']
+const colors = ['#2563eb', '#93c5fd', '#dc2626', '#fca5a5', '#059669', '#6ee7b7']
 const size = { width: 480, height: 240, left: 56, right: 12, top: 12, bottom: 40 }
 
 const escape = (text: string): string => text.replace(/[&<>"]/g, sign => `&#${sign.charCodeAt(0)};`)
@@ -42,11 +42,14 @@ const nines = (percent: number): number => -Math.log10(1 - Math.min(percent, 99.
 
 const curveOf = ({ curve }: Summary): Line['points'] => curve.filter(([percent]) => percent <= 99.99).map(([percent, ms]) => [nines(percent), ms])
 
-function plotsOf ({ title, latency = {}, perSecond, usage }: Row): string {
+function plotsOf ({ title, latency = {}, throughput, usage }: Row): string {
   const percentiles: Axis = { title: 'percentile', at: [0, 50, 90, 95, 99, 99.9, 99.99].map(percent => [nines(percent), String(percent)]) }
   return [
-    plot('Latency by percentile', Object.entries(latency).map(([level, { summary }]) => ({ name: `${level} % of the capacity`, points: curveOf(summary) })), percentiles, { title: 'ms' }),
-    plot('Throughput over time', [{ name: 'last round', points: perSecond.map((count, second) => [second, count]) }], { title: 's' }, { title: 'answers/s' }),
+    plot('Latency by percentile', Object.entries(latency).flatMap(([level, { summary, limit }]) => [
+      { name: `${level} % of the capacity`, points: curveOf(summary) },
+      ...limit ? [{ name: 'its limit at that rate', points: curveOf(limit) }] : []
+    ]), percentiles, { title: 'ms' }),
+    plot('Throughput over time', [{ name: 'all rounds', points: throughput }], { title: 's' }, { title: 'answers/s' }),
     plot('CPU over time', [{ name: 'of the service', points: usage.map(({ at, cpu }) => [at, cpu * 100]) }], { title: 's' }, { title: '% of a CPU' }),
     plot('Memory over time', [{ name: 'resident', points: usage.map(({ at, bytes }) => [at, bytes / 1e6]) }], { title: 's' }, { title: 'MB' })
   ].join('').replace(/^$/, `<p>${escape(title)}: nothing to draw</p>`)

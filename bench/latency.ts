@@ -1,6 +1,7 @@
 /** What a set of latencies comes to, in milliseconds. */
 export interface Summary {
   count: number
+  mean: number
   p50: number
   p90: number
   p95: number
@@ -20,6 +21,7 @@ export function summarize (latencies: number[]): Summary {
   const at = (percent: number): number => sorted.length === 0 ? 0 : sorted[Math.max(0, Math.ceil(sorted.length * percent / 100) - 1)]!
   return {
     count: sorted.length,
+    mean: sorted.reduce((sum, ms) => sum + ms, 0) / Math.max(1, sorted.length),
     p50: at(50),
     p90: at(90),
     p95: at(95),

@@ -40,8 +40,8 @@ export interface Row {
   generatorCpu: number
   /** From the moment at which each request was due, by the percent of the capacity that was sent. */
   latency?: Record<string, { rate: number, summary: Summary, limit?: Summary }>
-  /** For plots: of the last round. */
-  perSecond: number[]
+  /** For plots, over all rounds one after the other: seconds and answers a second. */
+  throughput: [at: number, rate: number][]
   usage: Usage['samples']
 }
 
@@ -98,15 +98,22 @@ export async function measureScenario (scenario: Scenario, { generator, fixtures
   const { name, title, connections = defaultConnections, addresses = defaultAddresses } = scenario
   const samples: Sample[] = []
   const limits: Sample[] = []
-  let last: Awaited<ReturnType<typeof run>> | undefined
+  const throughput: Row['throughput'] = []
+  const usage: Row['usage'] = []
+  let elapsed = 0
   for (let round = 0; round <= pace.rounds; round++) {
     onProgress(`${title}: ${round === 0 ? 'warm-up' : `round ${round} of ${pace.rounds}`}`)
     const seconds = round === 0 ? 1 : pace.seconds
     const load = { kinds: scenario.kinds(fixtures), connections, addresses, seconds }
     const ofLimit = limit && (await run(generator, limit.server, limit.title, { ...load, kinds: limit.kinds(load.kinds) })).sample
-    last = await run(generator, service, title, load)
+    const measured = await run(generator, service, title, load)
     if (round === 0) continue
-    samples.push(last.sample)
+    samples.push(measured.sample)
+    const from = elapsed
+    elapsed += measured.result.seconds
+    // The last tenth of a round is not whole.
+    throughput.push(...measured.result.perTenth.slice(0, -1).map((count, tenth): [number, number] => [from + tenth / 10, count * 10]))
+    usage.push(...measured.usage.samples.map(sample => ({ ...sample, at: from + sample.at })))
     if (ofLimit) limits.push(ofLimit)
   }
   const row: Row = {
@@ -118,8 +125,8 @@ export async function measureScenario (scenario: Scenario, { generator, fixtures
     ...limit ? { limit: compareToLimit(limit.title, samples, limits) } : {},
     generatorCpu: median(samples.map(({ generatorCpu }) => generatorCpu)),
     isGeneratorBound: median(samples.map(({ generatorCpu, serverCpu = 1 }) => Number(generatorCpu > 0.85 && serverCpu < 0.85))) === 1,
-    perSecond: last!.result.perSecond,
-    usage: last!.usage.samples
+    throughput,
+    usage
   }
   if (scenario.hasLatency) {
     row.latency = {}

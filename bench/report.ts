@@ -1,4 +1,5 @@
 import type { ConnectionsResult } from './connections.ts'
+import { textOfCrossCheck, type CrossCheck } from './cross-check.ts'
 import type { GateResult } from './gates.ts'
 import type { Row, Spread } from './measure-scenario.ts'
 
@@ -19,6 +20,7 @@ export interface Report {
   memory?: { one: number, further: number }
   amount?: { amount: number, connections: number, answered: number, seconds: number, cpuMicros?: number | undefined }
   streams?: { listeners: number, bytesEach: number, eventsPerListenerAndSecond: number }
+  'cross-check'?: CrossCheck[]
   gates: { isPassed: boolean, isMeasured: boolean, text: string }[]
 }
 
@@ -27,7 +29,7 @@ const spread = (value: Spread | undefined, digits: number): string => value ? `(
 const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(0)} MB`
 
 /** The report as lines of text. */
-export function toText ({ head, rows, connections, memory, amount, streams, gates }: Report): string {
+export function toText ({ head, rows, connections, memory, amount, streams, 'cross-check': checks = [], gates }: Report): string {
   const lines = [
     `HALO API, commit ${head.commit}${head.isDirty ? ' with changes' : ''}, ${head.date}`,
     `${head.machine}${head.flags ? `, ${head.flags}` : ''}; ${head.stores}`,
@@ -58,6 +60,7 @@ export function toText ({ head, rows, connections, memory, amount, streams, gate
   }
   if (streams) lines.push(`${streams.listeners} listeners of one stream: ${(streams.bytesEach / 1000).toFixed(1)} KB each, ${streams.eventsPerListenerAndSecond.toFixed(2)} events a second for each`)
   if (memory) lines.push(`memory of a process that nobody asks: ${megabytes(memory.one)}; of each further one: ${megabytes(memory.further)}`)
+  lines.push(...checks.map(check => `hot video, ${textOfCrossCheck(check)}`))
   if (gates.length > 0) lines.push('', ...gates.map(({ isPassed, isMeasured, text }) => `${isMeasured ? isPassed ? 'pass' : 'FAIL' : '–   '}  ${text}`))
   return lines.join('\n')
 }

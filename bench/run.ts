@@ -6,6 +6,7 @@ import { parseArgs } from 'node:util'
 import { fixturesOf } from './against.ts'
 import { compareReports, compareToRef, hasRegressed, textOfComparison, type Comparison } from './compare.ts'
 import { measureAmount, measureConnections, measureIdleMemory, measureStreams } from './connections.ts'
+import { crossCheck } from './cross-check.ts'
 import { judge, type Gate, type Results } from './gates.ts'
 import { createGenerator, type Generator } from './generator.ts'
 import { toHtml } from './html.ts'
@@ -22,7 +23,7 @@ const help = `npm run bench [-- options]: what the service costs, with everythin
 
   --quick              two scenarios, in a minute
   --scenario NAME      only this one; may be repeated (${scenarios.map(({ name }) => name).join(', ')},
-                       connections, memory, amount, streams)
+                       cross-check, connections, memory, amount, streams)
   --against URL        a service that runs elsewhere
   --compare BASE.json  also against an earlier result
   --compare-ref REF    a commit and this checkout, asked in turn
@@ -50,7 +51,7 @@ const { values: options } = parseArgs({
 })
 
 /** What is measured beside the scenarios, each with a service of its own. */
-const specials = ['amount', 'connections', 'streams', 'memory'] as const
+const specials = ['cross-check', 'amount', 'connections', 'streams', 'memory'] as const
 
 /** Many short rounds: a machine that others use is another one some seconds later. */
 const pace: Pace = options.quick
@@ -140,6 +141,7 @@ async function measureAll (bench: Bench, wanted: ReturnType<typeof chosen>, gate
   const world = local?.world
   const ofSpecials: Record<string, () => Promise<unknown>> = world
     ? {
+        'cross-check': () => crossCheck(service, generator, scenarios.find(({ name }) => name === 'hot-video')!.kinds(fixtures)[0]!),
         amount: () => measureAmount(service, generator, fixtures, 50_000, 1000),
         connections: () => measureConnections(world, generator, fixtures, 10_000),
         streams: () => measureStreams(world, fixtures, 5000),

@@ -207,11 +207,14 @@ async function benchOverload (world: World, generator: Generator): Promise<void>
     const goodput = over.answered / over.seconds
     print([
       `${title}: ${peak.toFixed(0)}/s at its peak; at twice that ${goodput.toFixed(0)}/s (${(goodput / peak * 100).toFixed(0)} %, of at most ${((cost - 2) / (cost - 1) * 100).toFixed(0)} % by its cost of ${cost.toFixed(1)} bare answers) answered, p50 ${over.latency.p50.toFixed(0)} ms, p99 ${over.latency.p99.toFixed(0)} ms,`,
-      `  ${over.refusals.count} refused, p50 ${over.refusals.p50.toFixed(1)} ms, p99 ${over.refusals.p99.toFixed(1)} ms (generator ${(over.generatorCpu * 100).toFixed(0)} % of a CPU); then at 30 %: ${after.refusals.count} refused of ${after.answered + after.refusals.count}, p99 ${after.latency.p99.toFixed(1)} ms, by second ${after.perSecond.join(', ')}`
+      `  ${over.refusals.count} refused, p50 ${over.refusals.p50.toFixed(1)} ms, p99 ${over.refusals.p99.toFixed(1)} ms (generator ${(over.generatorCpu * 100).toFixed(0)} % of a CPU); then at 30 %: ${after.refusals.count} refused of ${after.answered + after.refusals.count}, p99 ${after.latency.p99.toFixed(1)} ms, by second ${bySecond(after.perTenth).join(', ')}`
     ].join('\n'))
   }
   await service.stop()
 }
+
+const bySecond = (perTenth: number[]): number[] =>
+  Array.from({ length: Math.ceil(perTenth.length / 10) }, (_, second) => perTenth.slice(second * 10, second * 10 + 10).reduce((sum, count) => sum + count, 0))
 
 /** Fifty thousand connections, each of which asks, waits, and asks again. */
 async function benchConnections (world: World): Promise<void> {

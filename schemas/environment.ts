@@ -31,7 +31,7 @@ export const Environment = Type.Object({
   SERVER_HOST: Type.String({ default: '0.0.0.0', description: 'Address to listen on', mend: 'use an address of this machine, such as 127.0.0.1' }),
   SERVER_PORT: port('Port to listen on', 8080),
   SERVER_READ_TIMEOUT: seconds('Seconds in which a whole request, headers and body, must have arrived; then 408', 10),
-  SERVER_WRITE_TIMEOUT: seconds('Seconds without a byte moved, while a request is under way, after which its connection is cut', 10),
+  SERVER_WRITE_TIMEOUT: seconds('Seconds without a byte moved, while a request is under way, after which its connection is cut; and seconds in which a client must take what it is answered', 10),
   SERVER_IDLE_TIMEOUT: seconds('Seconds that an idle keep-alive connection is kept; must outlive the balancer’s own idle time', 120),
   SERVER_DRAIN_DELAY: Type.Integer({
     minimum: 0,

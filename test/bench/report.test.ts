@@ -22,7 +22,7 @@ function row (overrides: Partial<Row> = {}): Row {
     generatorCpu: 0.5,
     isGeneratorBound: false,
     latency: { 30: { rate: 3000, summary: summarize([1, 2, 3, 4]), limit: summarize([1, 1, 1, 1]) } },
-    perSecond: [9000, 9100],
+    throughput: [[0, 9000], [0.1, 9100]],
     usage: [{ at: 0.25, cpu: 0.9, bytes: 150_000_000 }, { at: 0.5, cpu: 0.95, bytes: 151_000_000 }],
     ...overrides
   }
