@@ -17,6 +17,7 @@ const unitsInMs: Record<string, number> = { us: 0.001, ms: 1, s: 1000 }
 export async function crossCheck (service: Server, generator: Generator, kind: Kind): Promise<CrossCheck[]> {
   const load = { host: service.host, port: service.port, kinds: [kind], seconds }
   const url = `http://${service.host}:${service.port}${kind.paths[0]!}`
+  await generator.run({ ...load, connections: 64, addresses: 250 })
   const capacity = await generator.run({ ...load, connections: 64, addresses: 250 })
   const fixed = await generator.run({ ...load, connections: 10, addresses: 1, rate })
   const theirs = { capacity: await askWrk(url), latency: await askH2load(url) }

@@ -246,7 +246,8 @@ async function runOpen (load: Load & { rate: number }): Promise<LoadResult> {
 
   /** Sends what is due: at each tick of the timer, and whenever an answer comes, which is more often. */
   function issue (): void {
-    const due = Math.min(total, Math.floor((performance.now() - tally.startedAt) / 1000 * rate))
+    // The first one is due at the beginning.
+    const due = Math.min(total, Math.floor((performance.now() - tally.startedAt) / 1000 * rate) + 1)
     for (; issued < due; issued++) {
       const { index, method, path, headers, body } = next()
       const fields = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`).join('')
