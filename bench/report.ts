@@ -66,8 +66,10 @@ export function toText ({ head, rows, connections, memory, amount, streams, 'cro
 }
 
 function textOfRow ({ title, rate, cpuMicros, limit, bytes, generatorCpu, isGeneratorBound }: Row): string[] {
-  const columns = (name: string, rate: Spread, cpu: Spread | undefined): string =>
-    `${name.padEnd(53)}${cell(rate.median, 0, 10)} ${spread(rate, 0).padEnd(19)}${cell(cpu?.median, 1, 7)} ${spread(cpu, 1).padEnd(17)}`
+  const columns = (name: string, rate: Spread, cpu: Spread | undefined): string => {
+    const digits = cpu && cpu.median >= 1000 ? 0 : 1
+    return `${name.padEnd(53)}${cell(rate.median, 0, 10)} ${spread(rate, 0).padEnd(19)}${cell(cpu?.median, digits, 7)} ${spread(cpu, digits).padEnd(17)}`
+  }
   return [
     ...limit ? [columns(`  ${limit.title}`, limit.rate, limit.cpuMicros).trimEnd()] : [],
     `${columns(title, rate, cpuMicros)}${cell(limit?.rateOfLimit.median, 2, 15)}${cell(limit?.cpuTimesLimit, 2, 15)}${(bytes === undefined ? '–' : megabytes(bytes)).padStart(9)}${`${(generatorCpu * 100).toFixed(0)} %`.padStart(11)}${isGeneratorBound ? '  the generator was the limit' : ''}`
