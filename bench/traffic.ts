@@ -213,8 +213,9 @@ async function benchOverload (world: World, generator: Generator): Promise<void>
   await service.stop()
 }
 
-const bySecond = (perTenth: number[]): number[] =>
-  Array.from({ length: Math.ceil(perTenth.length / 10) }, (_, second) => perTenth.slice(second * 10, second * 10 + 10).reduce((sum, count) => sum + count, 0))
+function bySecond (perTenth: number[]): number[] {
+  return Array.from({ length: Math.ceil(perTenth.length / 10) }, (_, second) => perTenth.slice(second * 10, second * 10 + 10).reduce((sum, count) => sum + count, 0))
+}
 
 /** Fifty thousand connections, each of which asks, waits, and asks again. */
 async function benchConnections (world: World): Promise<void> {

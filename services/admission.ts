@@ -1,11 +1,14 @@
 export interface AdmissionOptions {
   /** Requests that may be under way at once. */
   maxInFlight?: number
-  /**
-   * Milliseconds by which the event loop may be late, all the time, before requests are refused: a thousand clients that ask
-   * again as soon as they are answered keep it late by what a thousand requests take, and are served.
-   */
+  /** Milliseconds by which the event loop may be late, all the time, with many requests or with few, before requests are refused. */
   maxDelayMs?: number
+  crowdedDelayMs?: number
+  /**
+   * Requests that are many: under way, or read in one turn of the loop. A thousand clients that ask again as soon as they are
+   * answered keep the loop late by what a thousand requests take, and are served.
+   */
+  crowd?: number
   /** Milliseconds by which it is kept late while they are: a refusal does not wait for longer than this and a turn of the loop. */
   targetDelayMs?: number
   /** Milliseconds after the start in which nobody is refused: a process that has just begun is late because it is cold. */
@@ -52,7 +55,7 @@ const maxPeriods = 4
  * while it is not: who comes beyond it is refused, and a request comes in when one has left. Where the smallest bound is not
  * enough, a part of the answers from memory is refused, too.
  */
-export function createAdmission ({ maxInFlight = 4096, maxDelayMs = 300, targetDelayMs = 8, graceMs = 5000, now = performance.now.bind(performance), random = Math.random }: AdmissionOptions = {}) {
+export function createAdmission ({ maxInFlight = 4096, maxDelayMs = 300, crowdedDelayMs = 30, crowd = 1500, targetDelayMs = 8, graceMs = 5000, now = performance.now.bind(performance), random = Math.random }: AdmissionOptions = {}) {
   let inFlight = 0
   let arrived = 0
   let bound = maxInFlight
@@ -68,10 +71,10 @@ export function createAdmission ({ maxInFlight = 4096, maxDelayMs = 300, targetD
     delayMs = Math.max(0, at - dueAt)
     const periods = Math.min(maxPeriods, (at - lookedAt) / periodMs)
     const isBusy = inFlight + arrived >= minBusy
-    arrived = 0
+    const allowedMs = Math.max(inFlight, arrived) > crowd ? crowdedDelayMs : maxDelayMs
     lookedAt = at
     if (bound < maxInFlight) adapt(isBusy, periods)
-    else if (!isBusy || delayMs <= maxDelayMs || at < beginsAt) late = { since: at, looks: 0 }
+    else if (!isBusy || delayMs <= allowedMs || at < beginsAt) late = { since: at, looks: 0 }
     else if (++late.looks >= lateLooks && at - late.since >= lateMs) bound = Math.max(minInFlight, inFlight / 2)
   }
 
@@ -89,6 +92,7 @@ export function createAdmission ({ maxInFlight = 4096, maxDelayMs = 300, targetD
   function onTimer (): void {
     const at = now()
     look(at)
+    arrived = 0
     dueAt = at + periodMs
   }
 
@@ -109,7 +113,7 @@ export function createAdmission ({ maxInFlight = 4096, maxDelayMs = 300, targetD
      */
     refusesAny (at: number): boolean {
       arrived++
-      if (at - dueAt > maxDelayMs && at - lookedAt >= periodMs) look(at)
+      if (at - dueAt > crowdedDelayMs && at - lookedAt >= periodMs) look(at)
       return refusedPart > 0 && random() < refusedPart
     },
 

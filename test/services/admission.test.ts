@@ -2,7 +2,7 @@ import t from 'tap'
 import { createAdmission } from '../../services/admission.ts'
 
 /** An admission whose event loop is as late as one says. */
-function createWorld (options: { maxInFlight?: number, graceMs?: number } = {}) {
+function createWorld (options: { maxInFlight?: number, graceMs?: number, maxDelayMs?: number } = {}) {
   let time = 0
   let drawn = 0.5
   const admission = createAdmission({ maxDelayMs: 30, graceMs: 0, ...options, now: () => time, random: () => drawn })
@@ -39,6 +39,14 @@ t.test('nobody is refused while the loop is in time, or late only now and then',
   t.equal(pass(100, 29, 1000), 0)
   for (let n = 0; n < 50; n++) t.equal(pass(2, 200, 1000) + pass(1, 2, 1000), 0)
   t.strictSame(admission.stats, { inFlight: 0, delayMs: 2, bound: 4096, refusedPart: 0 })
+})
+
+t.test('a thousand that ask again as soon as they are answered are no overload, three thousand are', async t => {
+  const { admission, pass } = createWorld({ maxDelayMs: 300 })
+  pass(100, 250, 1000)
+  t.equal(admission.stats.bound, 4096)
+  pass(5, 250, 3000)
+  t.ok(admission.stats.bound < 4096)
 })
 
 t.test('nobody is refused where few ask, however late the loop is: the machine is busy with something else', async t => {
