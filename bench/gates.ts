@@ -40,7 +40,7 @@ function judgeTarget (gate: Gate, row: Row, cores: number): GateResult {
   const { cores: wanted = 8, rate = 50_000 } = gate
   if (cores >= wanted) return judgeNumber({ ...gate, min: rate }, row.rate.median)
   const micros = row.cpuMicros?.median
-  if (micros === undefined) return judgeNumber(gate, undefined)
+  if (micros === undefined) return judgeNumber({ ...gate, min: rate }, undefined)
   const used = micros * rate / 1e6
   return {
     gate,

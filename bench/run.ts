@@ -24,7 +24,8 @@ const help = `npm run bench [-- options]: what the service costs, with everythin
   --quick              two scenarios, in a minute
   --scenario NAME      only this one; may be repeated (${scenarios.map(({ name }) => name).join(', ')},
                        cross-check, connections, memory, amount, streams)
-  --against URL        a service that runs elsewhere
+  --against URL        a service that runs elsewhere, as it is configured there; its TRUST_PROXY must name the address of the bench,
+                       which speaks for many clients, or its limiter refuses them
   --compare BASE.json  also against an earlier result
   --compare-ref REF    a commit and this checkout, asked in turn
   --results FOLDER     where results are written instead of bench/results

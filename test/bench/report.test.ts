@@ -51,6 +51,7 @@ t.test('a gate judges what was measured, and nothing else', async t => {
 
 t.test('the target is a rate on as many cores as it names, and computed on fewer, and says so', async t => {
   const gate: Gate = { scenario: 'mix', measure: 'target', cores: 8, rate: 50_000, why: 'the target' }
+  t.match(judge([gate], { mix: { rate: flat(20_000) } }, 2)[0], { isPassed: true, value: undefined, text: 'mix target: not measured, at least 50000 (the target)' }, 'of a service elsewhere nobody knows the CPU time')
   const judged = (cpu: number, rate: number, cores: number) => judge([gate], { mix: row({ cpuMicros: flat(cpu), rate: flat(rate) }) }, cores)[0]!
   t.match(judged(160, 9000, 2), { isPassed: true, text: /160 µs .* 8 of 8 cores .*computed on 2 cores, not measured/ })
   t.match(judged(161, 9000, 2), { isPassed: false })
