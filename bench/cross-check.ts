@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import type { Generator, Kind } from './generator.ts'
+import { run, UnexpectedAnswers } from './measure-scenario.ts'
 import type { Server } from './world.ts'
 
 /** One number, as a generator of others found it and as ours did; the other's is absent where it is not installed. */
@@ -13,17 +14,18 @@ const seconds = 4
 const rate = 500
 const unitsInMs: Record<string, number> = { us: 0.001, ms: 1, s: 1000 }
 
-/** Asks for what a kind asks for with Debian's wrk (capacity) and h2load (latency at a fixed rate), and with our generator. */
+/** Asks for what a kind asks for with Debian's wrk (capacity) and h2load (latency at a fixed rate), and with our generator. @throws UnexpectedAnswers */
 export async function crossCheck (service: Server, generator: Generator, kind: Kind): Promise<CrossCheck[]> {
-  const load = { host: service.host, port: service.port, kinds: [kind], seconds }
+  const load = { kinds: [kind], seconds }
   const url = `http://${service.host}:${service.port}${kind.paths[0]!}`
-  await generator.run({ ...load, connections: 64, addresses: 250 })
-  const capacity = await generator.run({ ...load, connections: 64, addresses: 250 })
-  const fixed = await generator.run({ ...load, connections: 10, addresses: 1, rate })
+  const closed = { ...load, connections: 64, addresses: 250 }
+  await run(generator, service, 'warm-up', closed)
+  const capacity = await run(generator, service, 'capacity', closed)
+  const fixed = await run(generator, service, 'latency', { ...load, connections: 10, addresses: 1, rate })
   const theirs = { capacity: await askWrk(url), latency: await askH2load(url) }
   return [
-    { title: 'capacity with 64 connections', tool: 'wrk', unit: '/s', ...theirs.capacity === undefined ? {} : { theirs: theirs.capacity }, ours: capacity.answered / capacity.seconds },
-    { title: `mean latency at ${rate}/s`, tool: 'h2load', unit: 'ms', ...theirs.latency === undefined ? {} : { theirs: theirs.latency }, ours: fixed.latency.mean }
+    { title: 'capacity with 64 connections', tool: 'wrk', unit: '/s', ...theirs.capacity === undefined ? {} : { theirs: theirs.capacity }, ours: capacity.sample.rate },
+    { title: `mean latency at ${rate}/s`, tool: 'h2load', unit: 'ms', ...theirs.latency === undefined ? {} : { theirs: theirs.latency }, ours: fixed.result.latency.mean }
   ]
 }
 
@@ -43,7 +45,7 @@ async function askWrk (url: string): Promise<number | undefined> {
   writeFileSync(script, 'local n = 0\nrequest = function ()\n  n = n + 1\n  return wrk.format(nil, nil, { ["X-Forwarded-For"] = "10.1.1." .. n % 250 })\nend\n')
   try {
     const output = await outputOf('wrk', ['-t', '1', '-c', '64', '-d', `${seconds}s`, '-s', script, url])
-    if (output?.includes('Non-2xx')) throw new Error(`wrk met answers that were not expected:\n${output}`)
+    if (output?.includes('Non-2xx')) throw new UnexpectedAnswers(`wrk met answers that were not expected:\n${output}`)
     return output === undefined ? undefined : Number(/Requests\/sec:\s+([\d.]+)/.exec(output)![1])
   } finally {
     rmSync(folder, { recursive: true })
@@ -54,7 +56,7 @@ async function askH2load (url: string): Promise<number | undefined> {
   const clients = 10
   const output = await outputOf('h2load', ['--h1', '-c', String(clients), '--rps', String(rate / clients), '-n', String(rate * seconds), '-H', 'x-forwarded-for: 10.1.2.1', url])
   if (output === undefined) return undefined
-  if (!output.includes(` ${rate * seconds} 2xx`)) throw new Error(`h2load met answers that were not expected:\n${output}`)
+  if (!output.includes(` ${rate * seconds} 2xx`)) throw new UnexpectedAnswers(`h2load met answers that were not expected:\n${output}`)
   const [, mean, unit] = /time for request:\s+\S+\s+\S+\s+([\d.]+)(us|ms|s)/.exec(output)!
   return Number(mean) * unitsInMs[unit!]!
 }

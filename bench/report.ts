@@ -13,6 +13,7 @@ export interface Report {
     machine: string
     command: string
     stores: string
+    configuration: string
     flags: string
   }
   rows: Row[]
@@ -33,7 +34,7 @@ export function toText ({ head, rows, connections, memory, amount, streams, 'cro
   const lines = [
     `HALO API, commit ${head.commit}${head.isDirty ? ' with changes' : ''}, ${head.date}`,
     `${head.machine}${head.flags ? `, ${head.flags}` : ''}; ${head.stores}`,
-    `${head.command.includes('--against') ? 'as it is configured there' : 'production configuration, one process, everything on'}; ${head.command}`,
+    `${head.configuration}; ${head.command}`,
     'medians of several rounds; times its CPU: by the best rounds of both, because what others do on a machine only adds',
     ''
   ]

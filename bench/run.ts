@@ -199,6 +199,7 @@ function headOf (stores: string): Report['head'] {
     machine: machine(),
     command: ['npm run bench', ...process.argv.length > 2 ? ['--', ...process.argv.slice(2)] : []].join(' '),
     stores,
+    configuration: options.against ? 'as it is configured there' : 'production configuration, one process, everything on',
     flags: [...process.execArgv, process.env['NODE_OPTIONS'] ?? ''].filter(Boolean).join(' ')
   }
 }

@@ -1,6 +1,6 @@
 /**
  * `node:http`, taken without `import`: an ES module that imports it evaluates all of its exports, WebSocket's among them, and
- * with it Node loads undici, 12 MB of a process's memory for what nobody here uses.
+ * with it Node loads undici, which nobody here uses.
  */
 const http = process.getBuiltinModule('node:http')
 

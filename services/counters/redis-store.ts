@@ -478,11 +478,9 @@ const isMissingScript = (error: unknown): boolean => error instanceof Error && e
 
 const isFenced = (error: unknown): boolean => error instanceof Error && error.message.includes('FENCED')
 
-/** @throws when work takes longer, and its answer is not there to be read: a loop that was held up may be late itself */
 async function within (ms: number, work: Promise<void>): Promise<void> {
   const { promise, reject } = Promise.withResolvers<never>()
-  const timer = setTimeout(() => { setImmediate(() => reject(new Error(`No answer within ${Math.round(ms)} ms`))) }, ms)
-  promise.catch(() => {})
+  const timer = setTimeout(() => reject(new Error(`No answer within ${Math.round(ms)} ms`)), ms)
   work.catch(() => {})
   try {
     await Promise.race([work, promise])

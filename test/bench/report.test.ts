@@ -29,7 +29,7 @@ function row (overrides: Partial<Row> = {}): Row {
 }
 
 const report = (rows: Row[]): Report => ({
-  head: { date: '2026-11-25 10:00', commit: 'abc1234', isDirty: false, machine: '2 × a machine', command: 'npm run bench', stores: 'stores', flags: '' },
+  head: { date: '2026-11-25 10:00', commit: 'abc1234', isDirty: false, machine: '2 × a machine', command: 'npm run bench', stores: 'stores', configuration: 'everything on', flags: '' },
   rows,
   gates: []
 })

@@ -73,9 +73,9 @@ function warningsOf (log: string): string[] {
   const kinds = new Map<string, { count: number, first: string }>()
   for (const line of log.split('\n')) {
     if (line === '') continue
-    const { level, msg, res } = JSON.parse(line) as { level: number, msg: string, res?: { statusCode: number } }
-    if (level < 40 && !(res && res.statusCode >= 500)) continue
-    const kind = `${msg} ${res?.statusCode ?? ''}`
+    const { level, msg, status = 0 } = JSON.parse(line) as { level: number, msg: string, status?: number }
+    if (level < 40 && status < 500) continue
+    const kind = `${msg} ${status}`
     const found = kinds.get(kind)
     if (found) found.count++
     else kinds.set(kind, { count: 1, first: line })
