@@ -253,19 +253,20 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
       }))).answer
 
     for (const deadline = performance.now() + ticketMs; performance.now() < deadline;) {
-      let state = await step('begin')
-      if (state === 'mine') {
-        try {
+      let state: 'warm' | 'mine' | 'taken' | undefined
+      try {
+        state = await step('begin')
+        if (state === 'mine') {
           for await (const users of pages()) {
             state = await step('page', users)
             if (state !== 'mine') break
           }
           if (state === 'mine') state = await step('end')
-        } catch (error) {
-          // Another one may try at once, and need not wait until the ticket runs out.
-          await step('drop').catch(() => {})
-          throw error
         }
+      } catch (error) {
+        // Another one may try at once, and need not wait until the ticket runs out; also when the answer to "begin" was lost.
+        await step('drop').catch(() => {})
+        throw error
       }
       if (state === 'warm') return
       await sleep(20)

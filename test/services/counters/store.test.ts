@@ -3,6 +3,8 @@ import t, { type Test } from 'tap'
 import { createMemoryStore } from '../../../services/counters/memory-store.ts'
 import { createRedisStore } from '../../../services/counters/redis-store.ts'
 import { BacklogError, type CounterLimits, type CounterStore, type CounterTimes, type RecoveryLedger, type StoredCounters } from '../../../services/counters/store.ts'
+import { connectRedis } from '../../../services/redis-connection.ts'
+import { createFaultyProxy } from '../../helpers/faulty-proxy.ts'
 import { startRedis } from '../../helpers/redis-server.ts'
 import { availableStores } from '../../helpers/stores.ts'
 
@@ -151,6 +153,26 @@ onBothStores('likes are loaded once for all who want them, and a load that fails
   await store.warm(5, async function * () { yield [2, 3] })
   t.match(await store.read([5], 3), [{ likes: 2, isLiked: true }], 'and nothing of it stays')
   t.ok(performance.now() - startedAt < 4000, 'nobody waits until a ticket runs out')
+})
+
+t.test('a load whose first answer comes too late gives its ticket back', async t => {
+  const server = await startRedis()
+  t.teardown(() => server.stop())
+  const store = createRedisStore({ redis: server.client, recovery: createRecovery() })
+  await like(store, 9, 1)
+  const proxy = await createFaultyProxy(t, server.url, 6379)
+  const slow = connectRedis({ url: proxy.url, isCluster: false })
+  slow.on('error', () => {})
+  t.teardown(() => { slow.disconnect() })
+  await slow.connect()
+  const slowStore = createRedisStore({ redis: slow, recovery: createRecovery() })
+  await slowStore.read([9], undefined)
+  // What it asks is done, and it does not hear of it.
+  proxy.slow(150)
+  await t.rejects(slowStore.warm(9 + 16, none), { message: /timed out/ })
+  const startedAt = performance.now()
+  await store.warm(9 + 16, async function * () { yield [2, 3] })
+  t.ok(performance.now() - startedAt < 4000, 'nobody waits until the ticket runs out')
 })
 
 onBothStores('a video that is forgotten leaves nothing, and counts from nothing if it is counted again', {}, async (t, store) => {
