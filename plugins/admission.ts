@@ -1,6 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import fp from 'fastify-plugin'
 import { createAdmission, type Admission } from '../services/admission.ts'
+import { endPollPhase } from '../services/poll-phase.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -27,7 +28,7 @@ const warnEveryMs = 5000
 
 /** Requests that come while there is too much to do are refused before any work is done for them. */
 export default fp(async function admission (app) {
-  const control = createAdmission()
+  const control = createAdmission({ endTurn: endPollPhase })
   let refused = 0
   let warned = { at: -Infinity, refused: 0 }
 

@@ -13,6 +13,8 @@ export interface AdmissionOptions {
   targetDelayMs?: number
   /** Milliseconds after the start in which nobody is refused: a process that has just begun is late because it is cold. */
   graceMs?: number
+  /** Called once in a turn of the loop that has become long, so that it ends (poll-phase.ts). */
+  endTurn?: () => void
   now?: () => number
   random?: () => number
 }
@@ -31,7 +33,10 @@ const lateLooks = 3
 const minBusy = 50
 
 /** Requests under way that are let in however late the loop is: some must show how it stands. */
-const minInFlight = 32
+const minInFlight = 8
+
+/** Milliseconds by which the loop is late when its turn has become long. */
+const longTurnMs = 20
 
 /** How much the bound on requests under way changes in a period: for a delay that is twice what it may be, and for none. */
 const step = 0.04
@@ -55,9 +60,10 @@ const maxPeriods = 4
  * while it is not: who comes beyond it is refused, and a request comes in when one has left. Where the smallest bound is not
  * enough, a part of the answers from memory is refused, too.
  */
-export function createAdmission ({ maxInFlight = 4096, maxDelayMs = 300, crowdedDelayMs = 30, crowd = 1500, targetDelayMs = 8, graceMs = 5000, now = performance.now.bind(performance), random = Math.random }: AdmissionOptions = {}) {
+export function createAdmission ({ maxInFlight = 4096, maxDelayMs = 300, crowdedDelayMs = 30, crowd = 1500, targetDelayMs = 8, graceMs = 5000, endTurn = () => {}, now = performance.now.bind(performance), random = Math.random }: AdmissionOptions = {}) {
   let inFlight = 0
   let arrived = 0
+  let isEnding = false
   let bound = maxInFlight
   let refusedPart = 0
   let delayMs = 0
@@ -93,6 +99,7 @@ export function createAdmission ({ maxInFlight = 4096, maxDelayMs = 300, crowded
     const at = now()
     look(at)
     arrived = 0
+    isEnding = false
     dueAt = at + periodMs
   }
 
@@ -109,10 +116,14 @@ export function createAdmission ({ maxInFlight = 4096, maxDelayMs = 300, crowded
 
     /**
      * Whether a request that has come at a moment must be refused, whatever it asks for. While thousands of sockets can be read,
-     * libuv goes on reading for seconds before it looks at its timers (up to 48 times 1,024 events): this looks meanwhile.
+     * a turn of the loop does not come to its timers: this looks meanwhile, and has it ended.
      */
     refusesAny (at: number): boolean {
       arrived++
+      if (at - dueAt > longTurnMs && !isEnding) {
+        isEnding = true
+        endTurn()
+      }
       if (at - dueAt > crowdedDelayMs && at - lookedAt >= periodMs) look(at)
       return refusedPart > 0 && random() < refusedPart
     },

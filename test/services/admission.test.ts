@@ -2,7 +2,7 @@ import t from 'tap'
 import { createAdmission } from '../../services/admission.ts'
 
 /** An admission whose event loop is as late as one says. */
-function createWorld (options: { maxInFlight?: number, graceMs?: number, maxDelayMs?: number } = {}) {
+function createWorld (options: { maxInFlight?: number, graceMs?: number, maxDelayMs?: number, endTurn?: () => void } = {}) {
   let time = 0
   let drawn = 0.5
   const admission = createAdmission({ maxDelayMs: 30, graceMs: 0, ...options, now: () => time, random: () => drawn })
@@ -77,7 +77,7 @@ t.test('requests under way are bounded while the loop is late, fewer and fewer, 
   t.ok(admission.refusesWork())
   for (let n = 0; n < 400; n++) admission.leave()
   pass(40, 40, 1000)
-  t.equal(admission.stats.bound, 32, 'never none')
+  t.equal(admission.stats.bound, 8, 'never none')
   pass(250, 0, 1000)
   t.equal(admission.stats.bound, 4096)
   t.equal(admission.stats.refusedPart, 0)
@@ -91,7 +91,7 @@ t.test('answers from memory are refused only where bounding all others is not en
   t.ok(admission.stats.bound < 4096)
   t.notOk(admission.refusesAny(0))
   pass(200, 15, 1000)
-  t.equal(admission.stats.bound, 32)
+  t.equal(admission.stats.bound, 8)
   t.equal(admission.stats.refusedPart, 0, 'a loop that is a little late is good enough for them')
   pass(200, 40, 1000)
   t.equal(admission.stats.refusedPart, 0.5)
@@ -109,6 +109,19 @@ t.test('a loop that does not come to its timers for seconds is noticed meanwhile
   for (let n = 0; n < 1000; n++) admission.enter()
   t.equal(sweep(1900, 0.05), 0, 'not at once')
   t.ok(sweep(6000, 0.05) > 3000)
+})
+
+t.test('a turn that has become long is ended, once', async t => {
+  let ended = 0
+  const { pass, sweep } = createWorld({ endTurn: () => { ended++ } })
+  pass(10, 0, 100)
+  sweep(290, 0.1)
+  t.equal(ended, 0, 'twenty milliseconds late it is not yet')
+  sweep(1000, 0.1)
+  t.equal(ended, 1)
+  pass(1, 0, 1)
+  sweep(1000, 0.1)
+  t.equal(ended, 2, 'the next one')
 })
 
 t.test('it comes to rest where the delay is what it may be', async t => {
