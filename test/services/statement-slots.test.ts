@@ -19,9 +19,9 @@ t.test('so many run at once, the others wait in their order, and too many are re
   t.strictSame(slots.stats, { running: 0, waiting: 0, limit: 2 })
 })
 
-t.test('who would wait behind somebody who has waited too long is refused, and who has waited for long gives up', async t => {
+t.test('who waits for long gives up, and behind somebody who has waited for too long nobody is let in', async t => {
   let time = 0
-  const slots = createStatementSlots({ max: 1, maxWaiting: 10, maxWaitMs: 200, patienceMs: 50, now: () => time })
+  const slots = createStatementSlots({ max: 1, maxWaiting: 10, maxWaitMs: 100, patienceMs: 50, now: () => time })
   await slots.enter()
   const second = slots.enter()
   time = 201
@@ -32,47 +32,20 @@ t.test('who would wait behind somebody who has waited too long is refused, and w
   await slots.enter()
 })
 
-/** A database that takes the longer the more statements run at once; how many there are after so many rounds. */
-async function settle (perStatementMs: number, rounds: number, wayMs = 0): Promise<number> {
+t.test('who would have to wait for too long, by what statements took of late, is refused at once', async t => {
   let time = 0
-  const slots = createStatementSlots({ max: 100, maxWaiting: 1000, now: () => time })
-  for (let round = 0; round < rounds; round++) {
-    const { limit } = slots.stats
-    for (let n = 0; n < limit; n++) await slots.enter()
-    const took = wayMs + Math.max(2, limit * perStatementMs)
-    time += took
-    for (let n = 0; n < limit; n++) slots.leave(n === 0 ? wayMs + 2 : took)
-  }
-  return slots.stats.limit
-}
-
-t.test('statements that make each other slow become fewer, until they do not', async t => {
-  t.equal(await settle(1, 500), 100, 'a hundred at once that take 100 ms are not slow')
-  const limit = await settle(10, 500)
-  t.ok(limit >= 9 && limit <= 16, `with 10 ms each it settles at about fifteen: ${limit}`)
-})
-
-t.test('a way to the database that is slow is no reason for fewer', async t => {
-  t.equal(await settle(0, 200, 300), 100)
-})
-
-t.test('the limit rises again', async t => {
-  let time = 0
-  const slots = createStatementSlots({ max: 10, maxWaiting: 10, now: () => time })
-  await slots.enter()
-  slots.leave(1)
+  const slots = createStatementSlots({ max: 2, maxWaiting: 100, maxWaitMs: 100, now: () => time })
   for (let n = 0; n < 20; n++) {
-    time += 101
     await slots.enter()
-    slots.leave(200)
-    await slots.enter()
-    slots.leave(1)
+    time += 10
+    slots.leave(10)
   }
-  t.equal(slots.stats.limit, 2)
-  for (let round = 0; round < 25; round++) {
-    const { limit } = slots.stats
-    for (let n = 0; n < limit; n++) await slots.enter()
-    for (let n = 0; n < limit; n++) slots.leave(1)
-  }
-  t.equal(slots.stats.limit, 10)
+  await slots.enter()
+  await slots.enter()
+  // Two at once that take 10 ms each: twenty wait for 100 ms.
+  const waiting = Array.from({ length: 21 }, async () => { await slots.enter() })
+  await t.rejects(slots.enter(), { code: 'server_busy' })
+  t.equal(slots.stats.waiting, 21)
+  for (let n = 0; n < 23; n++) slots.leave(undefined)
+  await Promise.all(waiting)
 })

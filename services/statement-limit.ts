@@ -1,0 +1,98 @@
+export interface StatementLimitOptions {
+  /** Statements that may run at once, at the most. */
+  max: number
+  /** Milliseconds that statements may take on average, however fast they are alone. */
+  slowMs?: number
+  now?: () => number
+}
+
+/** Statements that may always run at once. */
+const least = 2
+
+/** Milliseconds of statements that are looked at together, and how many there are at least. */
+const windowMs = 100
+const windowCount = 8
+
+/** Windows that were slow since it was last seen what a statement takes alone, before it is measured. */
+const maxDoubts = 100
+
+/** How much longer than alone they may take: at twice the time, as many wait within the database as it works on. */
+const tolerance = 2
+
+/** What is left of the limit at least when it falls. */
+const leastPart = 0.25
+
+interface Window {
+  since: number
+  count: number
+  tookMs: number
+  /** Most that ran at once. */
+  peak: number
+}
+
+/**
+ * How many statements may run at once. More than a database has processors for make each other slower, until all of them meet
+ * their time limit and nothing is done at all. The limit rises by one with each round of statements, as TCP's congestion
+ * avoidance does, slower the less is missing to twice what they take alone, and falls in proportion when they take longer (a
+ * gradient, as TCP Vegas has it: Brakmo and Peterson, 1995). What they take alone is the least of what was seen, and is
+ * measured, with hardly any at once for a moment, when nothing has been as fast for long (as BBR probes the round trip:
+ * Cardwell et al., 2016): a way to the database that is long, or statements that are dear, are no reason for fewer.
+ */
+export function createStatementLimit ({ max, slowMs = 15, now = performance.now.bind(performance) }: StatementLimitOptions) {
+  let limit = max
+  let aloneMs = slowMs / tolerance
+  let doubts = 0
+  /** The limit that comes back when it is known what they take alone. */
+  let probedFrom: number | undefined
+  let window = open(now())
+  let usualMs = 0
+
+  function open (since: number): Window {
+    return { since, count: 0, tookMs: 0, peak: 0 }
+  }
+
+  function judge ({ count, tookMs, peak }: Window, at: number): void {
+    const ms = tookMs / count
+    const isAlone = peak <= least
+    usualMs = ms
+    if (isAlone || ms < 1.1 * aloneMs) doubts = 0
+    else if (ms > slowMs) doubts++
+    aloneMs = isAlone ? ms : Math.min(ms, aloneMs)
+    if (probedFrom !== undefined) {
+      if (isAlone) [limit, probedFrom] = [probedFrom, undefined]
+      return
+    }
+    const allowedMs = Math.max(slowMs, tolerance * aloneMs)
+    if (ms <= allowedMs) {
+      const rounds = count / limit
+      if (peak + 1 > limit / 2) limit = Math.min(max, limit + Math.min(limit, rounds) * (1 - ms / allowedMs))
+    } else {
+      limit = Math.max(least, Math.min(limit, peak) * Math.max(leastPart, allowedMs / ms))
+      // What began before tells of before.
+      window.since = at + ms
+    }
+    if (doubts > maxDoubts) [limit, probedFrom] = [least, limit]
+  }
+
+  return {
+    get current () { return Math.floor(limit) },
+
+    /** Milliseconds that statements took of late; 0 while nothing is known. */
+    get usualMs () { return usualMs },
+
+    /** A statement is over. @param running statements that ran at once, with it */
+    note (tookMs: number, running: number): void {
+      const at = now()
+      if (at < window.since) return
+      window.count++
+      window.tookMs += tookMs
+      window.peak = Math.max(window.peak, running)
+      if (at - window.since < windowMs || window.count < windowCount) return
+      const whole = window
+      window = open(at)
+      judge(whole, at)
+    }
+  }
+}
+
+export type StatementLimit = ReturnType<typeof createStatementLimit>

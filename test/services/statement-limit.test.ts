@@ -1,0 +1,104 @@
+import t from 'tap'
+import { createStatementLimit } from '../../services/statement-limit.ts'
+
+interface Statement { startedAt: number, leftMs: number, wayMs: number }
+
+/**
+ * A database in a time of its own, with so many processors, which the statements that run share; clients send another one
+ * whenever there is room for it.
+ */
+function createWorld ({ max = 100, processors, statementMs, wayMs = 0 }: { max?: number, processors: number, statementMs: () => number, wayMs?: number }) {
+  let time = 0
+  const limit = createStatementLimit({ max, now: () => time })
+  const running = new Set<Statement>()
+  let done = 0
+  const limits: number[] = []
+  return {
+    limit,
+    setProcessors (count: number): void { processors = count },
+    /** Lets milliseconds go by, with so many clients. @returns statements a second, and the limits that there were */
+    pass (ms: number, clients: number): { rate: number, least: number, mean: number } {
+      done = 0
+      limits.length = 0
+      for (const end = time + ms; time < end; time++) {
+        while (running.size < Math.min(limit.current, clients)) running.add({ startedAt: time, leftMs: statementMs(), wayMs })
+        const working = [...running].filter(one => one.wayMs <= 0)
+        for (const one of working) one.leftMs -= Math.min(1, processors / working.length)
+        for (const one of running) one.wayMs--
+        for (const one of [...running].filter(one => one.leftMs <= 0)) {
+          limit.note(time + 1 - one.startedAt, running.size)
+          running.delete(one)
+          done++
+        }
+        limits.push(limit.current)
+      }
+      return { rate: done / ms * 1000, least: limits.reduce((least, one) => Math.min(least, one)), mean: limits.reduce((sum, one) => sum + one, 0) / limits.length }
+    }
+  }
+}
+
+t.test('statements that make each other slow become fewer, within a second, and as many of them are done', async t => {
+  const { pass } = createWorld({ processors: 2, statementMs: () => 6 })
+  pass(1000, 100)
+  const { rate, mean } = pass(30_000, 100)
+  t.ok(mean > 2 && mean < 8, `${mean} at once, of about five that take 15 ms`)
+  t.ok(rate > 300, `${rate} a second, of 333`)
+})
+
+t.test('a database with many processors gets many', async t => {
+  const { pass } = createWorld({ processors: 32, statementMs: () => 20 })
+  pass(3000, 100)
+  const { rate, mean } = pass(30_000, 100)
+  t.ok(mean > 32, `${mean} at once`)
+  t.ok(rate > 1400, `${rate} a second, of 1,600`)
+})
+
+t.test('a way to the database that is long is no reason for fewer', async t => {
+  const { pass } = createWorld({ processors: 8, statementMs: () => 1, wayMs: 60 })
+  pass(1000, 2)
+  t.equal(pass(60_000, 50).least, 100)
+})
+
+t.test('nor are statements that are dear, of which some are cheap', async t => {
+  let n = 0
+  const { pass } = createWorld({ processors: 64, statementMs: () => n++ % 7 === 0 ? 1 : 80 })
+  pass(1000, 2)
+  const { rate } = pass(60_000, 50)
+  t.ok(rate > 670, `${rate} a second, of 729`)
+})
+
+t.test('statements that become dear are waited for after a moment in which they were taken for slow', async t => {
+  let ms = 1
+  const { pass } = createWorld({ processors: 64, statementMs: () => ms })
+  pass(5000, 50)
+  ms = 80
+  pass(5000, 50)
+  const { rate } = pass(30_000, 50)
+  t.ok(rate > 550, `${rate} a second, of 625`)
+})
+
+t.test('what they take alone is not forgotten in an overload that goes on for minutes', async t => {
+  const { pass } = createWorld({ processors: 2, statementMs: () => 12 })
+  pass(180_000, 100)
+  const { mean } = pass(20_000, 100)
+  t.ok(mean > 2 && mean < 6, `${mean} at once, of about four that take 24 ms`)
+})
+
+t.test('the limit rises again when the database has room', async t => {
+  const { limit, pass, setProcessors } = createWorld({ max: 50, processors: 1, statementMs: () => 3 })
+  pass(3000, 50)
+  t.ok(limit.current < 10, `${limit.current}`)
+  setProcessors(64)
+  pass(3000, 50)
+  t.equal(limit.current, 50)
+})
+
+t.test('one statement that is slow among many changes nothing', async t => {
+  let time = 0
+  const limit = createStatementLimit({ max: 10, now: () => time })
+  for (let n = 0; n < 2000; n++) {
+    time++
+    limit.note(n % 100 === 0 ? 400 : 1, 8)
+  }
+  t.equal(limit.current, 10)
+})
