@@ -92,6 +92,10 @@ export default fp<PostgresOptions>(async function haloPostgres (app, { connectio
     query_timeout: statementMs
   })
 
+  app.addHook('onReady', async () => {
+    await Promise.all([app.pg.pool, app.replicaPool].map(async pool => { if (pool) await openConnections(pool, databasePool.min) }))
+  })
+
   const required = await requiredSchemaVersion()
   app.decorate('postgresChecks', [
     {
@@ -117,4 +121,13 @@ function openPool (app: FastifyInstance, config: pg.PoolConfig): pg.Pool {
   pool.on('connect', client => { client.on('error', () => {}) })
   app.addHook('onClose', () => pool.end())
   return pool
+}
+
+/**
+ * Opens connections, so that the first requests do not all open one at once. A database that is away is no error: `/readyz` tells
+ * of it, and the connections are opened when they are needed.
+ */
+async function openConnections (pool: pg.Pool, count: number): Promise<void> {
+  const opened = await Promise.allSettled(Array.from({ length: count }, () => pool.connect()))
+  for (const outcome of opened) if (outcome.status === 'fulfilled') outcome.value.release()
 }

@@ -6,8 +6,11 @@ export interface StatementLimitOptions {
   now?: () => number
 }
 
+/** Statements that may run at once at first: each may have to open a connection. */
+const initial = 10
+
 /** Statements that may always run at once. */
-const least = 2
+const least = 4
 
 /** Milliseconds of statements that are looked at together, and how many there are at least. */
 const windowMs = 100
@@ -16,11 +19,11 @@ const windowCount = 8
 /** Windows that were slow since it was last seen what a statement takes alone, before it is measured. */
 const maxDoubts = 100
 
-/** How much longer than alone they may take: at twice the time, as many wait within the database as it works on. */
-const tolerance = 2
+/** How many times as long as alone they may take: with half as long again, half as many wait within the database as it works on. */
+const tolerance = 1.5
 
 /** What is left of the limit at least when it falls. */
-const leastPart = 0.25
+const leastPart = 0.5
 
 interface Window {
   since: number
@@ -33,17 +36,19 @@ interface Window {
 /**
  * How many statements may run at once. More than a database has processors for make each other slower, until all of them meet
  * their time limit and nothing is done at all. The limit rises by one with each round of statements, as TCP's congestion
- * avoidance does, slower the less is missing to twice what they take alone, and falls in proportion when they take longer (a
+ * avoidance does, slower the nearer they are to what they may take, and falls in proportion when they take longer (a
  * gradient, as TCP Vegas has it: Brakmo and Peterson, 1995). What they take alone is the least of what was seen, and is
  * measured, with hardly any at once for a moment, when nothing has been as fast for long (as BBR probes the round trip:
  * Cardwell et al., 2016): a way to the database that is long, or statements that are dear, are no reason for fewer.
  */
 export function createStatementLimit ({ max, slowMs = 15, now = performance.now.bind(performance) }: StatementLimitOptions) {
-  let limit = max
+  let limit = Math.min(max, initial)
   let aloneMs = slowMs / tolerance
   let doubts = 0
   /** The limit that comes back when it is known what they take alone. */
   let probedFrom: number | undefined
+  /** Whether the limit rises by one with each statement (slow start), because it is not known yet where it must fall. */
+  let isStarting = true
   let window = open(now())
   let usualMs = 0
 
@@ -51,23 +56,33 @@ export function createStatementLimit ({ max, slowMs = 15, now = performance.now.
     return { since, count: 0, tookMs: 0, peak: 0 }
   }
 
+  const allowedMs = (): number => Math.max(slowMs, tolerance * aloneMs)
+
+  function learn (ms: number, isAlone: boolean): void {
+    if (isAlone || ms < 1.1 * aloneMs) doubts = 0
+    else if (ms > slowMs) doubts++
+    if (isAlone && ms > allowedMs()) isStarting = true
+    aloneMs = isAlone ? ms : Math.min(ms, aloneMs)
+  }
+
   function judge ({ count, tookMs, peak }: Window, at: number): void {
     const ms = tookMs / count
     const isAlone = peak <= least
     usualMs = ms
-    if (isAlone || ms < 1.1 * aloneMs) doubts = 0
-    else if (ms > slowMs) doubts++
-    aloneMs = isAlone ? ms : Math.min(ms, aloneMs)
+    learn(ms, isAlone)
     if (probedFrom !== undefined) {
       if (isAlone) [limit, probedFrom] = [probedFrom, undefined]
       return
     }
-    const allowedMs = Math.max(slowMs, tolerance * aloneMs)
-    if (ms <= allowedMs) {
-      const rounds = count / limit
-      if (peak + 1 > limit / 2) limit = Math.min(max, limit + Math.min(limit, rounds) * (1 - ms / allowedMs))
+    if (ms <= allowedMs()) {
+      const growth = isStarting ? count : Math.min(limit, count / limit)
+      if (peak + 1 > limit / 2) limit = Math.min(max, limit + growth * (1 - ms / allowedMs()))
     } else {
-      limit = Math.max(least, Math.min(limit, peak) * Math.max(leastPart, allowedMs / ms))
+      const part = Math.max(leastPart, allowedMs() / ms)
+      limit = Math.max(least, Math.min(limit, peak) * part)
+      // Fewer take less.
+      usualMs = ms * part
+      isStarting = false
       // What began before tells of before.
       window.since = at + ms
     }

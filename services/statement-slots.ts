@@ -11,21 +11,22 @@ export interface StatementSlotsOptions {
   /** Milliseconds after which a caller gives up. */
   patienceMs?: number
   /** Milliseconds that statements may take on average, however fast they are alone. */
-  slowMs?: number | undefined
+  slowMs?: number
   now?: () => number
 }
 
 /** Callers wait in their order for one of the statements that may run at once (statement-limit.ts). */
-export function createStatementSlots ({ max, maxWaiting, maxWaitMs = 150, patienceMs = 400, slowMs, now = performance.now.bind(performance) }: StatementSlotsOptions) {
-  const limit = createStatementLimit({ max, now, ...slowMs === undefined ? {} : { slowMs } })
+export function createStatementSlots ({ maxWaiting, maxWaitMs = 200, patienceMs = 400, now = performance.now.bind(performance), ...ofLimit }: StatementSlotsOptions) {
+  const limit = createStatementLimit({ ...ofLimit, now })
   let running = 0
-  const waiting = new Set<{ since: number, start: () => void }>()
+  /** When a statement last ended, or began with no other running. */
+  let movedAt = -Infinity
+  const waiting = new Set<{ start: () => void }>()
 
   function isFull (): boolean {
     if (waiting.size >= maxWaiting || waiting.size / limit.current * limit.usualMs > maxWaitMs) return true
     // What statements took of late says nothing of a database that stands still.
-    const [longest] = waiting
-    return longest !== undefined && now() - longest.since > 2 * maxWaitMs
+    return waiting.size > 0 && now() - movedAt > maxWaitMs
   }
 
   function next (): void {
@@ -42,12 +43,13 @@ export function createStatementSlots ({ max, maxWaiting, maxWaitMs = 150, patien
     /** Waits for a slot. @throws ApiError `server_busy` when that would take too long */
     async enter (): Promise<void> {
       if (running < limit.current && waiting.size === 0) {
+        if (running === 0) movedAt = now()
         running++
         return
       }
       if (isFull()) throw new ApiError('server_busy')
       await new Promise<void>((resolve, reject) => {
-        const waiter = { since: now(), start () { clearTimeout(timer); resolve() } }
+        const waiter = { start () { clearTimeout(timer); resolve() } }
         const timer = setTimeout(() => {
           waiting.delete(waiter)
           reject(new ApiError('server_busy'))
@@ -60,6 +62,7 @@ export function createStatementSlots ({ max, maxWaiting, maxWaitMs = 150, patien
     leave (tookMs: number | undefined): void {
       if (tookMs !== undefined) limit.note(tookMs, running)
       running--
+      movedAt = now()
       next()
       next()
     }

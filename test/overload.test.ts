@@ -147,3 +147,11 @@ onEachStore(t, 'nobody begins what nobody waits for, and a stopped statement lea
   kept.end()
   t.strictSame(await database.query<{ pid: number }>(pid), [before], 'who leaves later stops nothing')
 })
+
+onEachStore(t, 'a process that is ready has its connections: the first requests do not all open one', async (t, stores) => {
+  const app = await createApp(t, { stores })
+  await app.ready()
+  const { min } = app.config.databasePool
+  t.ok(min > 0)
+  t.ok(app.pg.pool.totalCount >= min, `${app.pg.pool.totalCount}`)
+})
