@@ -1,11 +1,9 @@
 import { execFile } from 'node:child_process'
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { promisify } from 'node:util'
 import type { Generator, Kind } from './generator.ts'
 import { run, UnexpectedAnswers } from './measure-scenario.ts'
 import type { Server } from './world.ts'
+import { runWrk } from './wrk.ts'
 
 /** One number, as a generator of others found it and as ours did; the other's is absent where it is not installed. */
 export interface CrossCheck { title: string, tool: string, unit: string, theirs?: number, ours: number }
@@ -22,7 +20,7 @@ export async function crossCheck (service: Server, generator: Generator, kind: K
   await run(generator, service, 'warm-up', closed)
   const capacity = await run(generator, service, 'capacity', closed)
   const fixed = await run(generator, service, 'latency', { ...load, connections: 10, addresses: 1, rate })
-  const theirs = { capacity: await askWrk(url), latency: await askH2load(url) }
+  const theirs = { capacity: (await runWrk(service, 'capacity by wrk', closed))?.rate, latency: await askH2load(url) }
   return [
     { title: 'capacity with 64 connections', tool: 'wrk', unit: '/s', ...theirs.capacity === undefined ? {} : { theirs: theirs.capacity }, ours: capacity.sample.rate },
     { title: `mean latency at ${rate}/s`, tool: 'h2load', unit: 'ms', ...theirs.latency === undefined ? {} : { theirs: theirs.latency }, ours: fixed.result.latency.mean }
@@ -36,19 +34,6 @@ async function outputOf (command: string, args: string[]): Promise<string | unde
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
     throw error
-  }
-}
-
-async function askWrk (url: string): Promise<number | undefined> {
-  const folder = mkdtempSync(join(tmpdir(), 'halo-wrk-'))
-  const script = join(folder, 'addresses.lua')
-  writeFileSync(script, 'local n = 0\nrequest = function ()\n  n = n + 1\n  return wrk.format(nil, nil, { ["X-Forwarded-For"] = "10.1.1." .. n % 250 })\nend\n')
-  try {
-    const output = await outputOf('wrk', ['-t', '1', '-c', '64', '-d', `${seconds}s`, '-s', script, url])
-    if (output?.includes('Non-2xx')) throw new UnexpectedAnswers(`wrk met answers that were not expected:\n${output}`)
-    return output === undefined ? undefined : Number(/Requests\/sec:\s+([\d.]+)/.exec(output)![1])
-  } finally {
-    rmSync(folder, { recursive: true })
   }
 }
 

@@ -79,7 +79,7 @@ export function createGenerator () {
 export type Generator = ReturnType<typeof createGenerator>
 
 /** Requests of a load in an order that is spread evenly over its kinds. */
-function createRequests ({ kinds, addresses }: Load) {
+export function createRequests ({ kinds, addresses }: Pick<Load, 'kinds' | 'addresses'>) {
   const total = kinds.reduce((sum, { weight }) => sum + weight, 0)
   const due = kinds.map(() => 0)
   const counts = kinds.map(() => 0)
@@ -108,6 +108,13 @@ function createRequests ({ kinds, addresses }: Load) {
     if (body !== undefined) headers['content-type'] = 'application/json'
     return { index, kind, method: kind.method, path: turn(kind.paths), headers, body }
   }
+}
+
+/** A request as it is sent (RFC 9112). */
+export function textOf ({ method, path, headers, body }: ReturnType<ReturnType<typeof createRequests>>, host: string): string {
+  const fields = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`).join('')
+  const length = body === undefined ? method === 'GET' ? '' : 'content-length: 0\r\n' : `content-length: ${Buffer.byteLength(body)}\r\n`
+  return `${method} ${path} HTTP/1.1\r\nhost: ${host}\r\n${fields}${length}\r\n${body ?? ''}`
 }
 
 /** Counts answers as they come. */
@@ -249,10 +256,8 @@ async function runOpen (load: Load & { rate: number }): Promise<LoadResult> {
     // The first one is due at the beginning.
     const due = Math.min(total, Math.floor((performance.now() - tally.startedAt) / 1000 * rate) + 1)
     for (; issued < due; issued++) {
-      const { index, method, path, headers, body } = next()
-      const fields = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`).join('')
-      const length = body === undefined ? method === 'GET' ? '' : 'content-length: 0\r\n' : `content-length: ${Buffer.byteLength(body)}\r\n`
-      const pending = { index, dueAt: tally.startedAt + issued * 1000 / rate, text: `${method} ${path} HTTP/1.1\r\nhost: ${load.host}\r\n${fields}${length}\r\n${body ?? ''}` }
+      const request = next()
+      const pending = { index: request.index, dueAt: tally.startedAt + issued * 1000 / rate, text: textOf(request, load.host) }
       const connection = idle.pop()
       if (connection) ask(connection, pending)
       else waiting.push(pending)

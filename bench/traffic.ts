@@ -9,10 +9,11 @@ import { createGenerator, type Generator, type LoadResult } from './generator.ts
 import { createHolder } from './holder.ts'
 import { createLimits } from './limits.ts'
 import { machine, median, residentBytes, watchMachine } from './measure.ts'
-import { run, spreadOf, type Spread } from './measure-scenario.ts'
+import { run, spreadOf, type Sample, type Spread } from './measure-scenario.ts'
 import { maxOpenFiles } from './connections.ts'
 import { scenarios, type Scenario } from './scenarios.ts'
-import { createWorld, print, progress, type World } from './world.ts'
+import { createWorld, print, progress, type Server, type World } from './world.ts'
+import { runWrk } from './wrk.ts'
 
 /**
  * `npm run bench:traffic`: what the service does with more than one process, and with more than it can do. The parts
@@ -43,31 +44,36 @@ try {
 }
 
 /**
- * One process and two, asked in turn: how much both carry, beside what the machine leaves them (the generator and the stores need
- * the same CPUs), and what a request costs at the same rate, which either could carry.
+ * One process and two, asked in turn by wrk, which leaves them more of this machine than autocannon does: how much both carry,
+ * beside what the machine leaves them (the generator and the stores need the same CPUs), and what a request costs at the same
+ * rate, which either could carry.
  */
 async function benchWorkers (world: World, generator: Generator): Promise<void> {
   const [one, two] = [await world.startService(), await world.startService({ WEB_CONCURRENCY: '2' })]
   const rounds = 7
   let rate = 0
-  for (const { name, why } of [{ name: 'not-found', why: 'Fastify, and no store' }, { name: 'mix', why: '' }]) {
+  for (const { name, why } of [{ name: 'not-found', why: ' (Fastify, and no store)' }, { name: 'hot-video', why: '' }, { name: 'mix', why: '' }]) {
     const { title, kinds } = scenario(name)
     const ratios: number[] = []
     const busy: number[] = []
     const generators: number[] = []
     for (let round = 0; round <= rounds; round++) {
       progress(`workers: ${title}, round ${round} of ${rounds}`)
-      const load = () => ({ kinds: kinds(world), connections: 64, addresses: 250, seconds: 2 })
+      const ask = async (server: Server, words: string): Promise<Sample> => {
+        const sample = await runWrk(server, words, { kinds: kinds(world), connections: 64, addresses: 250, seconds: 2 })
+        if (!sample) throw new Error('wrk is not installed: apt-get install wrk')
+        return sample
+      }
       const machineBusy = watchMachine()
-      const a = (await run(generator, one, 'one process', load())).sample
+      const a = await ask(one, 'one process')
       busy.push(machineBusy())
-      const b = (await run(generator, two, 'two processes', load())).sample
+      const b = await ask(two, 'two processes')
       if (round === 0) continue
       ratios.push(b.rate / a.rate)
       generators.push(b.generatorCpu)
       rate = Math.floor(a.rate * 0.4)
     }
-    print(`${title}${why && ` (${why})`}: two processes carry ${text(spreadOf(ratios), 2)} times what one carries, which takes ${(median(busy) * 100).toFixed(0)} % of this machine: ${(1 / median(busy)).toFixed(2)} is all there is; the generator used ${(median(generators) * 100).toFixed(0)} % of a CPU`)
+    print(`${title}${why}: two processes carry ${text(spreadOf(ratios), 2)} times what one carries, which takes ${(median(busy) * 100).toFixed(0)} % of this machine: ${(1 / median(busy)).toFixed(2)} is all there is; wrk used ${(median(generators) * 100).toFixed(0)} % of a CPU`)
   }
   const costs = { one: [] as number[], two: [] as number[] }
   for (let round = 0; round < rounds; round++) {
