@@ -9,7 +9,7 @@ import { createGenerator, type Generator, type LoadResult } from './generator.ts
 import { createHolder } from './holder.ts'
 import { createLimits } from './limits.ts'
 import { machine, median, residentBytes, watchMachine } from './measure.ts'
-import { run, spreadOf, type Sample, type Spread } from './measure-scenario.ts'
+import { defaultAddresses, defaultConnections, run, spreadOf, type Sample, type Spread } from './measure-scenario.ts'
 import { maxOpenFiles } from './connections.ts'
 import { scenarios, type Scenario } from './scenarios.ts'
 import { createWorld, print, progress, type Server, type World } from './world.ts'
@@ -189,18 +189,21 @@ function floodOfAddresses (): void {
 
 /**
  * Twice what it can do, then little. To refuse a request takes what a bare answer takes, which no refusal is below: a load whose
- * requests cost c times as much keeps at most (c - 2) / (c - 1) of its peak.
+ * requests cost c times as much keeps at most (c - 2) / (c - 1) of its peak. What a bare server takes to answer them all at once,
+ * at the same rate over as many connections, no refusal can be below either.
  */
 async function benchOverload (world: World, generator: Generator): Promise<void> {
   const service = await world.startService()
   const limit = await createLimits(world, service)('video')
+  const crowd = { connections: 3000, timeoutMs: 5000 }
   for (const name of ['mix', 'cold-list', 'cold-video']) {
-    const { title, kinds } = scenario(name)
-    const load = () => ({ kinds: kinds(world).map(kind => ({ ...kind, expect: [...kind.expect, 503] })), connections: 64, addresses: 250 })
-    await run(generator, service, title, { ...load(), seconds: 2 })
+    const { title, kinds, connections = defaultConnections } = scenario(name)
+    const load = () => ({ kinds: kinds(world).map(kind => ({ ...kind, expect: [...kind.expect, 503] })), connections, addresses: defaultAddresses })
+    await run(generator, service, title, { ...load(), seconds: 4 })
     const peaks: number[] = []
     const times: number[] = []
     for (let round = 0; round < 5; round++) {
+      progress(`overload: ${title}, round ${round + 1} of 5`)
       const bare = await run(generator, limit.server, title, { ...load(), kinds: limit.kinds(load().kinds), seconds: 1 })
       const { sample, result } = await run(generator, service, title, { ...load(), seconds: 2 })
       peaks.push(result.answered / result.seconds)
@@ -208,12 +211,16 @@ async function benchOverload (world: World, generator: Generator): Promise<void>
     }
     const peak = median(peaks)
     const cost = median(times)
-    const over = (await run(generator, service, title, { ...load(), connections: 3000, seconds: 8, rate: Math.floor(peak * 2), timeoutMs: 5000 })).result
+    const rate = Math.floor(peak * 2)
+    progress(`overload: ${title} at ${rate}/s`)
+    const over = (await run(generator, service, title, { ...load(), ...crowd, seconds: 8, rate })).result
     const after = (await run(generator, service, title, { ...load(), seconds: 4, rate: Math.floor(peak * 0.3) })).result
+    const bare = (await run(generator, limit.server, title, { ...load(), ...crowd, kinds: limit.kinds(load().kinds), seconds: 4, rate })).result
     const goodput = over.answered / over.seconds
     print([
       `${title}: ${peak.toFixed(0)}/s at its peak; at twice that ${goodput.toFixed(0)}/s (${(goodput / peak * 100).toFixed(0)} %, of at most ${((cost - 2) / (cost - 1) * 100).toFixed(0)} % by its cost of ${cost.toFixed(1)} bare answers) answered, p50 ${over.latency.p50.toFixed(0)} ms, p99 ${over.latency.p99.toFixed(0)} ms,`,
-      `  ${over.refusals.count} refused, p50 ${over.refusals.p50.toFixed(1)} ms, p99 ${over.refusals.p99.toFixed(1)} ms (generator ${(over.generatorCpu * 100).toFixed(0)} % of a CPU); then at 30 %: ${after.refusals.count} refused of ${after.answered + after.refusals.count}, p99 ${after.latency.p99.toFixed(1)} ms, by second ${bySecond(after.perTenth).join(', ')}`
+      `  ${over.refusals.count} refused, p50 ${over.refusals.p50.toFixed(1)} ms, p99 ${over.refusals.p99.toFixed(1)} ms (generator ${(over.generatorCpu * 100).toFixed(0)} % of a CPU); bare node:http at this rate: p50 ${bare.latency.p50.toFixed(1)} ms, p99 ${bare.latency.p99.toFixed(1)} ms;`,
+      `  then at 30 %: ${after.refusals.count} refused of ${after.answered + after.refusals.count}, p99 ${after.latency.p99.toFixed(1)} ms, by second ${bySecond(after.perTenth).join(', ')}`
     ].join('\n'))
   }
   await service.stop()
