@@ -213,13 +213,13 @@ async function benchOverload (world: World, generator: Generator): Promise<void>
     const cost = median(times)
     const rate = Math.floor(peak * 2)
     progress(`overload: ${title} at ${rate}/s`)
-    const over = (await run(generator, service, title, { ...load(), ...crowd, seconds: 8, rate })).result
+    const { result: over, sample: busy } = await run(generator, service, title, { ...load(), ...crowd, seconds: 8, rate })
     const after = (await run(generator, service, title, { ...load(), seconds: 4, rate: Math.floor(peak * 0.3) })).result
-    const bare = (await run(generator, limit.server, title, { ...load(), ...crowd, kinds: limit.kinds(load().kinds), seconds: 4, rate })).result
+    const { result: bare, sample: busyBare } = await run(generator, limit.server, title, { ...load(), ...crowd, kinds: limit.kinds(load().kinds), seconds: 4, rate })
     const goodput = over.answered / over.seconds
     print([
       `${title}: ${peak.toFixed(0)}/s at its peak; at twice that ${goodput.toFixed(0)}/s (${(goodput / peak * 100).toFixed(0)} %, of at most ${((cost - 2) / (cost - 1) * 100).toFixed(0)} % by its cost of ${cost.toFixed(1)} bare answers) answered, p50 ${over.latency.p50.toFixed(0)} ms, p99 ${over.latency.p99.toFixed(0)} ms,`,
-      `  ${over.refusals.count} refused, p50 ${over.refusals.p50.toFixed(1)} ms, p99 ${over.refusals.p99.toFixed(1)} ms (generator ${(over.generatorCpu * 100).toFixed(0)} % of a CPU); bare node:http at this rate: p50 ${bare.latency.p50.toFixed(1)} ms, p99 ${bare.latency.p99.toFixed(1)} ms;`,
+      `  ${over.refusals.count} refused, p50 ${over.refusals.p50.toFixed(1)} ms, p99 ${over.refusals.p99.toFixed(1)} ms (a request costs ${busy.cpuMicros!.toFixed(0)} µs, the generator has ${(over.generatorCpu * 100).toFixed(0)} % of a CPU); bare node:http at this rate: p50 ${bare.latency.p50.toFixed(1)} ms, p99 ${bare.latency.p99.toFixed(1)} ms, ${busyBare.cpuMicros!.toFixed(0)} µs;`,
       `  then at 30 %: ${after.refusals.count} refused of ${after.answered + after.refusals.count}, p99 ${after.latency.p99.toFixed(1)} ms, by second ${bySecond(after.perTenth).join(', ')}`
     ].join('\n'))
   }
