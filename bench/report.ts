@@ -1,3 +1,4 @@
+import { textOfCheckout, type Checkout } from './checkout.ts'
 import type { ConnectionsResult } from './connections.ts'
 import { textOfCrossCheck, type CrossCheck } from './cross-check.ts'
 import type { GateResult } from './gates.ts'
@@ -5,11 +6,7 @@ import type { Row, Spread } from './measure-scenario.ts'
 
 /** All that a run has found. */
 export interface Report {
-  head: {
-    date: string
-    commit: string
-    /** Whether the checkout has changes that are in no commit. */
-    isDirty: boolean
+  head: Checkout & {
     machine: string
     command: string
     stores: string
@@ -32,7 +29,7 @@ const megabytes = (bytes: number): string => `${(bytes / 1e6).toFixed(0)} MB`
 /** The report as lines of text. */
 export function toText ({ head, rows, connections, memory, amount, streams, 'cross-check': checks = [], gates }: Report): string {
   const lines = [
-    `HALO API, commit ${head.commit}${head.isDirty ? ' with changes' : ''}, ${head.date}`,
+    textOfCheckout(head),
     `${head.machine}${head.flags ? `, ${head.flags}` : ''}; ${head.stores}`,
     `${head.configuration}; ${head.command}`,
     'medians of several rounds; times its CPU: by the best rounds of both, because what others do on a machine only adds',

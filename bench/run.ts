@@ -1,4 +1,3 @@
-import { execFileSync } from 'node:child_process'
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { availableParallelism, tmpdir } from 'node:os'
 import { join, relative } from 'node:path'
@@ -8,6 +7,7 @@ import { compareReports, compareToRef, hasRegressed, textOfComparison, type Comp
 import { measureAmount, measureConnections, measureIdleMemory, measureStreams } from './connections.ts'
 import { crossCheck } from './cross-check.ts'
 import { judge, type Gate, type Results } from './gates.ts'
+import { checkout } from './checkout.ts'
 import { createGenerator, type Generator } from './generator.ts'
 import { toHtml } from './html.ts'
 import { createLimits, type Limits } from './limits.ts'
@@ -163,7 +163,7 @@ async function measureAll (bench: Bench, wanted: ReturnType<typeof chosen>, gate
   }
   print(toText(report))
   writeResults(report)
-  if (options.readme) await writeReadme(report)
+  if (options.readme) await writeReadme('bench', toText(report))
   const failed = judged.filter(({ isPassed }) => !isPassed)
   if (failed.length > 0) print(`\n${failed.length} of ${judged.length} gates failed`)
   const compared = options.compare ? conclude(compareReports(JSON.parse(readFileSync(options.compare, 'utf8')) as Report, report.rows)) : 0
@@ -185,17 +185,8 @@ function conclude (comparisons: Comparison[]): number {
 }
 
 function headOf (stores: string): Report['head'] {
-  const git = (...args: string[]): string => {
-    try {
-      return execFileSync('git', args, { cwd: import.meta.dirname, encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim()
-    } catch {
-      return ''
-    }
-  }
   return {
-    date: new Date().toISOString().slice(0, 16).replace('T', ' '),
-    commit: git('rev-parse', '--short', 'HEAD') || 'unknown',
-    isDirty: git('status', '--porcelain', '--untracked-files=no') !== '',
+    ...checkout(),
     machine: machine(),
     command: ['npm run bench', ...process.argv.length > 2 ? ['--', ...process.argv.slice(2)] : []].join(' '),
     stores,
