@@ -200,9 +200,8 @@ function floodOfAddresses (): void {
 }
 
 /**
- * Twice what it can do, then little. To refuse a request takes what a bare answer takes, which no refusal is below: a load whose
- * requests cost c times as much keeps at most (c - 2) / (c - 1) of its peak. What a bare server takes to answer them all at once,
- * at the same rate over as many connections, no refusal can be below either.
+ * Twice what it can do, then little. What a bare server takes to answer all of it, over as many connections, stands beside it:
+ * a refusal cannot cost less.
  */
 async function benchOverload (world: World, generator: Generator): Promise<void> {
   const service = await world.startService()
@@ -230,7 +229,7 @@ async function benchOverload (world: World, generator: Generator): Promise<void>
     const { result: bare, sample: busyBare } = await run(generator, limit.server, title, { ...load(), ...crowd, kinds: limit.kinds(load().kinds), seconds: 4, rate })
     const goodput = over.answered / over.seconds
     say([
-      `${title}: ${peak.toFixed(0)}/s at its peak; at twice that ${goodput.toFixed(0)}/s (${(goodput / peak * 100).toFixed(0)} %, of at most ${((cost - 2) / (cost - 1) * 100).toFixed(0)} % by its cost of ${cost.toFixed(1)} bare answers) answered, p50 ${over.latency.p50.toFixed(0)} ms, p99 ${over.latency.p99.toFixed(0)} ms,`,
+      `${title}: ${peak.toFixed(0)}/s at its peak, where one costs ${cost.toFixed(1)} bare answers; at twice that ${goodput.toFixed(0)}/s (${(goodput / peak * 100).toFixed(0)} %) answered, p50 ${over.latency.p50.toFixed(0)} ms, p99 ${over.latency.p99.toFixed(0)} ms,`,
       `  ${over.refusals.count} refused, p50 ${over.refusals.p50.toFixed(1)} ms, p99 ${over.refusals.p99.toFixed(1)} ms (a request costs ${busy.cpuMicros!.toFixed(0)} µs, the generator has ${(over.generatorCpu * 100).toFixed(0)} % of a CPU); bare node:http at this rate: p50 ${bare.latency.p50.toFixed(1)} ms, p99 ${bare.latency.p99.toFixed(1)} ms, ${busyBare.cpuMicros!.toFixed(0)} µs;`,
       `  then at 30 %: ${after.refusals.count} refused of ${after.answered + after.refusals.count}, p99 ${after.latency.p99.toFixed(1)} ms, by second ${bySecond(after.perTenth).join(', ')}`
     ].join('\n'))
