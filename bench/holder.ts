@@ -42,6 +42,7 @@ if (index !== undefined) {
     const { sockets, lost } = held!
     for (let start = 0; start < sockets.length; start += 200) {
       await Promise.all(sockets.slice(start, start + 200).map(socket => new Promise<void>(resolve => {
+        if (socket.destroyed) return resolve()
         socket.once('data', () => { answered++; resolve() })
         socket.once('close', () => { resolve() })
         socket.write('GET /livez HTTP/1.1\r\nhost: bench\r\n\r\n')

@@ -106,7 +106,7 @@ async function benchLimiter (world: World, generator: Generator): Promise<void> 
   const second = createGenerator()
   const redis = new Redis(world.redisUrl)
   const calls = async (): Promise<number> => Number(/cmdstat_evalsha:calls=(\d+)/.exec(await redis.info('commandstats'))?.[1] ?? 0)
-  const offer = async (rate: number, seconds: number, addresses: number): Promise<{ granted: number, refused: number, failed: string, callsPerThousand: number }> => {
+  const offer = async (rate: number, seconds: number, addresses: number): Promise<{ granted: number, refused: number, failed: string, callsPerThousand: number, took: number }> => {
     const kinds = [{ ...scenario('hot-video').kinds(world)[0]!, expect: [200, 429] }]
     const before = await calls()
     const results = await Promise.all([generator, second].map((one, index) => one.run({ ...replicas[index]!, kinds, connections: 32, addresses, seconds, rate: rate / 2 })))
@@ -114,6 +114,8 @@ async function benchLimiter (world: World, generator: Generator): Promise<void> 
     return {
       granted: sum(result => result.answered),
       refused: sum(result => result.refusals.count),
+      // A machine that is slow takes longer to send them, and more may come in.
+      took: Math.max(...results.map(result => result.seconds)),
       failed: results.map(result => JSON.stringify(result.unexpected)).filter(found => found !== '{}').join(' '),
       callsPerThousand: (await calls() - before) / (rate * seconds) * 1000
     }
@@ -122,7 +124,8 @@ async function benchLimiter (world: World, generator: Generator): Promise<void> 
     await offer(500, 2, 250)
     await sleep(2500)
     const busy = await offer(5000, 10, 1)
-    say(`one address at 5,000/s for 10 s, 2 replicas of 2 processes: ${busy.granted} of 50000 were let in (12,000 is right: ${((busy.granted / 12_000 - 1) * 100).toFixed(1)} %), ${busy.callsPerThousand.toFixed(0)} calls of Redis for 1,000 requests ${busy.failed}`)
+    const right = 2000 + 1000 * busy.took
+    say(`one address at 5,000/s for 10 s, 2 replicas of 2 processes: ${busy.granted} of 50000 were let in within ${busy.took.toFixed(2)} s (${right.toFixed(0)} is right: ${((busy.granted / right - 1) * 100).toFixed(1)} %), ${busy.callsPerThousand.toFixed(0)} calls of Redis for 1,000 requests ${busy.failed}`)
     await sleep(2500)
     const fair = await offer(5400, 10, 6)
     say(`6 addresses at 900/s each: ${fair.granted} let in, ${fair.refused} refused, ${fair.callsPerThousand.toFixed(0)} calls of Redis for 1,000 requests ${fair.failed}`)
@@ -247,7 +250,7 @@ async function benchConnections (world: World): Promise<void> {
   const each = maxOpenFiles() - 2000
   // Processes that accept from one socket do not share evenly.
   const workers = Math.ceil(wanted / each * 1.5)
-  const service = await world.startService({ WEB_CONCURRENCY: String(workers), RATE_LIMIT_RPS: '1000000', RATE_LIMIT_BURST: '1000000' })
+  const service = await world.startService({ WEB_CONCURRENCY: String(workers), SERVER_IDLE_TIMEOUT: '600', RATE_LIMIT_RPS: '1000000', RATE_LIMIT_BURST: '1000000' })
   const memory = (): number => service.pids.reduce((sum, pid) => sum + residentBytes(pid), 0)
   const before = memory()
   const holders = Array.from({ length: Math.ceil(wanted / each) }, (_, index) => createHolder(index))
