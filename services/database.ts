@@ -71,11 +71,11 @@ export function createDatabase ({ pool, slots, control }: DatabaseOptions): Data
   return {
     async query<Row> ({ name, text }: Statement, values: unknown[] = [], interest?: Interest): Promise<Row[]> {
       await slots.enter()
-      // Opening a connection takes its time as well, and tells nothing of how busy the database is.
+      // Opening a connection takes its time as well, and tells nothing of how busy the database is; nor does what is never sent.
       let startedAt: number | undefined
       try {
         const client = await pool.connect()
-        startedAt = performance.now()
+        if (!interest?.isOver) startedAt = performance.now()
         return await run<Row>(client, { name, text, values }, interest)
       } catch (error) {
         throw error instanceof ApiError ? error : translate(error)

@@ -22,6 +22,12 @@ const maxDoubts = 100
 /** How many times as long as alone they may take: with half as long again, half as many wait within the database as it works on. */
 const tolerance = 1.5
 
+/**
+ * Milliseconds that they may take at the most, whatever they take alone: other processes may be what keeps the database busy,
+ * and all of them together must not come near the time limit of a statement.
+ */
+const mostMs = 200
+
 /** What is left of the limit at least when it falls. */
 const leastPart = 0.5
 
@@ -42,6 +48,7 @@ interface Window {
  * Cardwell et al., 2016): a way to the database that is long, or statements that are dear, are no reason for fewer.
  */
 export function createStatementLimit ({ max, slowMs = 15, now = performance.now.bind(performance) }: StatementLimitOptions) {
+  const lowest = Math.min(max, least)
   let limit = Math.min(max, initial)
   let aloneMs = slowMs / tolerance
   let doubts = 0
@@ -56,7 +63,7 @@ export function createStatementLimit ({ max, slowMs = 15, now = performance.now.
     return { since, count: 0, tookMs: 0, peak: 0 }
   }
 
-  const allowedMs = (): number => Math.max(slowMs, tolerance * aloneMs)
+  const allowedMs = (): number => Math.max(slowMs, Math.min(mostMs, tolerance * aloneMs))
 
   function learn (ms: number, isAlone: boolean): void {
     if (isAlone || ms < 1.1 * aloneMs) doubts = 0
@@ -79,18 +86,21 @@ export function createStatementLimit ({ max, slowMs = 15, now = performance.now.
       if (peak + 1 > limit / 2) limit = Math.min(max, limit + growth * (1 - ms / allowedMs()))
     } else {
       const part = Math.max(leastPart, allowedMs() / ms)
-      limit = Math.max(least, Math.min(limit, peak) * part)
+      limit = Math.max(lowest, Math.min(limit, peak) * part)
       // Fewer take less.
       usualMs = ms * part
       isStarting = false
       // What began before tells of before.
       window.since = at + ms
     }
-    if (doubts > maxDoubts) [limit, probedFrom] = [least, limit]
+    if (doubts > maxDoubts) [limit, probedFrom] = [lowest, limit]
   }
 
   return {
     get current () { return Math.floor(limit) },
+
+    /** What it is when nothing is measured. */
+    get settled () { return Math.floor(probedFrom ?? limit) },
 
     /** Milliseconds that statements took of late; 0 while nothing is known. */
     get usualMs () { return usualMs },

@@ -24,7 +24,7 @@ export function createStatementSlots ({ maxWaiting, maxWaitMs = 200, patienceMs 
   const waiting = new Set<{ start: () => void }>()
 
   function isFull (): boolean {
-    if (waiting.size >= maxWaiting || waiting.size / limit.current * limit.usualMs > maxWaitMs) return true
+    if (waiting.size >= maxWaiting || waiting.size / limit.settled * limit.usualMs > maxWaitMs) return true
     // What statements took of late says nothing of a database that stands still.
     return waiting.size > 0 && now() - movedAt > maxWaitMs
   }

@@ -17,9 +17,10 @@ function createWorld ({ max = 100, processors, statementMs, wayMs = 0 }: { max?:
     limit,
     setProcessors (count: number): void { processors = count },
     /** Lets milliseconds go by, with so many clients. @returns statements a second, and the limits that there were */
-    pass (ms: number, clients: number): { rate: number, least: number, mean: number } {
+    pass (ms: number, clients: number): { rate: number, least: number, mean: number, leastSettled: number } {
       done = 0
       limits.length = 0
+      let leastSettled = Infinity
       for (const end = time + ms; time < end; time++) {
         while (running.size < Math.min(limit.current, clients)) running.add({ startedAt: time, leftMs: statementMs(), wayMs })
         const working = [...running].filter(one => one.wayMs <= 0)
@@ -31,8 +32,9 @@ function createWorld ({ max = 100, processors, statementMs, wayMs = 0 }: { max?:
           done++
         }
         limits.push(limit.current)
+        leastSettled = Math.min(leastSettled, limit.settled)
       }
-      return { rate: done / ms * 1000, least: limits.reduce((least, one) => Math.min(least, one)), mean: limits.reduce((sum, one) => sum + one, 0) / limits.length }
+      return { rate: done / ms * 1000, least: limits.reduce((least, one) => Math.min(least, one)), mean: limits.reduce((sum, one) => sum + one, 0) / limits.length, leastSettled }
     }
   }
 }
@@ -85,11 +87,46 @@ t.test('what they take alone is not forgotten in an overload that goes on for mi
   t.ok(mean > 4 && mean < 10, `${mean} at once, of about six that take half as long again as four take`)
 })
 
+t.test('while it is measured what they take alone, it is known what the limit will be', async t => {
+  const { pass } = createWorld({ processors: 16, statementMs: () => 20 })
+  pass(5000, 64)
+  const { least, leastSettled } = pass(30_000, 64)
+  t.equal(least, 4, 'measured it was')
+  t.ok(leastSettled > 16, `${leastSettled}`)
+})
+
 t.test('it begins with a few, each of which may open a connection, and rises fast', async t => {
   const { limit, pass } = createWorld({ processors: 64, statementMs: () => 4 })
   t.equal(limit.current, 10)
   pass(500, 100)
   t.equal(limit.current, 100)
+})
+
+t.test('several processes that each take the others’ load for what a statement takes alone stay below its time limit', async t => {
+  let time = 0
+  const running = Array.from({ length: 4 }, () => new Set<Statement>())
+  const limits = running.map(() => createStatementLimit({ max: 100, now: () => time }))
+  let [done, slow, n] = [0, 0, 0]
+  for (; time < 40_000; time++) {
+    running.forEach((own, index) => {
+      while (own.size < limits[index]!.current) own.add({ startedAt: time, leftMs: 3 + n++ * 7 % 6, wayMs: 0 })
+    })
+    const all = running.reduce((sum, own) => sum + own.size, 0)
+    running.forEach((own, index) => {
+      for (const one of own) {
+        one.leftMs -= Math.min(1, 2 / all)
+        if (one.leftMs > 0) continue
+        const took = time + 1 - one.startedAt
+        limits[index]!.note(took, own.size)
+        own.delete(one)
+        if (time < 5000) continue
+        done++
+        if (took > 450) slow++
+      }
+    })
+  }
+  t.ok(done > 10_000, `${done} statements`)
+  t.ok(slow / done < 0.01, `${slow} of them too slow`)
 })
 
 t.test('the limit rises again when the database has room', async t => {
@@ -99,6 +136,20 @@ t.test('the limit rises again when the database has room', async t => {
   setProcessors(64)
   pass(3000, 50)
   t.equal(limit.current, 50)
+})
+
+t.test('it is never above the most that there may be', async t => {
+  for (const max of [1, 2, 4]) {
+    let time = 0
+    const limit = createStatementLimit({ max, now: () => time })
+    for (let n = 0; n < 5000; n++) {
+      time += 20
+      // As if more ran than may: by a limit that fell meanwhile.
+      limit.note(n % 500 < 250 ? 1 : 300, 5)
+      if (limit.current > max) return t.fail(`${limit.current} of ${max}`)
+    }
+    t.equal(limit.current, max)
+  }
 })
 
 t.test('one statement that is slow among many changes nothing', async t => {
