@@ -28,6 +28,8 @@ const parts: Record<string, (world: World, generator: Generator) => Promise<void
 const { values: { part, readme } } = parseArgs({ options: { part: { type: 'string' }, readme: { type: 'boolean', default: false } } })
 if (part !== undefined && !Object.hasOwn(parts, part)) throw new Error(`--part is one of ${Object.keys(parts).join(', ')}`)
 
+if (part !== undefined && readme) throw new Error('--readme is for all parts together')
+
 const found: string[] = []
 function say (line: string): void {
   print(line)
@@ -78,9 +80,10 @@ async function benchWorkers (world: World, generator: Generator): Promise<void> 
       }
       const machineBusy = watchMachine()
       const a = await ask(one, 'one process')
-      busy.push(machineBusy())
+      const busyWithOne = machineBusy()
       const b = await ask(two, 'two processes')
       if (round === 0) continue
+      busy.push(busyWithOne)
       ratios.push(b.rate / a.rate)
       generators.push(b.generatorCpu)
       rate = Math.floor(a.rate * 0.4)

@@ -37,7 +37,7 @@ export async function runWrk (server: Server, title: string, load: Omit<Load, 'h
       cpuMicros: (cpuOf(server) - before.server) / answered
     }
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT' && (error as NodeJS.ErrnoException).syscall?.startsWith('spawn')) return undefined
     throw error
   } finally {
     rmSync(folder, { recursive: true })
