@@ -45,8 +45,3 @@ async function askH2load (url: string): Promise<number | undefined> {
   const [, mean, unit] = /time for request:\s+\S+\s+\S+\s+([\d.]+)(us|ms|s)/.exec(output)!
   return Number(mean) * unitsInMs[unit!]!
 }
-
-export function textOfCrossCheck ({ title, tool, unit, theirs, ours }: CrossCheck): string {
-  const text = (value: number): string => unit === 'ms' ? `${value.toFixed(2)} ms` : `${value.toFixed(0)}${unit}`
-  return `${title}: ${text(ours)} by the generator of this bench, ${theirs === undefined ? `${tool} is not installed` : `${text(theirs)} by ${tool}`}`
-}

@@ -1,6 +1,6 @@
 import { textOfCheckout, type Checkout } from './checkout.ts'
 import type { ConnectionsResult } from './connections.ts'
-import { textOfCrossCheck, type CrossCheck } from './cross-check.ts'
+import type { CrossCheck } from './cross-check.ts'
 import type { GateResult } from './gates.ts'
 import type { Row, Spread } from './measure-scenario.ts'
 
@@ -75,3 +75,8 @@ function textOfRow ({ title, rate, cpuMicros, limit, bytes, generatorCpu, isGene
 }
 
 export const gatesOf = (results: GateResult[]): Report['gates'] => results.map(({ isPassed, value, text }) => ({ isPassed, isMeasured: value !== undefined, text }))
+
+function textOfCrossCheck ({ title, tool, unit, theirs, ours }: CrossCheck): string {
+  const text = (value: number): string => unit === 'ms' ? `${value.toFixed(2)} ms` : `${value.toFixed(0)}${unit}`
+  return `${title}: ${text(ours)} by the generator of this bench, ${theirs === undefined ? `${tool} is not installed` : `${text(theirs)} by ${tool}`}`
+}

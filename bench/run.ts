@@ -163,7 +163,7 @@ async function measureAll (bench: Bench, wanted: ReturnType<typeof chosen>, gate
   }
   print(toText(report))
   writeResults(report)
-  if (options.readme) await writeReadme('bench', toText(report))
+  if (options.readme) await writeReadme(toText(report))
   const failed = judged.filter(({ isPassed }) => !isPassed)
   if (failed.length > 0) print(`\n${failed.length} of ${judged.length} gates failed`)
   const compared = options.compare ? conclude(compareReports(JSON.parse(readFileSync(options.compare, 'utf8')) as Report, report.rows)) : 0

@@ -12,29 +12,19 @@ import { createLimits } from './limits.ts'
 import { machine, median, residentBytes, watchMachine } from './measure.ts'
 import { defaultAddresses, defaultConnections, run, spreadOf, type Sample, type Spread } from './measure-scenario.ts'
 import { maxOpenFiles } from './connections.ts'
-import { writeReadme } from './readme.ts'
 import { scenarios, type Scenario } from './scenarios.ts'
 import { createWorld, print, progress, type Server, type World } from './world.ts'
 import { runWrk } from './wrk.ts'
 
 /**
  * `npm run bench:traffic`: what the service does with more than one process, and with more than it can do. The parts
- * run alone with --part: workers, limiter, overload, connections, slow; --readme writes what all of them found into README.md.
- * PostgreSQL and Redis as for `npm run bench`.
+ * run alone with --part: workers, limiter, overload, connections, slow. PostgreSQL and Redis as for `npm run bench`.
  */
 
 const parts: Record<string, (world: World, generator: Generator) => Promise<void>> =
   { workers: benchWorkers, limiter: benchLimiter, overload: benchOverload, connections: benchConnections, slow: benchSlowClients }
-const { values: { part, readme } } = parseArgs({ options: { part: { type: 'string' }, readme: { type: 'boolean', default: false } } })
+const { values: { part } } = parseArgs({ options: { part: { type: 'string' } } })
 if (part !== undefined && !Object.hasOwn(parts, part)) throw new Error(`--part is one of ${Object.keys(parts).join(', ')}`)
-
-if (part !== undefined && readme) throw new Error('--readme is for all parts together')
-
-const found: string[] = []
-function say (line: string): void {
-  print(line)
-  found.push(line)
-}
 
 const scenario = (name: string): Scenario => scenarios.find(one => one.name === name)!
 const text = ({ median, min, max }: Spread, digits: number): string => `${median.toFixed(digits)} (${min.toFixed(digits)}–${max.toFixed(digits)})`
@@ -42,15 +32,14 @@ const text = ({ median, min, max }: Spread, digits: number): string => `${median
 const world = await createWorld()
 const generator = createGenerator()
 try {
-  say(textOfCheckout(checkout()))
-  say(`${machine()}; ${world.description}`)
-  say('production configuration, everything on; npm run bench:traffic')
+  print(textOfCheckout(checkout()))
+  print(`${machine()}; ${world.description}`)
+  print('production configuration, everything on; npm run bench:traffic')
   for (const [name, measure] of Object.entries(parts)) {
     if (part !== undefined && part !== name) continue
-    say(`\n${name}`)
+    print(`\n${name}`)
     await measure(world, generator)
   }
-  if (readme) await writeReadme('bench:traffic', found.join('\n'))
 } finally {
   progress('')
   generator.stop()
@@ -88,7 +77,7 @@ async function benchWorkers (world: World, generator: Generator): Promise<void> 
       generators.push(b.generatorCpu)
       rate = Math.floor(a.rate * 0.4)
     }
-    say(`${title}${why}: two processes carry ${text(spreadOf(ratios), 2)} times what one carries, which takes ${(median(busy) * 100).toFixed(0)} % of this machine: ${(1 / median(busy)).toFixed(2)} is all there is; wrk used ${(median(generators) * 100).toFixed(0)} % of a CPU`)
+    print(`${title}${why}: two processes carry ${text(spreadOf(ratios), 2)} times what one carries, which takes ${(median(busy) * 100).toFixed(0)} % of this machine: ${(1 / median(busy)).toFixed(2)} is all there is; wrk used ${(median(generators) * 100).toFixed(0)} % of a CPU`)
   }
   const costs = { one: [] as number[], two: [] as number[] }
   for (let round = 0; round < rounds; round++) {
@@ -99,7 +88,7 @@ async function benchWorkers (world: World, generator: Generator): Promise<void> 
   }
   progress('')
   const [least, leastOfTwo] = [Math.min(...costs.one), Math.min(...costs.two)]
-  say(`at ${rate}/s of the mix a request costs two processes ${(leastOfTwo / least).toFixed(2)} times the CPU that it costs one (best rounds: ${leastOfTwo.toFixed(0)} and ${least.toFixed(0)} µs)`)
+  print(`at ${rate}/s of the mix a request costs two processes ${(leastOfTwo / least).toFixed(2)} times the CPU that it costs one (best rounds: ${leastOfTwo.toFixed(0)} and ${least.toFixed(0)} µs)`)
   await one.stop()
   await two.stop()
 }
@@ -128,13 +117,13 @@ async function benchLimiter (world: World, generator: Generator): Promise<void> 
     await sleep(2500)
     const busy = await offer(5000, 10, 1)
     const right = 2000 + 1000 * busy.took
-    say(`one address at 5,000/s for 10 s, 2 replicas of 2 processes: ${busy.granted} of 50000 were let in within ${busy.took.toFixed(2)} s (${right.toFixed(0)} is right: ${((busy.granted / right - 1) * 100).toFixed(1)} %), ${busy.callsPerThousand.toFixed(0)} calls of Redis for 1,000 requests ${busy.failed}`)
+    print(`one address at 5,000/s for 10 s, 2 replicas of 2 processes: ${busy.granted} of 50000 were let in within ${busy.took.toFixed(2)} s (${right.toFixed(0)} is right: ${((busy.granted / right - 1) * 100).toFixed(1)} %), ${busy.callsPerThousand.toFixed(0)} calls of Redis for 1,000 requests ${busy.failed}`)
     await sleep(2500)
     const fair = await offer(5400, 10, 6)
-    say(`6 addresses at 900/s each: ${fair.granted} let in, ${fair.refused} refused, ${fair.callsPerThousand.toFixed(0)} calls of Redis for 1,000 requests ${fair.failed}`)
+    print(`6 addresses at 900/s each: ${fair.granted} let in, ${fair.refused} refused, ${fair.callsPerThousand.toFixed(0)} calls of Redis for 1,000 requests ${fair.failed}`)
     await sleep(2500)
     const many = await offer(5000, 10, 1000)
-    say(`1,000 addresses at 5/s each: ${many.granted} let in, ${many.refused} refused, ${many.callsPerThousand.toFixed(1)} calls of Redis for 1,000 requests (those of the counters among them) ${many.failed}`)
+    print(`1,000 addresses at 5/s each: ${many.granted} let in, ${many.refused} refused, ${many.callsPerThousand.toFixed(1)} calls of Redis for 1,000 requests (those of the counters among them) ${many.failed}`)
   } finally {
     second.stop()
     for (const replica of replicas) await replica.stop()
@@ -159,7 +148,7 @@ async function offerInProcess (redis: Redis): Promise<void> {
     await sleep(1)
   }
   const calls = buckets.reduce((sum, { stats }) => sum + stats.calls, 0)
-  say(`64 addresses at 900/s each, at four limiters without HTTP: ${offered * 64} asked, ${refused} refused, ${(calls / offered / 64 * 1000).toFixed(1)} calls of Redis for 1,000 requests`)
+  print(`64 addresses at 900/s each, at four limiters without HTTP: ${offered * 64} asked, ${refused} refused, ${(calls / offered / 64 * 1000).toFixed(1)} calls of Redis for 1,000 requests`)
 }
 
 /** Redis goes away in the middle of a run. */
@@ -180,7 +169,7 @@ async function benchLimiterFaults (world: World, generator: Generator): Promise<
     await proxy.forward()
     await sleep(1500)
     const added = (of: 'p50' | 'p99'): string => (during.latency[of] - before.latency[of]).toFixed(1)
-    say(`Redis ${fault === 'refuse' ? 'refused' : 'silent'} in the middle of 2,000/s: ${during.answered} of ${before.answered} answered with 200, others ${JSON.stringify(during.unexpected)}; added p50 ${added('p50')} ms, p99 ${added('p99')} ms (to ${before.latency.p99.toFixed(1)})`)
+    print(`Redis ${fault === 'refuse' ? 'refused' : 'silent'} in the middle of 2,000/s: ${during.answered} of ${before.answered} answered with 200, others ${JSON.stringify(during.unexpected)}; added p50 ${added('p50')} ms, p99 ${added('p99')} ms (to ${before.latency.p99.toFixed(1)})`)
   }
   await service.stop()
   for (const end of ends.reverse()) await end()
@@ -202,7 +191,7 @@ function floodOfAddresses (): void {
     if (n % 100_000 === 0) most = Math.max(most, residentBytes(process.pid) - before)
   }
   const seconds = (performance.now() - startedAt) / 1000
-  say(`10,000,000 addresses in ${seconds.toFixed(1)} s: ${(most / 1e6).toFixed(0)} MB more at the most; a busy one among them got ${granted} of ${asked} (${(seconds * 1000).toFixed(0)} flowed in)`)
+  print(`10,000,000 addresses in ${seconds.toFixed(1)} s: ${(most / 1e6).toFixed(0)} MB more at the most; a busy one among them got ${granted} of ${asked} (${(seconds * 1000).toFixed(0)} flowed in)`)
 }
 
 /**
@@ -234,7 +223,7 @@ async function benchOverload (world: World, generator: Generator): Promise<void>
     const after = (await run(generator, service, title, { ...load(), seconds: 4, rate: Math.floor(peak * 0.3) })).result
     const { result: bare, sample: busyBare } = await run(generator, limit.server, title, { ...load(), ...crowd, kinds: limit.kinds(load().kinds), seconds: 4, rate })
     const goodput = over.answered / over.seconds
-    say([
+    print([
       `${title}: ${peak.toFixed(0)}/s at its peak, where one costs ${cost.toFixed(1)} bare answers; at twice that ${goodput.toFixed(0)}/s (${(goodput / peak * 100).toFixed(0)} %) answered, p50 ${over.latency.p50.toFixed(0)} ms, p99 ${over.latency.p99.toFixed(0)} ms,`,
       `  ${over.refusals.count} refused, p50 ${over.refusals.p50.toFixed(1)} ms, p99 ${over.refusals.p99.toFixed(1)} ms (a request costs ${busy.cpuMicros!.toFixed(0)} µs, the generator has ${(over.generatorCpu * 100).toFixed(0)} % of a CPU); bare node:http at this rate: p50 ${bare.latency.p50.toFixed(1)} ms, p99 ${bare.latency.p99.toFixed(1)} ms, ${busyBare.cpuMicros!.toFixed(0)} µs;`,
       `  then at 30 %: ${after.refusals.count} refused of ${after.answered + after.refusals.count}, p99 ${after.latency.p99.toFixed(1)} ms, by second ${bySecond(after.perTenth).join(', ')}`
@@ -264,7 +253,7 @@ async function benchConnections (world: World): Promise<void> {
   const bytes = (memory() - before) / wanted
   const asked = await Promise.all(holders.map(holder => holder.askAll()))
   const sum = (of: { answered: number, lost: number }[], key: 'answered' | 'lost'): number => of.reduce((total, one) => total + one[key], 0)
-  say([
+  print([
     `${wanted} connections to ${workers} processes (at most ${maxOpenFiles()} files each): ${sum(opened, 'answered')} opened and answered in ${seconds.toFixed(1)} s, ${(bytes / 1000).toFixed(1)} KB each;`,
     `  then all asked once more within ${Math.max(...asked.map(one => one.seconds)).toFixed(1)} s: ${sum(asked, 'answered')} answered, ${sum(asked, 'lost')} lost`
   ].join('\n'))
@@ -289,7 +278,7 @@ async function benchSlowClients (world: World, generator: Generator): Promise<vo
     const { stdout } = await attack
     const plain = stripVTControlCharacters(stdout)
     const available = [...plain.matchAll(/service available:\s+(\w+)/g)].map(([, word]) => word)
-    say(`${name}, 2,000 connections: service available ${available.length > 0 && available.every(word => word === 'YES') ? 'throughout' : `in ${available.filter(word => word === 'YES').length} of ${available.length} looks`}; exit: ${/Exit status:\s*(.*)/.exec(plain)?.[1]?.trim() ?? '?'}; of 200/s others ${others.answered} answered, p99 ${others.latency.p99.toFixed(1)} ms, failed ${JSON.stringify(others.unexpected)}`)
+    print(`${name}, 2,000 connections: service available ${available.length > 0 && available.every(word => word === 'YES') ? 'throughout' : `in ${available.filter(word => word === 'YES').length} of ${available.length} looks`}; exit: ${/Exit status:\s*(.*)/.exec(plain)?.[1]?.trim() ?? '?'}; of 200/s others ${others.answered} answered, p99 ${others.latency.p99.toFixed(1)} ms, failed ${JSON.stringify(others.unexpected)}`)
   }
   await service.stop()
 }

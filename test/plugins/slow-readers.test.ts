@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { connect, type AddressInfo, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
-import { createApp, logLines } from '../helpers/app.ts'
+import { createApp } from '../helpers/app.ts'
 import { anyStores } from '../helpers/stores.ts'
 
 const path = '/openapi.json'
@@ -42,5 +42,4 @@ t.test('a client that takes its answers slowly is cut off, another one gets all 
   const [taken, all] = await Promise.all([takeAll(slow, 300), takeAll(quick, 0)])
   t.ok(all > times * size, `${all} of ${times} answers of ${size} bytes`)
   t.ok(taken < all / 2, `${taken} of ${all}`)
-  t.equal(logLines.filter(line => line.includes('does not take its answers')).length, 1)
 })

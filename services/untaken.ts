@@ -1,0 +1,28 @@
+/** What is known of a connection: bytes written for a client so far, and how many of them it has not taken yet. */
+export interface Taker {
+  readonly bytesWritten: number
+  readonly writableLength: number
+}
+
+/** What was written for a client at a moment. */
+interface Due { since: number, bytes: number }
+
+/** Finds clients that have not taken, within a time, what was there for them at its beginning. */
+export function createUntaken<T extends Taker> ({ timeoutMs, now = performance.now.bind(performance) }: { timeoutMs: number, now?: () => number }) {
+  const takers = new Map<T, Due | undefined>()
+
+  function isLate (taker: T, due: Due | undefined): boolean {
+    const { bytesWritten: bytes, writableLength: untaken } = taker
+    if (due && bytes - untaken < due.bytes) return now() - due.since >= timeoutMs
+    if (due || untaken > 0) takers.set(taker, untaken > 0 ? { since: now(), bytes } : undefined)
+    return false
+  }
+
+  return {
+    add (taker: T): void { takers.set(taker, undefined) },
+    delete (taker: T): void { takers.delete(taker) },
+
+    /** Looks at all of them. @returns those that are late */
+    look: (): T[] => [...takers].filter(([taker, due]) => isLate(taker, due)).map(([taker]) => taker)
+  }
+}
