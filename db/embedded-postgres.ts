@@ -176,13 +176,14 @@ async function initialise (data: string, binaries: Binaries, identity: Identity)
   })
 }
 
-/** The port of the server that runs on these data, if one does. */
+/** The port of the server that runs on these data and takes connections, if one does. */
 async function runningPort (data: string, binaries: Binaries, identity: Identity): Promise<number | undefined> {
   try {
     await run(binaries.pg_ctl, ['status', '-D', data], { ...identity, cwd: dirname(data) })
-    // The fourth line of postmaster.pid is the port; it is complete once the server takes connections.
-    const port = Number((await readFile(join(data, 'postmaster.pid'), 'utf8')).split('\n')[3])
-    return Number.isInteger(port) && port > 0 ? port : undefined
+    // The fourth line of postmaster.pid is the port, the eighth its state: the port stands there before it is open.
+    const lines = (await readFile(join(data, 'postmaster.pid'), 'utf8')).split('\n')
+    const port = Number(lines[3])
+    return lines[7]?.trim() === 'ready' && Number.isInteger(port) && port > 0 ? port : undefined
   } catch {
     return undefined
   }
@@ -201,7 +202,7 @@ async function startServer (data: string, binaries: Binaries, identity: Identity
   })
   if (await exitOf(child) !== 0) {
     // Another process may have been faster; its server is ours too.
-    for (let tries = 0; tries < 20; tries++) {
+    for (let tries = 0; tries < 100; tries++) {
       const running = await runningPort(data, binaries, identity)
       if (running !== undefined) return running
       await sleep(100)
