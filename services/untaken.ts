@@ -12,9 +12,15 @@ export function createUntaken<T extends Taker> ({ timeoutMs, now = performance.n
   const takers = new Map<T, Due | undefined>()
 
   function isLate (taker: T, due: Due | undefined): boolean {
-    const { bytesWritten: bytes, writableLength: untaken } = taker
+    const { writableLength: untaken } = taker
+    // Nearly all of them, at every look: asking for bytesWritten would cost each of them a copy of its buffer.
+    if (untaken === 0) {
+      if (due) takers.set(taker, undefined)
+      return false
+    }
+    const { bytesWritten: bytes } = taker
     if (due && bytes - untaken < due.bytes) return now() - due.since >= timeoutMs
-    if (due || untaken > 0) takers.set(taker, untaken > 0 ? { since: now(), bytes } : undefined)
+    takers.set(taker, { since: now(), bytes })
     return false
   }
 
@@ -23,6 +29,10 @@ export function createUntaken<T extends Taker> ({ timeoutMs, now = performance.n
     delete (taker: T): void { takers.delete(taker) },
 
     /** Looks at all of them. @returns those that are late */
-    look: (): T[] => [...takers].filter(([taker, due]) => isLate(taker, due)).map(([taker]) => taker)
+    look (): T[] {
+      const late: T[] = []
+      for (const [taker, due] of takers) if (isLate(taker, due)) late.push(taker)
+      return late
+    }
   }
 }

@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { connect, type AddressInfo, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
-import { createApp } from '../helpers/app.ts'
+import { createApp, logLines } from '../helpers/app.ts'
 import { anyStores } from '../helpers/stores.ts'
 
 const path = '/openapi.json'
@@ -42,4 +42,19 @@ t.test('a client that takes its answers slowly is cut off, another one gets all 
   const [taken, all] = await Promise.all([takeAll(slow, 300), takeAll(quick, 0)])
   t.ok(all > times * size, `${all} of ${times} answers of ${size} bytes`)
   t.ok(taken < all / 2, `${taken} of ${all}`)
+})
+
+t.test('a client that goes on asking and takes nothing is cut off, and the log says so', async t => {
+  const app = await createApp(t, { stores: anyStores(), env: { SERVER_WRITE_TIMEOUT: '1' } })
+  await app.listen({ port: 0, host: '127.0.0.1' })
+  // How much the buffers of a kernel hold is its own affair: as if none of it were taken.
+  app.server.once('connection', (socket: Socket) => {
+    Object.defineProperty(socket, 'writableLength', { get: () => socket.bytesWritten })
+  })
+  const socket = connect({ port: (app.server.address() as AddressInfo).port, host: '127.0.0.1' })
+  const asking = setInterval(() => { socket.write('GET /livez HTTP/1.1\r\nhost: h\r\n\r\n') }, 100)
+  t.teardown(() => { clearInterval(asking); socket.destroy() })
+  socket.on('error', () => {}).resume()
+  await once(socket, 'close')
+  t.equal(logLines.filter(line => line.includes('does not take its answers')).length, 1)
 })

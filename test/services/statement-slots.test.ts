@@ -25,7 +25,9 @@ t.test('who waits for long gives up, and behind somebody who has waited for too 
   await slots.enter()
   const second = slots.enter()
   time = 101
-  await t.rejects(slots.enter(), { code: 'server_busy' })
+  const third = slots.enter()
+  t.equal(slots.stats.waiting, 1, 'it is not let in, and does not wait')
+  await t.rejects(third, { code: 'server_busy' })
   await t.rejects(second, { code: 'server_busy' })
   t.strictSame(slots.stats, { running: 1, waiting: 0, limit: 1 })
   slots.leave(1)
