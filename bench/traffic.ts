@@ -159,18 +159,28 @@ async function benchLimiterFaults (world: World, generator: Generator): Promise<
   const service = await world.startService({ REDIS_URL: proxy.url })
   const kinds = scenario('hot-video').kinds(world)
   const ask = () => generator.run({ ...service, kinds, connections: 64, addresses: 40, seconds: 4, rate: 2000 })
+  const rounds = 5
   await ask()
   for (const fault of ['refuse', 'silence'] as const) {
-    const before = await ask()
-    const running = ask()
-    await sleep(300)
-    await proxy[fault]()
-    const during = await running
-    await proxy.forward()
-    await sleep(1500)
-    const added = (of: 'p50' | 'p99'): string => (during.latency[of] - before.latency[of]).toFixed(1)
-    print(`Redis ${fault === 'refuse' ? 'refused' : 'silent'} in the middle of 2,000/s: ${during.answered} of ${before.answered} answered with 200, others ${JSON.stringify(during.unexpected)}; added p50 ${added('p50')} ms, p99 ${added('p99')} ms (to ${before.latency.p99.toFixed(1)})`)
+    const before: LoadResult[] = []
+    const during: LoadResult[] = []
+    for (let round = 0; round < rounds; round++) {
+      progress(`limiter: Redis away (${fault}), round ${round + 1} of ${rounds}`)
+      before.push(await ask())
+      const running = ask()
+      await sleep(300)
+      await proxy[fault]()
+      during.push(await running)
+      await proxy.forward()
+      await sleep(1500)
+    }
+    const total = (results: LoadResult[]): number => results.reduce((sum, { answered }) => sum + answered, 0)
+    const others = during.map(({ unexpected }) => JSON.stringify(unexpected)).filter(found => found !== '{}').join(' ')
+    const times = (results: LoadResult[], of: 'p50' | 'p99'): number => median(results.map(({ latency }) => latency[of]))
+    const added = (of: 'p50' | 'p99'): string => `${of} ${(times(during, of) - times(before, of)).toFixed(1)} ms (to ${times(before, of).toFixed(1)})`
+    print(`Redis ${fault === 'refuse' ? 'refused' : 'silent'} in the middle of 2,000/s, ${rounds} times: ${total(during)} of ${total(before)} answered with 200, others: ${others || 'none'}; added by medians ${added('p50')}, ${added('p99')}`)
   }
+  progress('')
   await service.stop()
   for (const end of ends.reverse()) await end()
 }

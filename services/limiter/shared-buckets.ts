@@ -66,7 +66,7 @@ function shareOut (burst: number) {
  */
 const largeShare = 32
 
-/** Milliseconds after which a lease that does not come is none: each process counts for itself then. */
+/** Milliseconds after which nobody is refused for want of a lease that does not come: the process's own bucket decides. */
 const patienceMs = 20
 
 /** Milliseconds after which the shared buckets are asked again when they were away. */
@@ -111,7 +111,10 @@ export function createSharedBuckets ({ rate, burst, lease, maxClients = 500_000,
       stats.failures++
       awayUntil = now() + retryMs
       // Whether it was taken is not known; what was owed is forgotten rather than owed for ever.
-      for (const [, account] of asked) account.askedAt = undefined
+      for (const [, account] of asked) {
+        account.askedAt = undefined
+        account.tokens = Math.max(0, account.tokens)
+      }
     })
   }
 
@@ -160,6 +163,8 @@ export function createSharedBuckets ({ rate, burst, lease, maxClients = 500_000,
       if (left !== undefined && left < 0) return left
       const waitMs = own.take(client, at)
       if (waitMs > 0) return -waitMs
+      // The lease may yet come: a process that was held up must not make a client's bucket larger.
+      if (left === undefined && at >= awayUntil) accountOf(client).tokens--
       const ownLeft = own.remaining(client, at)
       return left === undefined ? ownLeft : Math.min(left, ownLeft)
     }

@@ -123,3 +123,38 @@ t.test('what was granted on credit is owed, and who was told to wait is not aske
   for (let n = 0; n < 100; n++) if (buckets.take('a') >= 0) granted++
   t.equal(granted, 10, 'of one that is known to be empty it is little')
 })
+
+t.test('what is granted while a lease is late is owed when it comes, and forgotten when it never does', async t => {
+  let time = 0
+  const asked: (LeaseRequest & { lease: PromiseWithResolvers<Lease[]> })[] = []
+  const buckets = createSharedBuckets({
+    ...limit,
+    now: () => time,
+    lease: ([request]) => {
+      const lease = Promise.withResolvers<Lease[]>()
+      asked.push({ ...request!, lease })
+      return lease.promise
+    }
+  })
+  const turn = () => new Promise(resolve => setImmediate(() => setImmediate(resolve)))
+  const grantedOf = (count: number): number => Array.from({ length: count }, () => buckets.take('a')).filter(left => left >= 0).length
+  const free = grantedOf(10)
+  const credit = grantedOf(300)
+  await turn()
+  t.strictSame([free, credit], [10, 250])
+  time = 21
+  t.equal(grantedOf(500), 500, 'nobody is refused because a lease is late')
+  asked[0]!.lease.resolve([{ tokens: 50, waitMs: 0, left: 1000 }])
+  await turn()
+  t.ok(buckets.take('a') >= 0)
+  await turn()
+  t.equal(asked[1]!.owed, credit + 500 - 50)
+  time = 42
+  t.equal(grantedOf(300), 300)
+  asked[1]!.lease.reject(new Error('Command timed out'))
+  await turn()
+  time = 700
+  t.ok(buckets.take('a') >= 0, 'debts of a Redis that is away refuse nobody when it is asked again')
+  await turn()
+  t.equal(asked[2]!.owed, 0)
+})
