@@ -48,8 +48,8 @@ try {
 
 /**
  * One process and two, asked in turn by wrk, which leaves them more of this machine than autocannon does: how much both carry,
- * beside what the machine leaves them (the generator and the stores need the same CPUs), and what a request costs at the same
- * rate, which either could carry.
+ * beside what the machine leaves them (the generator and the stores need the same CPUs), and what a request costs them: at that
+ * load, at one that is the same for both, where two wake up more often for fewer requests, and at one that is the same for each process.
  */
 async function benchWorkers (world: World, generator: Generator): Promise<void> {
   const [one, two] = [await world.startService(), await world.startService({ WEB_CONCURRENCY: '2' })]
@@ -60,6 +60,7 @@ async function benchWorkers (world: World, generator: Generator): Promise<void> 
     const ratios: number[] = []
     const busy: number[] = []
     const generators: number[] = []
+    const micros: CostRounds = { one: [], two: [] }
     for (let round = 0; round <= rounds; round++) {
       progress(`workers: ${title}, round ${round} of ${rounds}`)
       const ask = async (server: Server, words: string): Promise<Sample> => {
@@ -75,22 +76,34 @@ async function benchWorkers (world: World, generator: Generator): Promise<void> 
       busy.push(busyWithOne)
       ratios.push(b.rate / a.rate)
       generators.push(b.generatorCpu)
-      rate = Math.floor(a.rate * 0.4)
+      micros.one.push(a.cpuMicros!)
+      micros.two.push(b.cpuMicros!)
+      rate = Math.floor(a.rate * 0.3)
     }
-    print(`${title}${why}: two processes carry ${text(spreadOf(ratios), 2)} times what one carries, which takes ${(median(busy) * 100).toFixed(0)} % of this machine: ${(1 / median(busy)).toFixed(2)} is all there is; wrk used ${(median(generators) * 100).toFixed(0)} % of a CPU`)
+    print(`${title}${why}: two processes carry ${text(spreadOf(ratios), 2)} times what one carries, which takes ${(median(busy) * 100).toFixed(0)} % of this machine: ${(1 / median(busy)).toFixed(2)} is all there is. ${timesAsDear(micros)}; wrk used ${(median(generators) * 100).toFixed(0)} % of a CPU`)
   }
-  const costs = { one: [] as number[], two: [] as number[] }
-  for (let round = 0; round < rounds; round++) {
-    progress(`workers: cost, round ${round} of ${rounds}`)
-    const load = () => ({ kinds: scenario('mix').kinds(world), connections: 64, addresses: 250, seconds: 2, rate })
-    costs.one.push((await run(generator, one, 'one process', load())).sample.cpuMicros!)
-    costs.two.push((await run(generator, two, 'two processes', load())).sample.cpuMicros!)
+  for (const [share, words] of [[1, 'all of them'], [2, 'each of them']] as const) {
+    const costs: CostRounds = { one: [], two: [] }
+    for (let round = 0; round < rounds; round++) {
+      progress(`workers: cost at ${rate}/s for ${words}, round ${round + 1} of ${rounds}`)
+      const cost = async (server: Server, rate: number): Promise<number> =>
+        (await run(generator, server, words, { kinds: scenario('mix').kinds(world), connections: 64, addresses: 250, seconds: 2, rate })).sample.cpuMicros!
+      costs.one.push(await cost(one, rate))
+      costs.two.push(await cost(two, rate * share))
+    }
+    print(`mix at ${rate}/s for ${words}: ${timesAsDear(costs)}`)
   }
   progress('')
-  const [least, leastOfTwo] = [Math.min(...costs.one), Math.min(...costs.two)]
-  print(`at ${rate}/s of the mix a request costs two processes ${(leastOfTwo / least).toFixed(2)} times the CPU that it costs one (best rounds: ${leastOfTwo.toFixed(0)} and ${least.toFixed(0)} µs)`)
   await one.stop()
   await two.stop()
+}
+
+/** CPU time of a request in microseconds, by round. */
+interface CostRounds { one: number[], two: number[] }
+
+function timesAsDear ({ one, two }: CostRounds): string {
+  const [least, leastOfTwo] = [Math.min(...one), Math.min(...two)]
+  return `A request costs two processes ${(leastOfTwo / least).toFixed(2)} times the CPU that it costs one (best rounds: ${leastOfTwo.toFixed(0)} and ${least.toFixed(0)} µs)`
 }
 
 async function benchLimiter (world: World, generator: Generator): Promise<void> {
