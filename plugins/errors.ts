@@ -4,6 +4,7 @@ import fp from 'fastify-plugin'
 import createRouter from 'find-my-way'
 import { ApiError, catalogue, problem, type ErrorCode, type Problem, type Violation } from '../services/errors.ts'
 import { STATUS_CODES } from '../services/node-http.ts'
+import { serializeFields } from '../services/serialized-head.ts'
 
 const contentType = 'application/problem+json; charset=utf-8'
 
@@ -109,8 +110,8 @@ export function answerError (app: FastifyInstance, error: unknown, { url, reques
 /** An answer to many requests alike, of which only the path and the id differ. */
 export interface Refusal {
   status: number
-  /** Names and values in turn. */
-  headers: string[]
+  /** As text (serialized-head.ts). */
+  fields: string
   body: (path: string, requestId: string) => string
 }
 
@@ -121,7 +122,7 @@ export function createRefusal (app: FastifyInstance, error: ApiError): Refusal {
   const [start, middle, end] = JSON.stringify({ ...body, instance: '\u0000', request_id: '\u0000' }).split('"\\u0000"')
   return {
     status,
-    headers: Object.entries(headers).flat(),
+    fields: serializeFields(Object.entries(headers).flat()),
     body: (path, requestId) => `${start}${JSON.stringify(path)}${middle}"${requestId}"${end}`
   }
 }

@@ -4,6 +4,7 @@ import { setArrival, type Arrival } from '../services/arrival.ts'
 import { clientKey, createAddresses } from '../services/client-address.ts'
 import { ApiError } from '../services/errors.ts'
 import { loggableUrl } from '../services/loggable.ts'
+import { serializeFields, writeSerializedHead } from '../services/serialized-head.ts'
 import { answerError, createRefusal, type Refusal } from './errors.ts'
 
 declare module 'fastify' {
@@ -30,11 +31,13 @@ export interface HotPath {
 
 export interface HotAnswer {
   status: number
-  /** Names and values in turn, as writeHead takes them fastest. */
-  headers: string[]
+  /** As text (serialized-head.ts); the length of the body is not among them. */
+  fields: string
   /** Whether Vary is among them, with what CORS says in it. */
   hasVary?: boolean
   body?: string | Buffer | undefined
+  /** Bytes of the body, where they are known. */
+  length?: number
   /** Of a body that is text; Node need not look for other characters in one that is latin1. */
   encoding?: BufferEncoding
 }
@@ -58,18 +61,18 @@ export default fp<HotPathOptions>(async function hotPath (app, { requestId }) {
   const fromMemory: Shortcut[] = []
   const insteadOfRefusal: Shortcut[] = []
   const shortcuts: Shortcut[] = []
-  const heads = new Map<object, { all: string[], withoutVary: string[] }>()
+  const commonFields = new Map<object, { all: string, withoutVary: string }>()
 
-  /** The headers that every answer to a page of an origin has. */
-  function headFor (origin: string | undefined): { all: string[], withoutVary: string[] } {
+  /** The fields that every answer to a page of an origin has. */
+  function commonFieldsFor (origin: string | undefined): { all: string, withoutVary: string } {
     const cors = corsHeaders(origin)
-    let head = heads.get(cors)
-    if (!head) {
+    let fields = commonFields.get(cors)
+    if (!fields) {
       const { vary, ...others } = { ...securityHeaders, ...cors }
-      const withoutVary = Object.entries(others).flat()
-      heads.set(cors, head = { all: vary === undefined ? withoutVary : [...withoutVary, 'vary', vary], withoutVary })
+      const withoutVary = serializeFields(Object.entries(others).flat())
+      commonFields.set(cors, fields = { all: vary === undefined ? withoutVary : withoutVary + serializeFields(['vary', vary]), withoutVary })
     }
-    return head
+    return fields
   }
 
   const busy = createRefusal(app, new ApiError('server_busy'))
@@ -81,10 +84,12 @@ export default fp<HotPathOptions>(async function hotPath (app, { requestId }) {
     logLine(arrival, request, response, hotAnswer.status)
   }
 
-  function answer (arrival: Arrival, request: IncomingMessage, response: ServerResponse, { status, headers, hasVary, body, encoding = 'utf8' }: HotAnswer): void {
+  function answer (arrival: Arrival, request: IncomingMessage, response: ServerResponse, { status, fields, hasVary, body, length, encoding = 'utf8' }: HotAnswer): void {
     const { id, addressToken, ownToken } = arrival
-    const head = headFor(request.headers.origin)
-    response.writeHead(status, ['x-request-id', id, ...(hasVary ? head.withoutVary : head.all), ...(ownToken ? limitFields.two(addressToken, ownToken) : limitFields.one(addressToken)), ...headers])
+    const common = commonFieldsFor(request.headers.origin)
+    // An id is of letters, digits, and marks that a head may have (app.ts).
+    const all = `x-request-id: ${id}\r\n${hasVary ? common.withoutVary : common.all}${limitFields.serialized(addressToken, ownToken)}${fields}`
+    writeSerializedHead(response, status, all, body === undefined ? undefined : length ?? Buffer.byteLength(body, encoding))
     if (typeof body === 'string') response.end(body, encoding)
     else response.end(body)
   }
@@ -104,7 +109,7 @@ export default fp<HotPathOptions>(async function hotPath (app, { requestId }) {
       isCutOff: response.destroyed,
       log: log.child({ reqId: arrival.id })
     })
-    send(arrival, request, response, withLength({ status, headers: Object.entries(headers).flat(), body: JSON.stringify(body) }))
+    send(arrival, request, response, { status, fields: serializeFields(Object.entries(headers).flat()), body: JSON.stringify(body) })
   }
 
   /**
@@ -114,8 +119,8 @@ export default fp<HotPathOptions>(async function hotPath (app, { requestId }) {
   function refuse (arrival: Arrival, request: IncomingMessage, response: ServerResponse, refusal: Refusal): void {
     const url = request.url!
     const end = url.indexOf('?')
-    const body = refusal.body(end === -1 ? url : url.slice(0, end), arrival.id)
-    answer(arrival, request, response, { status: refusal.status, headers: [...refusal.headers, 'content-length', String(Buffer.byteLength(body))], body })
+    const { status, fields } = refusal
+    answer(arrival, request, response, { status, fields, body: refusal.body(end === -1 ? url : url.slice(0, end), arrival.id) })
   }
 
   function refuseForWantOfRoom (arrival: Arrival, request: IncomingMessage, response: ServerResponse): true {
@@ -181,11 +186,6 @@ export default fp<HotPathOptions>(async function hotPath (app, { requestId }) {
     })
   })
 }, { name: 'halo:hot-path', dependencies: ['halo:admission', 'halo:config', 'halo:cors', 'halo:errors', 'halo:rate-limit', 'halo:security-headers'] })
-
-/** An answer with the length of its body among its headers. */
-export function withLength (answer: HotAnswer & { body: string | Buffer }): HotAnswer {
-  return { ...answer, headers: [...answer.headers, 'content-length', String(Buffer.byteLength(answer.body))] }
-}
 
 /** Whether a request brings a body, or may. */
 export function hasBody ({ headers }: IncomingMessage): boolean {

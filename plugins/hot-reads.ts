@@ -2,6 +2,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import fp from 'fastify-plugin'
 import type { Arrival } from '../services/arrival.ts'
 import { compressAnswer, type CachedAnswer } from '../services/read-cache.ts'
+import { serializeFields } from '../services/serialized-head.ts'
 import { hasBody, type HotAnswer } from './hot-path.ts'
 import { answerHeaders, contentType, isKnown, overdueHeaders, takesGzip } from './read-cache.ts'
 
@@ -30,9 +31,7 @@ export default fp(async function hotReads (app) {
 
   function answerOf ({ headers }: IncomingMessage, answer: CachedAnswer, isCompressed: boolean): HotAnswer {
     const head = headsOf(answer, corsHeaders(headers.origin))({ isCompressed, isPublic: headers.authorization === undefined })
-    return headers['if-none-match'] !== undefined && isKnown(headers['if-none-match'], answer)
-      ? { status: 304, headers: head.notModified, hasVary: true }
-      : { status: 200, headers: head.ok, hasVary: true, body: isCompressed ? answer.compressed : answer.body }
+    return headers['if-none-match'] !== undefined && isKnown(headers['if-none-match'], answer) ? head.notModified : head.ok
   }
 
   const wantsGzip = ({ headers }: IncomingMessage, { isCompressible }: CachedAnswer): boolean =>
@@ -55,7 +54,7 @@ export default fp(async function hotReads (app) {
     const answer = answerOf(request, cached, isCompressed)
     const overdueMs = readCache.overdueMs(cached)
     hotPath.send(arrival, request, response, overdueMs > 0
-      ? { ...answer, headers: [...answer.headers, ...Object.entries(overdueHeaders(overdueMs)).flat()] }
+      ? { ...answer, fields: answer.fields + serializeFields(Object.entries(overdueHeaders(overdueMs)).flat()) }
       : answer)
   }
 
@@ -111,8 +110,8 @@ interface Place {
   key: string | undefined
 }
 
-/** Names and values in turn, as writeHead takes them fastest. */
-interface Head { ok: string[], notModified: string[] }
+/** An answer of the cache in one of its ways, and what those get who know it. */
+interface Head { ok: HotAnswer, notModified: HotAnswer }
 
 interface Variant { isCompressed: boolean, isPublic: boolean }
 
@@ -120,11 +119,14 @@ type Heads = (variant: Variant) => Head
 
 function createHeads (answer: CachedAnswer, vary: string | undefined): Heads {
   function headFor (variant: Variant): Head {
-    const notModified = Object.entries(answerHeaders(answer, { ...variant, vary })).flat()
-    const length = variant.isCompressed ? answer.compressed!.length : Buffer.byteLength(answer.body)
+    const fields = serializeFields(Object.entries(answerHeaders(answer, { ...variant, vary })).flat())
+    const ofBody = serializeFields(['content-type', contentType, ...(variant.isCompressed ? ['content-encoding', 'gzip'] : [])])
+    const body = variant.isCompressed ? answer.compressed! : answer.body
+    const length = Buffer.byteLength(body)
     return {
-      notModified,
-      ok: [...notModified, 'content-type', contentType, ...(variant.isCompressed ? ['content-encoding', 'gzip'] : []), 'content-length', String(length)]
+      notModified: { status: 304, fields, hasVary: true },
+      // Text of as many bytes as characters is ASCII.
+      ok: { status: 200, fields: fields + ofBody, hasVary: true, body, length, encoding: length === body.length ? 'latin1' : 'utf8' }
     }
   }
   // Most answers are asked for in one of the four ways.

@@ -2,7 +2,8 @@ import buildSerializer from 'fast-json-stringify'
 import fp from 'fastify-plugin'
 import { Engagement } from '../schemas/engagement.ts'
 import { recorded } from '../services/engagement.ts'
-import { hasBody, withLength } from './hot-path.ts'
+import { serializeFields } from '../services/serialized-head.ts'
+import { hasBody } from './hot-path.ts'
 import { contentType } from './read-cache.ts'
 
 const address = /^\/api\/v1\/videos\/([1-9]\d{0,14})\/engagement\/(likes|live_viewers|comments)$/
@@ -15,6 +16,7 @@ export default fp(async function hotWrites (app) {
   const { bearers, recentWriters, hotPath, limits: { engagement: limit }, log } = app
   const { engagement } = app.counters
   const serialize = buildSerializer(Engagement)
+  const fields = serializeFields(['content-type', contentType])
   const operations: Record<string, (videoId: number, userId: number) => Promise<Engagement>> = {
     'POST likes': async (videoId, userId) => recorded(await engagement.like(videoId, userId)),
     'DELETE likes': async (videoId, userId) => recorded(await engagement.unlike(videoId, userId)),
@@ -42,7 +44,7 @@ export default fp(async function hotWrites (app) {
     operate(Number(match[1]), bearer.user_id).then(answer => {
       recentWriters.add(bearer.user_id)
       // Numbers and words of ours, which are ASCII.
-      hotPath.send(arrival, request, response, withLength({ status: 200, headers: ['content-type', contentType], body: serialize(answer), encoding: 'latin1' }))
+      hotPath.send(arrival, request, response, { status: 200, fields, body: serialize(answer), encoding: 'latin1' })
     }, (error: unknown) => {
       hotPath.sendError(arrival, request, response, error)
     }).catch((error: unknown) => {

@@ -26,11 +26,11 @@ export default fp<{ lifecycle: Lifecycle }>(async function lifecycle (app, optio
  */
 export function drainingResponse (lifecycle: Lifecycle): typeof ServerResponse {
   class DrainingResponse extends NodeServerResponse {
-    override writeHead (...args: unknown[]): this {
+    override _storeHeader (head: string, fields?: unknown): void {
       if (lifecycle.isDraining) this.shouldKeepAlive = false
-      return super.writeHead(...args as Parameters<ServerResponse['writeHead']>)
+      super._storeHeader(head, fields)
     }
   }
   // Node's types make the class generic in its request, which a subclass of it cannot be.
-  return DrainingResponse as typeof ServerResponse
+  return DrainingResponse as unknown as typeof ServerResponse
 }

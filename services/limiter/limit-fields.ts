@@ -1,3 +1,4 @@
+import { serializeFields } from '../serialized-head.ts'
 import type { Limit } from './limit.ts'
 
 /** A token that was taken, or asked for in vain. */
@@ -11,20 +12,22 @@ export interface Taken {
 const maxWritten = 10_000
 
 /**
- * What an answer says of the limits that its request met, as names and values in turn: RateLimit-Policy and RateLimit
+ * What an answer says of the limits that its request met, as names and values in turn or as text: RateLimit-Policy and RateLimit
  * (draft-ietf-httpapi-ratelimit-headers), where a quota is a whole bucket in the time in which it fills; and
  * X-RateLimit-*, which came before them and have room for one policy, the last one.
  */
 export function createLimitFields ({ hasLegacyHeaders }: { hasLegacyHeaders: boolean }) {
-  const written = new Map<Limit, string[][]>()
+  const written = new Map<Limit, Written[]>()
 
-  function writeOne ({ limit: { name, policy: { rate, burst } }, left }: Taken): string[] {
+  function writeOne ({ limit: { name, policy: { rate, burst } }, left }: Taken): Written {
     const reset = String(Math.ceil((burst - left) / rate))
-    return ['ratelimit-policy', `"${name}";q=${burst};w=${Math.ceil(burst / rate)}`, 'ratelimit', `"${name}";r=${left};t=${reset}`,
-      ...hasLegacyHeaders ? ['x-ratelimit-limit', String(burst), 'x-ratelimit-remaining', String(left), 'x-ratelimit-reset', reset] : []]
+    const policy = `"${name}";q=${burst};w=${Math.ceil(burst / rate)}`
+    const state = `"${name}";r=${left};t=${reset}`
+    const legacy = hasLegacyHeaders ? ['x-ratelimit-limit', String(burst), 'x-ratelimit-remaining', String(left), 'x-ratelimit-reset', reset] : []
+    return { policy, state, legacy, legacyText: serializeFields(legacy), text: serializeFields([...fieldsOf(policy, state), ...legacy]) }
   }
 
-  function one ({ limit, left }: Taken): string[] {
+  function find ({ limit, left }: Taken): Written {
     const whole = Math.max(0, Math.floor(left))
     if (whole > maxWritten) return writeOne({ limit, left: whole })
     let ofLimit = written.get(limit)
@@ -33,15 +36,30 @@ export function createLimitFields ({ hasLegacyHeaders }: { hasLegacyHeaders: boo
   }
 
   return {
-    one,
+    one (taken: Taken): string[] {
+      const { policy, state, legacy } = find(taken)
+      return [...fieldsOf(policy, state), ...legacy]
+    },
 
     /** Of two policies, the general one first. */
     two (general: Taken, special: Taken): string[] {
-      const [nameOfPolicies, policies, name, state] = one(general)
-      const [, ownPolicy, , ownState, ...legacy] = one(special)
-      return [nameOfPolicies!, `${policies}, ${ownPolicy}`, name!, `${state}, ${ownState}`, ...legacy]
+      const [first, { policy, state, legacy }] = [find(general), find(special)]
+      return [...fieldsOf(`${first.policy}, ${policy}`, `${first.state}, ${state}`), ...legacy]
+    },
+
+    /** The same as text, of one policy or of two. */
+    serialized (general: Taken, special: Taken | undefined): string {
+      const first = find(general)
+      if (!special) return first.text
+      const { policy, state, legacyText } = find(special)
+      return `ratelimit-policy: ${first.policy}, ${policy}\r\nratelimit: ${first.state}, ${state}\r\n${legacyText}`
     }
   }
 }
+
+/** What is said of so many tokens of a limit, in parts and as text. */
+interface Written { policy: string, state: string, legacy: string[], legacyText: string, text: string }
+
+const fieldsOf = (policy: string, state: string): string[] => ['ratelimit-policy', policy, 'ratelimit', state]
 
 export type LimitFields = ReturnType<typeof createLimitFields>
