@@ -38,8 +38,6 @@ export interface HotAnswer {
   body?: string | Buffer | undefined
   /** Bytes of the body, where they are known. */
   length?: number
-  /** Of a body that is text; Node need not look for other characters in one that is latin1. */
-  encoding?: BufferEncoding
 }
 
 export interface HotPathOptions {
@@ -84,13 +82,14 @@ export default fp<HotPathOptions>(async function hotPath (app, { requestId }) {
     logLine(arrival, request, response, hotAnswer.status)
   }
 
-  function answer (arrival: Arrival, request: IncomingMessage, response: ServerResponse, { status, fields, hasVary, body, length, encoding = 'utf8' }: HotAnswer): void {
+  function answer (arrival: Arrival, request: IncomingMessage, response: ServerResponse, { status, fields, hasVary, body, length = body === undefined ? undefined : Buffer.byteLength(body) }: HotAnswer): void {
     const { id, addressToken, ownToken } = arrival
     const common = commonFieldsFor(request.headers.origin)
     // An id is of letters, digits, and marks that a head may have (app.ts).
     const all = `x-request-id: ${id}\r\n${hasVary ? common.withoutVary : common.all}${limitFields.serialized(addressToken, ownToken)}${fields}`
-    writeSerializedHead(response, status, all, body === undefined ? undefined : length ?? Buffer.byteLength(body, encoding))
-    if (typeof body === 'string') response.end(body, encoding)
+    writeSerializedHead(response, status, all, length)
+    // Text of as many bytes as characters is ASCII, and Node writes it faster when it is told.
+    if (typeof body === 'string') response.end(body, body.length === length ? 'latin1' : 'utf8')
     else response.end(body)
   }
 

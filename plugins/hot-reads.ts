@@ -122,11 +122,9 @@ function createHeads (answer: CachedAnswer, vary: string | undefined): Heads {
     const fields = serializeFields(Object.entries(answerHeaders(answer, { ...variant, vary })).flat())
     const ofBody = serializeFields(['content-type', contentType, ...(variant.isCompressed ? ['content-encoding', 'gzip'] : [])])
     const body = variant.isCompressed ? answer.compressed! : answer.body
-    const length = Buffer.byteLength(body)
     return {
       notModified: { status: 304, fields, hasVary: true },
-      // Text of as many bytes as characters is ASCII.
-      ok: { status: 200, fields: fields + ofBody, hasVary: true, body, length, encoding: length === body.length ? 'latin1' : 'utf8' }
+      ok: { status: 200, fields: fields + ofBody, hasVary: true, body, length: Buffer.byteLength(body) }
     }
   }
   // Most answers are asked for in one of the four ways.

@@ -43,8 +43,7 @@ export default fp(async function hotWrites (app) {
 
     operate(Number(match[1]), bearer.user_id).then(answer => {
       recentWriters.add(bearer.user_id)
-      // Numbers and words of ours, which are ASCII.
-      hotPath.send(arrival, request, response, { status: 200, fields, body: serialize(answer), encoding: 'latin1' })
+      hotPath.send(arrival, request, response, { status: 200, fields, body: serialize(answer) })
     }, (error: unknown) => {
       hotPath.sendError(arrival, request, response, error)
     }).catch((error: unknown) => {
