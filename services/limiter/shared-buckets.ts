@@ -47,8 +47,11 @@ interface Account {
 function shareOut (burst: number) {
   const atMost = (tokens: number, most: number): number => Math.max(1, Math.min(most, Math.floor(tokens)))
   return {
-    /** Tokens of a client and process that nobody else hears of, at once and a second: who stays below costs nothing remote. */
-    free: atMost(burst / 20, 10),
+    /**
+     * Tokens of a client and process that nobody else hears of, at once and a second: who stays below costs nothing remote. Of a
+     * small bucket none: those of all processes would be more than flows in.
+     */
+    free: burst <= 100 ? 0 : atMost(burst / 20, 10),
     /** Tokens that are leased together. */
     batch: atMost(burst / 80, 25),
     /** Tokens left at which the next are asked for, so that they are there in time. */
@@ -84,11 +87,12 @@ const retryMs = 500
 export function createSharedBuckets ({ rate, burst, lease, maxClients = 500_000, now = performance.now.bind(performance) }: SharedBucketOptions) {
   const own = createTokenBuckets({ rate, burst, maxClients })
   const { free, batch, lowWater, credit, creditShare } = shareOut(burst)
-  const ownFree = createTokenBuckets({ rate: Math.min(free, rate), burst: free, maxClients })
-  // An account that rests for as long as a bucket fills is a new one: its bucket is full.
-  const accounts = new RecentMap<string, Account>({ maxAgeMs: Math.max(1000, burst / rate * 1000), maxSize: maxClients, now })
+  const ownFree = free > 0 ? createTokenBuckets({ rate: Math.min(free, rate), burst: free, maxClients }) : undefined
+  // An account that rests for as long as a bucket fills that is twice empty (lease.lua) is a new one: its bucket is full.
+  const accounts = new RecentMap<string, Account>({ maxAgeMs: Math.max(1000, 2 * burst / rate * 1000), maxSize: maxClients, now })
   let waiting = new Map<string, Account>()
   let awayUntil = -Infinity
+  let failedInRow = 0
   const stats = { leases: 0, calls: 0, failures: 0 }
 
   function ask (client: string, account: Account, at: number): void {
@@ -106,13 +110,18 @@ export function createSharedBuckets ({ rate, burst, lease, maxClients = 500_000,
     stats.calls++
     lease(requests).then(leases => {
       const at = now()
+      failedInRow = 0
       asked.forEach(([, account], index) => { credited(account, leases[index]!, at) })
     }, () => {
       stats.failures++
-      awayUntil = now() + retryMs
-      // Whether it was taken is not known; what was owed is forgotten rather than owed for ever.
+      failedInRow++
+      // A process that was held up finds the answer and its time limit at once, and Node looks at the limit first: that is one.
+      const isAway = failedInRow > 1
+      if (isAway) awayUntil = now() + retryMs
+      // What was owed may have been taken. What was granted since is owed, or forgotten rather than owed for ever.
       for (const [, account] of asked) {
         account.askedAt = undefined
+        if (!isAway) account.owed += Math.max(0, -account.tokens)
         account.tokens = Math.max(0, account.tokens)
       }
     })
@@ -138,7 +147,7 @@ export function createSharedBuckets ({ rate, burst, lease, maxClients = 500_000,
 
   /** As take(), by what is leased; undefined while that is not known. */
   function takeLeased (client: string, at: number): number | undefined {
-    if (accounts.get(client) === undefined && ownFree.take(client, at) === 0) return burst - free + ownFree.remaining(client, at)
+    if (accounts.get(client) === undefined && ownFree?.take(client, at) === 0) return burst - free + ownFree.remaining(client, at)
     const account = accountOf(client)
     if (account.askedAt !== undefined && at - account.askedAt > patienceMs) return undefined
     if (at < account.deniedUntil) return at - account.deniedUntil
