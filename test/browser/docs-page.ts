@@ -1,17 +1,18 @@
 import { existsSync } from 'node:fs'
 import { chromium } from 'playwright-core'
 import t from 'tap'
-import { createApp } from './helpers/app.ts'
-import { anyStores } from './helpers/stores.ts'
+import { createApp } from '../helpers/app.ts'
+import { anyStores } from '../helpers/stores.ts'
 
 const executablePath = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].find(existsSync)
 
-// The one thing that only a browser can show. CI installs chromium; elsewhere its absence is said aloud.
-t.test('the API page loads in Chromium and runs a request', { skip: executablePath ? false : 'no chromium on this machine: apt-get install chromium' }, async t => {
+/** `npm run test:browser`: the one thing that only a browser can show. */
+t.test('the API page loads in Chromium and runs a request', async t => {
+  if (!executablePath) throw new Error('Chromium is not installed: apt-get install chromium')
   const app = await createApp(t, { stores: anyStores() })
   const address = await app.listen({ host: '127.0.0.1', port: 0 })
   const browser = await chromium.launch({
-    executablePath: executablePath!,
+    executablePath,
     args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
   })
   t.teardown(() => browser.close())
