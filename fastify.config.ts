@@ -306,7 +306,8 @@ function readTrustProxy (value: string | undefined, problems: string[]): string[
 function readPublicUrl (value: string | undefined, problems: string[]): string {
   if (!value) return ''
   checkUrl('PUBLIC_URL', value, ['http:', 'https:'], problems)
-  return value.replace(/\/+$/, '')
+  // In the spelling that may stand in a header: a host of other letters in ASCII.
+  return URL.canParse(value) ? new URL(value).href.replace(/\/+$/, '') : ''
 }
 
 function checkUrl (name: string, value: string, protocols: string[], problems: string[]): void {

@@ -23,6 +23,12 @@ function problemsOf (variables: Record<string, string>): string[] {
   }
 }
 
+t.test('PUBLIC_URL stands in headers and bodies as a URL is written', async t => {
+  for (const [given, read] of [['https://api.example', 'https://api.example'], ['https://api.example/halo/', 'https://api.example/halo'], ['https://мир.example', 'https://xn--h1ahn.example']] as const) {
+    t.equal(loadConfig({ PUBLIC_URL: given }).publicUrl, read)
+  }
+})
+
 t.test('no variables at all make a development configuration on embedded stores', async t => {
   const config = loadConfig({})
   t.match(config, {
