@@ -66,9 +66,9 @@ export default fp<HotPathOptions>(async function hotPath (app, { requestId }) {
     const cors = corsHeaders(origin)
     let fields = commonFields.get(cors)
     if (!fields) {
-      const { vary, ...others } = { ...securityHeaders, ...cors }
-      const withoutVary = serializeFields(Object.entries(others).flat())
-      commonFields.set(cors, fields = { all: vary === undefined ? withoutVary : withoutVary + serializeFields(['vary', vary]), withoutVary })
+      const all = Object.entries({ ...securityHeaders, ...cors })
+      fields = { all: serializeFields(all.flat()), withoutVary: serializeFields(all.filter(([name]) => name !== 'vary').flat()) }
+      commonFields.set(cors, fields)
     }
     return fields
   }

@@ -119,12 +119,12 @@ type Heads = (variant: Variant) => Head
 
 function createHeads (answer: CachedAnswer, vary: string | undefined): Heads {
   function headFor (variant: Variant): Head {
-    const fields = serializeFields(Object.entries(answerHeaders(answer, { ...variant, vary })).flat())
-    const ofBody = serializeFields(['content-type', contentType, ...(variant.isCompressed ? ['content-encoding', 'gzip'] : [])])
+    const fields = Object.entries(answerHeaders(answer, { ...variant, vary })).flat()
+    const ofBody = ['content-type', contentType, ...(variant.isCompressed ? ['content-encoding', 'gzip'] : [])]
     const body = variant.isCompressed ? answer.compressed! : answer.body
     return {
-      notModified: { status: 304, fields, hasVary: true },
-      ok: { status: 200, fields: fields + ofBody, hasVary: true, body, length: Buffer.byteLength(body) }
+      notModified: { status: 304, fields: serializeFields(fields), hasVary: true },
+      ok: { status: 200, fields: serializeFields([...fields, ...ofBody]), hasVary: true, body, length: Buffer.byteLength(body) }
     }
   }
   // Most answers are asked for in one of the four ways.

@@ -18,4 +18,7 @@ export interface ResponseInternals {
   _hasBody: boolean
 }
 
+// Rather no service than one whose every answer fails.
+if (!('_storeHeader' in http.ServerResponse.prototype)) throw new Error(`Node ${process.version} writes heads otherwise than Node 24 does`)
+
 export const NodeServerResponse = http.ServerResponse as unknown as new (request: IncomingMessage) => ServerResponse & ResponseInternals

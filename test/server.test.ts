@@ -72,7 +72,7 @@ t.test('SIGTERM turns readiness off first, lets requests in flight finish, and e
   service.child.kill('SIGTERM')
   await service.printed(/"draining"/)
   t.strictSame(await get('/readyz'), { status: 503, connection: 'close' }, 'not ready from the moment of the signal, and clients are sent away')
-  t.equal((await get('/api/v1/videos/1')).status, 404, 'and still serving')
+  t.strictSame(await get('/api/v1/videos/1'), { status: 404, connection: 'close' }, 'and still serving')
   t.equal((await slow).status, 200, 'what was in flight is answered')
   await held
   t.strictSame(await service.exit, { code: 0, signal: null })

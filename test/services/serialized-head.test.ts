@@ -19,7 +19,7 @@ async function exchange (listener: RequestListener, text: string): Promise<{ lin
   // A second request is answered on a connection that is kept, and on no other.
   const first = received
   socket.on('error', () => {}).write(text)
-  await Promise.race([once(socket, 'data'), once(socket, 'close')])
+  await new Promise<void>(resolve => { socket.once('data', () => { resolve() }).once('close', () => { resolve() }) })
   socket.destroy()
   server.close()
   const [head, ...rest] = first.split('\r\n\r\n')
@@ -33,11 +33,12 @@ t.test('a serialized head is that of writeHead, whoever asks and how', async t =
     'HTTP/1.1, the last one': 'GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n',
     'HTTP/1.0': 'GET / HTTP/1.0\r\n\r\n',
     'HTTP/1.0 that is kept': 'GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n',
-    HEAD: 'HEAD / HTTP/1.1\r\nHost: x\r\n\r\n'
+    HEAD: 'HEAD / HTTP/1.1\r\nHost: x\r\n\r\n',
+    'HEAD, HTTP/1.0': 'HEAD / HTTP/1.0\r\n\r\n'
   }
   const isKept: Record<string, boolean> = {}
   for (const [name, text] of Object.entries(requests)) {
-    for (const [status, content] of [[200, body], [503, body], [200, ''], [304, undefined]] as const) {
+    for (const [status, content] of [[200, body], [503, body], [200, Buffer.from(body)], [200, ''], [304, undefined]] as const) {
       const length = content === undefined ? undefined : Buffer.byteLength(content)
       const usual = await exchange((request, response) => {
         response.writeHead(status, length === undefined ? fields : [...fields, 'content-length', String(length)]).end(content)
@@ -50,7 +51,21 @@ t.test('a serialized head is that of writeHead, whoever asks and how', async t =
       if (status === 503) isKept[name] = serialized.isKept
     }
   }
-  t.strictSame(isKept, { 'HTTP/1.1': true, 'HTTP/1.1, the last one': false, 'HTTP/1.0': false, 'HTTP/1.0 that is kept': true, HEAD: true })
+  t.strictSame(isKept, { 'HTTP/1.1': true, 'HTTP/1.1, the last one': false, 'HTTP/1.0': false, 'HTTP/1.0 that is kept': true, HEAD: true, 'HEAD, HTTP/1.0': false })
+})
+
+t.test('an answer has one head', async t => {
+  const errors: unknown[] = []
+  await exchange((request, response) => {
+    writeSerializedHead(response, 200, '', 0)
+    try {
+      writeSerializedHead(response, 200, '', 0)
+    } catch (error) {
+      errors.push(error)
+    }
+    response.end()
+  }, 'GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n')
+  t.match(errors, [{ message: 'This answer has a head already' }])
 })
 
 t.test('no field smuggles another one in', async t => {
