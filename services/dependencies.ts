@@ -13,6 +13,11 @@ export interface DependencyOptions {
   timeoutMs?: number
   /** Milliseconds for which an answer stands, so that probes do not become load. */
   maxAgeMs?: number
+  /**
+   * Milliseconds for which it is still given while it is asked for anew: who asks all the time does not wait for a part that is
+   * slow, and hears of one that is away at its next question but one.
+   */
+  maxStaleMs?: number
   now?: () => number
   onChange?: (name: Dependency['name'], isUp: boolean, error: unknown) => void
 }
@@ -21,7 +26,7 @@ export type DependencyService = ReturnType<typeof createDependencyService>
 
 /** Asks the dependencies how they are, at most once at a time and only when the last answer is old. */
 export function createDependencyService (options: DependencyOptions) {
-  const { dependencies, timeoutMs = 700, maxAgeMs = 500, now = Date.now, onChange = () => {} } = options
+  const { dependencies, timeoutMs = 700, maxAgeMs = 500, maxStaleMs = 1500, now = Date.now, onChange = () => {} } = options
   let last: { status: Status, at: number } | undefined
   let underWay: Promise<Status> | undefined
 
@@ -41,11 +46,11 @@ export function createDependencyService (options: DependencyOptions) {
   }
 
   return {
-    /** Never rejects; answers within `timeoutMs`. */
+    /** Never rejects; answers within `timeoutMs`, and at once who has asked a moment ago. */
     status (): Promise<Status> {
-      if (last && now() - last.at < maxAgeMs) return Promise.resolve(last.status)
-      underWay ??= ask().finally(() => { underWay = undefined })
-      return underWay
+      const ageMs = last ? now() - last.at : Infinity
+      if (ageMs >= maxAgeMs) underWay ??= ask().finally(() => { underWay = undefined })
+      return ageMs < maxStaleMs ? Promise.resolve(last!.status) : underWay!
     }
   }
 }

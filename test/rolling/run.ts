@@ -136,6 +136,7 @@ global
 defaults
   mode http
   timeout connect 2s
+  timeout check 1s
   timeout client 130s
   timeout server 12s
   timeout http-keep-alive 110s
