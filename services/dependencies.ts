@@ -14,8 +14,8 @@ export interface DependencyOptions {
   /** Milliseconds for which an answer stands, so that probes do not become load. */
   maxAgeMs?: number
   /**
-   * Milliseconds for which it is still given while it is asked for anew: who asks all the time does not wait for a part that is
-   * slow, and hears of one that is away at its next question but one.
+   * Milliseconds for which one that all parts are there is still given while they are asked anew: who asks all the time does
+   * not wait for a part that is slow, and hears of one that is away at the next question but one.
    */
   maxStaleMs?: number
   now?: () => number
@@ -50,7 +50,8 @@ export function createDependencyService (options: DependencyOptions) {
     status (): Promise<Status> {
       const ageMs = last ? now() - last.at : Infinity
       if (ageMs >= maxAgeMs) underWay ??= ask().finally(() => { underWay = undefined })
-      return ageMs < maxStaleMs ? Promise.resolve(last!.status) : underWay!
+      const isGood = last !== undefined && Object.values(last.status).every(Boolean)
+      return ageMs < (isGood ? maxStaleMs : maxAgeMs) ? Promise.resolve(last!.status) : underWay!
     }
   }
 }

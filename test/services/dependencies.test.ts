@@ -39,6 +39,10 @@ t.test('who asks all the time does not wait for a part that is slow, and hears w
   await turn()
   t.match(await service.status(), { database: false })
   t.strictSame(changes, [['database', false]])
+  pass(500)
+  const back = service.status()
+  asked[2]!.resolve()
+  t.match(await back, { database: true }, 'that it is back is heard at once')
 })
 
 t.test('who asks seldom gets no answer from the past', async t => {
