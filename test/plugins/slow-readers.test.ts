@@ -51,10 +51,11 @@ t.test('a client that goes on asking and takes nothing is cut off, and the log s
   app.server.once('connection', (socket: Socket) => {
     Object.defineProperty(socket, 'writableLength', { get: () => socket.bytesWritten })
   })
+  const before = logLines.length
   const socket = connect({ port: (app.server.address() as AddressInfo).port, host: '127.0.0.1' })
   const asking = setInterval(() => { socket.write('GET /livez HTTP/1.1\r\nhost: h\r\n\r\n') }, 100)
   t.teardown(() => { clearInterval(asking); socket.destroy() })
   socket.on('error', () => {}).resume()
   await once(socket, 'close')
-  t.equal(logLines.filter(line => line.includes('does not take its answers')).length, 1)
+  t.equal(logLines.slice(before).filter(line => line.includes('does not take its answers')).length, 1)
 })
