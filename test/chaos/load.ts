@@ -29,7 +29,8 @@ export interface Stored {
 }
 
 /** An acknowledged change, in milliseconds of this process's clock. */
-interface LikeState { liked: boolean, at: number, isSure: boolean }
+/** What a pair was told last: between which moments, and whether the answer came. */
+interface LikeState { liked: boolean, sentAt: number, at: number, isSure: boolean }
 
 export interface Load {
   /** When each comment was acknowledged. */
@@ -142,13 +143,14 @@ export function startLoad (world: World, likes: Map<string, LikeState>, firstVie
       const [video, userId] = pair.split(':')
       const liked = random() < 0.6
       const before = likes.get(pair)
+      const sentAt = performance.now()
       const status = await send(liked ? 'POST' : 'DELETE', `${video}/engagement/likes`, Number(userId))
       const now = performance.now()
       if (status === 200) {
-        likes.set(pair, { liked, at: now, isSure: true })
+        likes.set(pair, { liked, sentAt, at: now, isSure: true })
         if (before?.liked !== liked) load.likesAcknowledged.push(now)
       } else {
-        likes.set(pair, { liked: before?.liked ?? false, at: now, isSure: false })
+        likes.set(pair, { liked: before?.liked ?? false, sentAt, at: now, isSure: false })
       }
     }
   }
