@@ -24,7 +24,8 @@ export function createLimitFields ({ hasLegacyHeaders }: { hasLegacyHeaders: boo
     const policy = `"${name}";q=${burst};w=${Math.ceil(burst / rate)}`
     const state = `"${name}";r=${left};t=${reset}`
     const legacy = hasLegacyHeaders ? ['x-ratelimit-limit', String(burst), 'x-ratelimit-remaining', String(left), 'x-ratelimit-reset', reset] : []
-    return { policy, state, legacy, legacyText: serializeFields(legacy), text: serializeFields([...fieldsOf(policy, state), ...legacy]) }
+    const list = [...fieldsOf(policy, state), ...legacy]
+    return { policy, state, legacy, legacyText: serializeFields(legacy), list, text: serializeFields(list) }
   }
 
   function find ({ limit, left }: Taken): Written {
@@ -36,10 +37,7 @@ export function createLimitFields ({ hasLegacyHeaders }: { hasLegacyHeaders: boo
   }
 
   return {
-    one (taken: Taken): string[] {
-      const { policy, state, legacy } = find(taken)
-      return [...fieldsOf(policy, state), ...legacy]
-    },
+    one: (taken: Taken): string[] => find(taken).list,
 
     /** Of two policies, the general one first. */
     two (general: Taken, special: Taken): string[] {
@@ -57,8 +55,8 @@ export function createLimitFields ({ hasLegacyHeaders }: { hasLegacyHeaders: boo
   }
 }
 
-/** What is said of so many tokens of a limit, in parts and as text. */
-interface Written { policy: string, state: string, legacy: string[], legacyText: string, text: string }
+/** What is said of so many tokens of a limit: in parts, as names and values in turn, and as text. */
+interface Written { policy: string, state: string, legacy: string[], legacyText: string, list: string[], text: string }
 
 const fieldsOf = (policy: string, state: string): string[] => ['ratelimit-policy', policy, 'ratelimit', state]
 

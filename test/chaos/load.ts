@@ -28,8 +28,7 @@ export interface Stored {
   views: number
 }
 
-/** An acknowledged change, in milliseconds of this process's clock. */
-/** What a pair was told last: between which moments, and whether the answer came. */
+/** What a pair was told last: between which moments, in milliseconds of this process's clock, and whether the answer came. */
 interface LikeState { liked: boolean, sentAt: number, at: number, isSure: boolean }
 
 export interface Load {
