@@ -92,7 +92,8 @@ export function createSharedBuckets ({ rate, burst, lease, maxClients = 500_000,
   const accounts = new RecentMap<string, Account>({ maxAgeMs: Math.max(1000, 2 * burst / rate * 1000), maxSize: maxClients, now })
   let waiting = new Map<string, Account>()
   let awayUntil = -Infinity
-  let failedInRow = 0
+  /** When a call failed and none has been answered since. */
+  let failedAt = Infinity
   const stats = { leases: 0, calls: 0, failures: 0 }
 
   function ask (client: string, account: Account, at: number): void {
@@ -108,16 +109,17 @@ export function createSharedBuckets ({ rate, burst, lease, maxClients = 500_000,
     for (const [, account] of asked) account.owed = 0
     stats.leases += requests.length
     stats.calls++
+    const sentAt = now()
     lease(requests).then(leases => {
       const at = now()
-      failedInRow = 0
+      failedAt = Infinity
       asked.forEach(([, account], index) => { credited(account, leases[index]!, at) })
     }, () => {
       stats.failures++
-      failedInRow++
-      // A process that was held up finds the answer and its time limit at once, and Node looks at the limit first: that is one.
-      const isAway = failedInRow > 1
+      // A process that was held up finds the answers and the time limits of all calls at once, and Node looks at the limits first.
+      const isAway = sentAt >= failedAt
       if (isAway) awayUntil = now() + retryMs
+      else failedAt = Math.min(failedAt, now())
       // What was owed may have been taken. What was granted since is owed, or forgotten rather than owed for ever.
       for (const [, account] of asked) {
         account.askedAt = undefined

@@ -179,3 +179,47 @@ t.test('what is granted while a lease is late is owed when it comes, and forgott
   await turn()
   t.equal(asked[3]!.owed, 0)
 })
+
+t.test('a process that was held up while it waited for several leases takes nobody for away', async t => {
+  let time = 0
+  const asked: { clients: string[], lease: PromiseWithResolvers<Lease[]> }[] = []
+  const buckets = createSharedBuckets({
+    ...limit,
+    now: () => time,
+    lease: requests => {
+      const lease = Promise.withResolvers<Lease[]>()
+      asked.push({ clients: requests.map(({ client }) => client), lease })
+      return lease.promise
+    }
+  })
+  const turn = () => new Promise(resolve => setImmediate(() => setImmediate(resolve)))
+  const ask = async (client: string) => {
+    for (let n = 0; n < 11; n++) buckets.take(client)
+    await turn()
+  }
+  for (const client of ['a', 'b', 'c']) {
+    await ask(client)
+    time += 5
+  }
+  t.strictSame(asked.map(({ clients }) => clients), [['a'], ['b'], ['c']], 'three calls')
+  time = 400
+  for (const { lease } of asked) lease.reject(new Error('Command timed out'))
+  await turn()
+  await ask('d')
+  t.equal(asked.length, 4, 'the next one is asked for')
+  time = 600
+  asked[3]!.lease.reject(new Error('Command timed out'))
+  await turn()
+  await ask('e')
+  t.equal(asked.length, 4, 'one that was asked for since the failure, and failed as well, is one too many')
+  time = 1100
+  await ask('f')
+  t.equal(asked.length, 5)
+  asked[4]!.lease.resolve([{ tokens: 62, waitMs: 0, left: 1900 }])
+  await turn()
+  await ask('g')
+  asked[5]!.lease.reject(new Error('Command timed out'))
+  await turn()
+  await ask('h')
+  t.equal(asked.length, 7, 'and an answer makes good what failed before it')
+})
