@@ -22,6 +22,9 @@ export interface ConnectionsResult {
 /** Files that this process may have open: the hard limit, which Node takes for its soft one. */
 export const maxOpenFiles = (): number => Number(/^Max open files\s+\d+\s+(\d+)/m.exec(readFileSync('/proc/self/limits', 'utf8'))![1])
 
+/** Connections that this process has opened so: the port of one that was closed is not free for a minute. */
+let bound = 0
+
 /**
  * Opens connections that stay, from several loopback addresses because each has no more than some 28,000 ports.
  *
@@ -33,8 +36,8 @@ export async function openIdle (server: Server, count: number, network = 1): Pro
   let opened = 0
   // A hundred at a time: a server has a queue for those that it has not met yet.
   for (let start = 0; start < count; start += 100) {
-    await Promise.all(Array.from({ length: Math.min(100, count - start) }, (_, n) => new Promise<void>((resolve, reject) => {
-      const socket = createConnection({ host: server.host, port: server.port, localAddress: `127.0.${network + Math.floor((start + n) / 20_000)}.1` })
+    await Promise.all(Array.from({ length: Math.min(100, count - start) }, () => new Promise<void>((resolve, reject) => {
+      const socket = createConnection({ host: server.host, port: server.port, localAddress: `127.0.${network + Math.floor(bound++ / 20_000)}.1` })
       let isOpen = false
       socket.on('connect', () => {
         // Each has asked once: it is a client and not only a socket.
