@@ -24,6 +24,11 @@ export interface EmbeddedPostgres {
   stop (): Promise<void>
 }
 
+export interface EmbeddedPostgresOptions {
+  /** Data that may be lost with the machine: nothing waits for the disk. For tests. */
+  isThrowAway?: boolean
+}
+
 interface Binaries { initdb: string, pg_ctl: string, postgres: string }
 interface Identity { uid?: number, gid?: number }
 
@@ -36,7 +41,7 @@ interface Identity { uid?: number, gid?: number }
  * @param directory folder for the data; it is created, kept between starts and survives `kill -9`
  * @throws an Error that says what to do when this platform has no binaries or the server will not start
  */
-export async function startEmbeddedPostgres (directory: string): Promise<EmbeddedPostgres> {
+export async function startEmbeddedPostgres (directory: string, { isThrowAway = false }: EmbeddedPostgresOptions = {}): Promise<EmbeddedPostgres> {
   const identity = await unprivileged()
   const found = await findBinaries()
   const { home, binaries } = await place(directory, found, identity)
@@ -50,7 +55,7 @@ export async function startEmbeddedPostgres (directory: string): Promise<Embedde
   }
   let port = await runningPort(data, binaries, identity)
   if (port === undefined) {
-    port = await startServer(data, binaries, identity)
+    port = await startServer(data, binaries, identity, isThrowAway)
   } else {
     origin = 'reused'
   }
@@ -189,12 +194,13 @@ async function runningPort (data: string, binaries: Binaries, identity: Identity
   }
 }
 
-async function startServer (data: string, binaries: Binaries, identity: Identity): Promise<number> {
+async function startServer (data: string, binaries: Binaries, identity: Identity, isThrowAway: boolean): Promise<number> {
   const port = await freePort()
   const log = join(data, 'server.log')
   const options = [
     `-p ${port}`, '-c listen_addresses=127.0.0.1', '-c unix_socket_directories=', '-c max_connections=200',
-    '-c shared_buffers=128MB', '-c max_wal_size=2GB'
+    '-c shared_buffers=128MB', '-c max_wal_size=2GB',
+    ...isThrowAway ? ['-c fsync=off', '-c synchronous_commit=off', '-c full_page_writes=off'] : []
   ].join(' ')
   // Detached and without pipes: the server must outlive a kill of this process with its data in order.
   const child = spawn(binaries.pg_ctl, ['start', '-D', data, '-l', log, '-w', '-t', '60', '-o', options], {

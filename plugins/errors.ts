@@ -162,7 +162,7 @@ function detailOf (keyword: string, params: Record<string, unknown>): string | u
   if (keyword === 'enum') return `must be one of ${(params['allowedValues'] as string[]).join(', ')}`
   if (keyword === 'additionalProperties') return 'is not known here'
   if (keyword === 'minProperties') return 'has nothing in it'
-  if (keyword === 'format' && params['format'] === 'http-url') return 'must be an http or https address of at most 2048 characters'
+  if (keyword === 'format' && params['format'] === 'http-url') return 'must be an http or https address of at most 2048 characters, without user information, spaces, quotes or backslashes'
   if (keyword === 'format' && params['format'] === 'username') return 'must be of one alphabet, without invisible characters, NUL, half of a surrogate pair, or a space at either end'
   if (keyword === 'format' && params['format'] === 'text') return 'has a character that cannot be stored: NUL or half of a surrogate pair'
   return undefined

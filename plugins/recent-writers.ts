@@ -1,6 +1,6 @@
 import fp from 'fastify-plugin'
 import { writersChannel } from '../services/counters/redis-keys.ts'
-import { connectRedis } from '../services/redis-connection.ts'
+import { connectRedis, databaseOf } from '../services/redis-connection.ts'
 import { createRecentWriters, type RecentWriters } from '../services/recent-writers.ts'
 
 declare module 'fastify' {
@@ -11,14 +11,15 @@ declare module 'fastify' {
 }
 
 /**
- * Who has written reads their own write at once, whichever process answers: processes tell each other over Redis who
- * writes. Without Redis, or while it is away, only the process that took the write knows; at the others it takes as
- * long as for everybody, a second.
+ * Read-your-writes: for one second after a write, the author's reads bypass the response cache, on every process.
+ * Processes announce writers to each other over Redis; while it is unavailable, only the process that accepted the write
+ * knows, and the author sees the change elsewhere within a second, like everybody.
  */
 export default fp(async function recentWriters (app) {
   const { redisClient, config: { redis } } = app
+  const channel = redis === null ? '' : writersChannel(databaseOf(redis))
   const writers = createRecentWriters({
-    announce: redisClient && (userIds => { redisClient.publish(writersChannel, userIds.join()).catch(() => {}) })
+    announce: redisClient && (userIds => { redisClient.publish(channel, userIds.join()).catch(() => {}) })
   })
   app.decorate('recentWriters', writers)
 
@@ -32,7 +33,7 @@ export default fp(async function recentWriters (app) {
   const subscriber = connectRedis(redis)
   // plugins/redis.ts says that Redis is away.
   subscriber.on('error', () => {})
-  subscriber.on('ready', () => { subscriber.subscribe(writersChannel).catch(() => {}) })
+  subscriber.on('ready', () => { subscriber.subscribe(channel).catch(() => {}) })
   subscriber.on('message', (channel: string, message: string) => {
     for (const userId of message.split(',')) writers.hear(Number(userId))
   })

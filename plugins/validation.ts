@@ -1,9 +1,12 @@
 import { Ajv } from 'ajv'
 import formats from 'ajv-formats'
+import buildSerializer, { type Schema } from 'fast-json-stringify'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { visit } from 'jsonc-parser'
+import { Problem } from '../schemas/problem.ts'
 import { ApiError } from '../services/errors.ts'
+import { isHttpUrl, maxUrlLength } from '../services/urls.ts'
 import { isPlainName } from '../services/usernames.ts'
 
 /** Objects and arrays inside each other; nothing that the API takes comes near. */
@@ -14,7 +17,8 @@ const jsonMediaType = /^application\/json[ \t]*(?:;[ \t]*charset="?utf-?8"?[ \t]
 
 /** How requests are read: strict JSON, nothing converted that was not text, nothing dropped silently. */
 export default fp(async function validation (app) {
-  app.setValidatorCompiler(createValidatorCompiler())
+  app.setValidatorCompiler(compileValidator)
+  app.setSerializerCompiler(({ schema }) => serializers(schema))
   acceptStrictJson(app)
 }, { name: 'halo:validation', dependencies: ['halo:errors'] })
 
@@ -22,48 +26,62 @@ interface ObjectSchema {
   properties?: Record<string, { type?: string, items?: { type?: string } }>
 }
 
-function createValidatorCompiler () {
-  const ajv = new Ajv({
-    allErrors: true,
-    useDefaults: true,
-    coerceTypes: false,
-    removeAdditional: false,
-    strict: true
-  })
-  formats.default(ajv)
-  ajv.addFormat('text', isStorable)
-  ajv.addFormat('http-url', isHttpUrl)
-  ajv.addFormat('username', value => isStorable(value) && isPlainName(value))
-  // The length stands in the format as well: with `allErrors` the pattern would run on a text of any length.
-  const email = ajv.formats['email'] as RegExp
-  ajv.addFormat('email', value => value.length <= 255 && email.test(value))
+/**
+ * Formats of texts, each with the most UTF-16 code units that it is checked for; a longer text fails at once. With
+ * `allErrors` Ajv runs a format although `maxLength` has failed, and NFKC takes a second for 64 KB of combining marks.
+ */
+const textFormats: Record<string, [maxUnits: number, isValid: (text: string) => boolean]> = {
+  text: [64 * 1024, isStorable],
+  'http-url': [maxUrlLength, isHttpUrl],
+  username: [60, text => isStorable(text) && isPlainName(text)],
+  email: [255, text => emailPattern.test(text)],
+  // Of answers: Ajv compiles them and never runs them.
+  'date-time': [64, () => true],
+  'uri-reference': [maxUrlLength, () => true]
+}
 
-  return ({ schema, httpPart }: { schema: unknown, httpPart?: string }) => {
-    const validate = ajv.compile(schema as object)
-    if (httpPart !== 'params' && httpPart !== 'querystring') return validate
-    const read = createTextReader(schema as ObjectSchema)
-    const wrapped = (data: Record<string, unknown>): boolean => {
-      read(data)
-      const isValid = validate(data)
-      wrapped.errors = validate.errors
-      return isValid
-    }
-    wrapped.errors = validate.errors
-    return wrapped
+const emailPattern = formats.default.get('email') as RegExp
+
+function createAjv (): Ajv {
+  const ajv = new Ajv({ allErrors: true, useDefaults: true, coerceTypes: false, removeAdditional: false, strict: true })
+  for (const [name, [maxUnits, isValid]] of Object.entries(textFormats)) {
+    ajv.addFormat(name, text => text.length <= maxUnits && isValid(text))
   }
+  return ajv
+}
+
+const ajv = createAjv()
+
+/** Compiled schemas by their JSON: many routes share one, and so do the applications of one process. */
+const validators = createMemo(schema => ajv.compile(schema))
+const serializers = createMemo(schema => buildSerializer(schema as Schema, { schema: { Problem: Problem as unknown as Schema } }))
+
+function createMemo<Compiled> (compile: (schema: object) => Compiled): (schema: unknown) => Compiled {
+  const compiled = new Map<string, Compiled>()
+  return schema => {
+    const key = JSON.stringify(schema)
+    const known = compiled.get(key) ?? compile(JSON.parse(key) as object)
+    compiled.set(key, known)
+    return known
+  }
+}
+
+function compileValidator ({ schema, httpPart }: { schema: unknown, httpPart?: string }) {
+  const validate = validators(schema)
+  const read = httpPart === 'params' || httpPart === 'querystring' ? createTextReader(schema as ObjectSchema) : () => {}
+  const wrapped = (data: Record<string, unknown>): boolean => {
+    read(data)
+    const isValid = validate(data)
+    wrapped.errors = validate.errors
+    return isValid
+  }
+  wrapped.errors = validate.errors
+  return wrapped
 }
 
 /** Whether PostgreSQL can keep a text (no NUL) and UTF-8 can say it (no unpaired surrogate). */
 function isStorable (text: string): boolean {
   return text.isWellFormed() && !text.includes('\0')
-}
-
-/** Whether a text is '' (none), or the whole of an address that a browser fetches; a script in an address is none. */
-function isHttpUrl (text: string): boolean {
-  if (text === '') return true
-  if (text.length > 2048 || /[\s\p{Cc}]/u.test(text) || !URL.canParse(text)) return false
-  const { protocol, hostname } = new URL(text)
-  return (protocol === 'https:' || protocol === 'http:') && hostname !== '' && /^https?:\/\//i.test(text)
 }
 
 /**

@@ -33,6 +33,9 @@ export function createPasswordService (options: PasswordOptions) {
   const peppers = [options.pepper, ...options.previousPeppers ?? []].map(toPepper)
   const pepper = peppers[0]!
   const pool = new Piscina({
+    // Import hooks of the process (a tracer, a test runner) are not for these threads: they would double each start.
+    execArgv: [],
+    env: withoutNodeOptions(process.env),
     filename: new URL(`./password-worker${extname(import.meta.url)}`, import.meta.url).href,
     // Threads start with the first password and go after a quiet minute: each costs memory.
     minThreads: 0,
@@ -108,3 +111,5 @@ function toPepper (secret: string): Pepper {
 
 const isSame = (name: string, password: string): boolean =>
   name.normalize('NFKC').toLowerCase() === password.normalize('NFKC').toLowerCase()
+
+function withoutNodeOptions ({ NODE_OPTIONS: _, ...env }: NodeJS.ProcessEnv): NodeJS.ProcessEnv { return env }

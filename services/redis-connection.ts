@@ -29,6 +29,12 @@ export function connectRedis ({ isCluster, ...address }: RedisAddress): Redis | 
   })
 }
 
+/** Number of the database that an address names; a cluster has only 0. */
+export function databaseOf (address: RedisAddress): number {
+  if (address.isCluster) return 0
+  return 'url' in address ? Number(new URL(address.url).pathname.slice(1)) || 0 : address.db
+}
+
 /** Milliseconds in which a connection must stand. */
 export const connectTimeoutMs = 1000
 

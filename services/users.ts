@@ -3,6 +3,7 @@ import { isUserTaken } from '../db/constraints.ts'
 import type { Database } from './database.ts'
 import type { Session, SessionValues } from './sessions.ts'
 import { ApiError } from './errors.ts'
+import { serializeUrl } from './urls.ts'
 
 export interface AccountRow extends Omit<Account, 'created_at' | 'updated_at'> {
   created_at: Date
@@ -126,7 +127,7 @@ export function createUserService (database: Database, background: Database) {
     /** Changes what is named. @throws ApiError `not_an_adult`; undefined when the user is not there any more */
     async update (id: number, patch: AccountPatch): Promise<Account | undefined> {
       const [row] = await database.query<AccountRow>(updateUser, [
-        id, patch.display_name, patch.bio, patch.avatar_url, patch.is_adult, patch.adult_mode
+        id, patch.display_name, patch.bio, patch.avatar_url === undefined ? undefined : serializeUrl(patch.avatar_url), patch.is_adult, patch.adult_mode
       ])
       if (row) return toAccount(row)
       if (await this.findById(id)) throw new ApiError('not_an_adult')

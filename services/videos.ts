@@ -9,6 +9,7 @@ import type { EngagementService } from './engagement.ts'
 import { ApiError } from './errors.ts'
 import type { Interest } from './interest.ts'
 import type { ReadDatabase } from './replica-reads.ts'
+import { serializeUrl } from './urls.ts'
 
 interface VideoRow extends LedgerRow {
   user_id: number
@@ -207,7 +208,7 @@ export function createVideoService ({ database, readDatabase }: VideoDatabases, 
     /** @throws ApiError `unauthorized` when the user is no longer there */
     async create (userId: number, video: NewVideo): Promise<Video> {
       const [row] = await database.query<{ id: number }>(insertVideo, [
-        userId, video.title, video.description ?? '', video.thumbnail_url ?? '', video.stream_url ?? '',
+        userId, video.title, video.description ?? '', serializeUrl(video.thumbnail_url ?? ''), serializeUrl(video.stream_url ?? ''),
         video.is_live ?? false, video.is_adult_content ?? false
       ])
       if (!row) throw new ApiError('unauthorized', { message: 'The user of this token no longer exists' })
@@ -217,7 +218,8 @@ export function createVideoService ({ database, readDatabase }: VideoDatabases, 
     /** Changes what is named. @throws ApiError `not_found`; `forbidden` */
     async update (id: number, userId: number, patch: VideoPatch): Promise<Video> {
       await change(updateVideo, id, userId, [
-        patch.title, patch.description, patch.thumbnail_url, patch.stream_url, patch.is_live, patch.is_adult_content
+        patch.title, patch.description, patch.thumbnail_url === undefined ? undefined : serializeUrl(patch.thumbnail_url),
+        patch.stream_url === undefined ? undefined : serializeUrl(patch.stream_url), patch.is_live, patch.is_adult_content
       ])
       return await get(id)
     },

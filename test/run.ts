@@ -1,101 +1,125 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
-import { createConnection } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { createInterface } from 'node:readline'
 import { parseArgs } from 'node:util'
-import { startEmbeddedPostgres } from '../db/embedded-postgres.ts'
+import { createTapReader, type FileResult } from './helpers/tap-reader.ts'
+import { startTestServers, UnusableServer, type TestServers } from './helpers/test-servers.ts'
 
-/**
- * `npm test`: runs the suite on the embedded PostgreSQL and, where they answer, on a real PostgreSQL and a
- * real Redis as well; then holds the coverage to its floor and closes with a plain count.
- *
- *   npm test                          all of test/
- *   npm test -- test/db/seed.test.ts  some files, without the coverage floor
- *   npm run test:embedded, test:servers
- */
+const usage = `Usage: npm test -- [options] [files]
 
-/** Least share of lines that the suite must run, in percent. It was set from what the suite reaches. */
+Runs the tests (all of test/, or the given files) on servers that the run starts itself: the embedded PostgreSQL,
+and redis-server where it is installed. It touches no other server unless one is named:
+
+  TEST_DATABASE_URL   a PostgreSQL in which the run creates and drops databases named halo_test_*
+  TEST_REDIS_URL      a Redis database that is empty or was marked by an earlier run, and one more for each further
+                      job (redis://host:6379/14 with two jobs: databases 14 and 15). They are flushed.
+
+Options:
+  --stores all        what to test on: embedded (counters in the process), servers (PostgreSQL and Redis), all
+  --jobs 2            test files that run at once
+  --help
+`
+
+/** Least share of lines that the suite must run, in percent. */
 const lineFloor = 96
 
-/** More files than these that fail are no matter of a busy machine. */
-const mostAgain = 3
+/** Least number of assertions of a whole run on all stores: a test that silently does nothing is noticed. */
+const assertionFloor = 15_858
 
 const root = join(import.meta.dirname, '..')
-const { values: options, positionals: files } = parseArgs({
-  allowPositionals: true,
-  options: { stores: { type: 'string', default: 'all' } }
-})
-
-const databaseUrl = process.env['TEST_DATABASE_URL'] ?? 'postgres://postgres@127.0.0.1:5432/postgres'
-const redisUrl = process.env['TEST_REDIS_URL'] ?? 'redis://127.0.0.1:6379'
-
-const logs = mkdtempSync(join(tmpdir(), 'halo-test-logs-'))
-const env: Record<string, string | undefined> = { ...process.env, TAP_JOBS: '2', HALO_TEST_LOGS: logs }
-const hasServers = options.stores !== 'embedded' && await answers(databaseUrl, 5432) && await answers(redisUrl, 6379)
-if (hasServers) {
-  env['HALO_TEST_DATABASE_URL'] = databaseUrl
-  env['HALO_TEST_REDIS_URL'] = redisUrl
-} else if (options.stores === 'servers' || (options.stores === 'all' && process.env['CI'])) {
-  process.stderr.write(`No PostgreSQL at ${databaseUrl} or no Redis at ${redisUrl}: start them, or set TEST_DATABASE_URL and TEST_REDIS_URL\n`)
-  process.exit(1)
-}
-const embedded = options.stores === 'servers' ? undefined : await startEmbeddedPostgres(join(root, '.data', 'test'))
-if (embedded) env['HALO_TEST_EMBEDDED_URL'] = embedded.url
-
-const where = [embedded && `embedded PostgreSQL ${embedded.version}`, hasServers && 'a real PostgreSQL and Redis'].filter(Boolean)
-process.stdout.write(`Testing on ${where.join(' and on ')}${hasServers || options.stores === 'embedded' ? '' : ' only: no PostgreSQL and Redis answer on this machine'}\n`)
-
+const { values: options, positionals: files } = readArguments()
+const kinds = options.stores === 'all' ? ['embedded', 'servers'] as const : [options.stores as 'embedded' | 'servers']
+const jobs = Number(options.jobs)
 const isWhole = files.length === 0
-const report = join(root, '.tap', 'output.tap')
-// tap's own plugins are compiled into it before the first run.
-if (!existsSync(join(root, '.tap', 'plugins'))) await run('tap', ['build'])
-let exitCode = await tap(isWhole
-  ? ['--jobs=2', '--allow-incomplete-coverage', '--coverage-report=json-summary', '--coverage-report=text']
-  : ['--jobs=2', '--disable-coverage', ...files])
-const summary = readFileSync(report, 'utf8')
-let { passed, failed } = count(summary)
-const failing = failures(summary)
-for (const { file, text } of failing) process.stdout.write(`FAILED ${file}\n${text}\n`)
-// What needs a time of its own is told apart from what is wrong: once more, with nothing beside it.
-const filesAgain = [...new Set(failing.map(({ file }) => file))]
-if (isWhole && filesAgain.length > 0 && filesAgain.length <= mostAgain) {
-  exitCode = await tap(['--jobs=1', '--disable-coverage', ...filesAgain])
-  const again = readFileSync(report, 'utf8')
-  for (const { file, text } of failures(again)) process.stdout.write(`FAILED ALONE ${file}\n${text}\n`)
-  process.stdout.write(`Run once more alone because they failed beside others: ${filesAgain.join(', ')}\n`)
-  const alone = count(again)
-  // Where nothing passed, nothing was run.
-  if (alone.passed > 0) {
-    passed += failed - alone.failed
-    failed = alone.failed
+const logs = mkdtempSync(join(tmpdir(), 'halo-test-logs-'))
+const startedAt = performance.now()
+
+const servers = await openServers()
+const env = {
+  ...process.env,
+  TAP_JOBS: options.jobs,
+  HALO_TEST_LOGS: logs,
+  // Each file is a process, and some start the service in further ones: compiled once, they start twice as fast.
+  NODE_COMPILE_CACHE: join(root, '.tap', 'compile-cache'),
+  ...servers.env
+}
+process.exitCode = await runAll().finally(servers.stop)
+
+function readArguments () {
+  try {
+    const parsed = parseArgs({
+      allowPositionals: true,
+      options: { stores: { type: 'string', default: 'all' }, jobs: { type: 'string', default: '2' }, help: { type: 'boolean' } }
+    })
+    const { stores, jobs, help } = parsed.values
+    if (help) exit(usage, 0)
+    if (!['all', 'embedded', 'servers'].includes(stores) || !/^[1-8]$/.test(jobs)) exit(usage, 2)
+    return parsed
+  } catch (error) {
+    return exit(`${(error as Error).message}\n${usage}`, 2)
   }
 }
-await embedded?.stop()
 
-const hasSecrets = findSecrets()
-const holds = !isWhole || !hasServers || !embedded || holdsFloor()
-process.stdout.write(`tests: ${passed} passed, ${failed} failed\n`)
-process.exitCode = exitCode === 0 && passed > 0 && failed === 0 && holds && !hasSecrets ? 0 : 1
-
-function tap (args: string[]): Promise<number> {
-  return run('tap', [`--reporter=${process.stdout.isTTY ? 'base' : 'terse'}`, `--output-file=${report}`, '--timeout=180', ...args])
+function exit (text: string, code: number): never {
+  (code === 0 ? process.stdout : process.stderr).write(text)
+  process.exit(code)
 }
 
-/** The assertions that failed, each with its file and with what tap says of it. */
-function failures (output: string): { file: string, text: string }[] {
-  const found: { file: string, text: string }[] = []
-  let file = ''
-  const lines = output.split('\n')
-  for (const [index, line] of lines.entries()) {
-    file = /^# Subtest: (.*)/.exec(line)?.[1] ?? file
-    const indent = /^( *)not ok /.exec(line)?.[1]
-    if (indent === undefined) continue
-    const end = lines.findIndex((other, at) => at > index && other === `${indent}  ...`)
-    found.push({ file, text: lines.slice(index, end < 0 ? index + 1 : Math.min(end, index + 60)).join('\n') })
+async function openServers (): Promise<TestServers> {
+  const { TEST_DATABASE_URL: databaseUrl, TEST_REDIS_URL: redisUrl } = process.env
+  try {
+    const servers = await startTestServers({
+      directory: join(root, '.data', 'test'), databaseUrl: databaseUrl || undefined, redisUrl: redisUrl || undefined, kinds: [...kinds], jobs
+    })
+    if (kinds.includes('servers') && !servers.hasRedis && (options.stores === 'servers' || process.env['CI'])) {
+      await servers.stop()
+      exit('No redis-server is installed and TEST_REDIS_URL names none: install it (apt-get install redis-server), or run npm run test:embedded\n', 2)
+    }
+    return servers
+  } catch (error) {
+    if (error instanceof UnusableServer) exit(`${error.message}\n`, 2)
+    throw error
   }
-  return found
+}
+
+async function runAll (): Promise<number> {
+  process.stdout.write(`Testing on ${servers.description}\n`)
+  if (!servers.hasRedis && kinds.includes('servers')) process.stdout.write('No redis-server is installed: what needs a Redis does not run\n')
+  // tap's own plugins are compiled into it before the first run.
+  if (!existsSync(join(root, '.tap', 'plugins'))) await runQuietly('tap', ['build'])
+  const { results, totals, exitCode } = await tap(isWhole ? ['--allow-incomplete-coverage', '--coverage-report=json-summary'] : ['--disable-coverage', ...files])
+
+  for (const { file, failures } of results) for (const text of failures) process.stdout.write(`\nFAILED ${file}\n${text}\n`)
+  const skipped = results.flatMap(({ file, notRun }) => notRun.map(text => `${file}: ${text}`))
+  if (skipped.length > 0) process.stdout.write(`\nDid not run:\n${skipped.map(text => `  ${text}\n`).join('')}`)
+  process.stdout.write('\n')
+  const isSecretFree = !findSecrets()
+  const isComplete = !isWhole || options.stores !== 'all' || !servers.hasRedis || (holdsFloor() & holdsAssertions(totals.passed)) === 1
+  const { passed, failed } = totals
+  process.stdout.write(`tests: ${passed} passed, ${failed} failed in ${((performance.now() - startedAt) / 1000).toFixed(0)} s\n`)
+  return exitCode === 0 && passed > 0 && failed === 0 && isSecretFree && isComplete ? 0 : 1
+}
+
+/** Runs the files and prints one line for each when it ends. */
+async function tap (args: string[]): Promise<{ results: FileResult[], totals: { passed: number, failed: number }, exitCode: number }> {
+  const child = spawn('tap', ['--reporter=tap', `--jobs=${jobs}`, '--timeout=180', ...args], {
+    cwd: root, env, stdio: ['ignore', 'pipe', 'inherit'], shell: process.platform === 'win32'
+  })
+  const exited = once(child, 'exit') as Promise<[number | null]>
+  const reader = createTapReader(({ file, isOk, seconds, assertions }) => {
+    process.stdout.write(`${isOk ? 'ok    ' : 'FAILED'} ${seconds.toFixed(1).padStart(6)} s ${String(assertions).padStart(6)}  ${file}\n`)
+  })
+  for await (const line of createInterface(child.stdout)) reader.line(line)
+  const [code] = await exited
+  return { ...reader.end(), exitCode: code ?? 1 }
+}
+
+async function runQuietly (command: string, args: string[]): Promise<void> {
+  const child = spawn(command, args, { cwd: root, env, stdio: ['ignore', 'ignore', 'inherit'], shell: process.platform === 'win32' })
+  await once(child, 'exit')
 }
 
 /**
@@ -113,35 +137,14 @@ function findSecrets (): boolean {
   return found.length > 0 || (isWhole && audits < 100)
 }
 
-/** What tap says in its closing line, such as "# { total: 7, pass: 4, fail: 1 }". */
-function count (output: string): { passed: number, failed: number } {
-  const line = output.split('\n').findLast(line => line.startsWith('# { total:')) ?? ''
-  const numberOf = (name: string) => Number(new RegExp(`${name}: (\\d+)`).exec(line)?.[1] ?? 0)
-  return { passed: numberOf('pass'), failed: numberOf('fail') }
-}
-
-async function run (command: string, args: string[]): Promise<number> {
-  const child = spawn(command, args, { cwd: root, env, stdio: 'inherit', shell: process.platform === 'win32' })
-  const [code] = await once(child, 'exit') as [number | null]
-  return code ?? 1
-}
-
-function holdsFloor (): boolean {
+function holdsFloor (): number {
   const summary = JSON.parse(readFileSync(join(root, '.tap', 'report', 'coverage-summary.json'), 'utf8')) as { total: { lines: { pct: number } } }
   const { pct } = summary.total.lines
   process.stdout.write(`Coverage: ${pct} % of lines (floor ${lineFloor} %)\n`)
-  return pct >= lineFloor
+  return Number(pct >= lineFloor)
 }
 
-async function answers (url: string, defaultPort: number): Promise<boolean> {
-  const { hostname, port } = new URL(url)
-  const socket = createConnection({ host: hostname, port: Number(port) || defaultPort, timeout: 1000 })
-  try {
-    await Promise.race([once(socket, 'connect'), once(socket, 'timeout').then(() => { throw new Error('silent') })])
-    return true
-  } catch {
-    return false
-  } finally {
-    socket.destroy()
-  }
+function holdsAssertions (passed: number): number {
+  process.stdout.write(`Assertions: ${passed} (floor ${assertionFloor})\n`)
+  return Number(passed >= assertionFloor)
 }

@@ -6,7 +6,7 @@ import { createInterface } from 'node:readline'
 import t, { type Test } from 'tap'
 import { createDatabase } from './helpers/app.ts'
 import { startService, type Service } from './helpers/service.ts'
-import { availableStores } from './helpers/stores.ts'
+import { availableStores, didNotRun, needsRedis } from './helpers/stores.ts'
 
 const stores = availableStores().find(({ redisUrl }) => redisUrl !== null)
 
@@ -68,7 +68,7 @@ t.test('a process that hangs is killed and replaced', async t => {
   t.strictSame((await once(child, 'exit'))[0], 0)
 })
 
-if (stores === undefined) t.pass('several processes need a Redis')
+if (stores === undefined) didNotRun(t, needsRedis)
 else {
   t.test('two processes serve behind one port, speak as one, and end together', async t => {
     const service = await startWorkers(t)

@@ -82,5 +82,8 @@ export function parseLegacyKey (key: string): { videoId: number, metric: 'likes'
 /** String: when the counts of the Go service were taken over. */
 export const takeoverKey = 'halo:takeover'
 
-/** Channel on which processes tell each other the ids of users who have written. */
-export const writersChannel = 'halo:writers'
+/**
+ * Channel on which processes tell each other the ids of users who have written. Channels are shared by all databases of a
+ * Redis, so that its name contains the number of the database.
+ */
+export const writersChannel = (database: number): string => database === 0 ? 'halo:writers' : `halo:writers:${database}`

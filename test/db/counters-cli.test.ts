@@ -6,7 +6,7 @@ import { createRedisKeys } from '../../services/counters/redis-keys.ts'
 import { repairCounters, verifyCounters } from '../../services/counters/verify.ts'
 import { addVideo, createApp, signUp } from '../helpers/app.ts'
 import { startRedis } from '../helpers/redis-server.ts'
-import { availableStores, onEachStore } from '../helpers/stores.ts'
+import { availableStores, didNotRun, needsRedis, onEachStore } from '../helpers/stores.ts'
 
 const cli = join(import.meta.dirname, '..', '..', 'db', 'counters-cli.ts')
 
@@ -38,7 +38,7 @@ async function setUp (t: Test) {
 
 t.test('counters:verify finds each kind of drift, names it and exits 1; --repair mends it', async t => {
   const scene = await setUp(t)
-  if (!scene) return t.pass('no Redis is under test in this run')
+  if (!scene) return didNotRun(t, needsRedis)
   const { app, redis, id, people, keys, env } = scene
   t.strictSame(await run(['verify'], env), { code: 0, output: 'Recounted 1 videos in PostgreSQL and Redis: no drift.\n' })
 
@@ -67,7 +67,7 @@ t.test('counters:verify finds each kind of drift, names it and exits 1; --repair
 
 t.test('counters:verify, with what it cannot understand or reach, says so and exits 1', async t => {
   const scene = await setUp(t)
-  if (!scene) return t.pass('no Redis is under test in this run')
+  if (!scene) return didNotRun(t, needsRedis)
   const { env, redis } = scene
   for (const args of [[], ['mend'], ['verify', '--fix'], ['verify', 'more'], ['takeover', '--repair']]) {
     t.match(await run(args, env), { code: 1, output: /Usage: npm run counters:verify/ }, args.join(' '))

@@ -2,14 +2,14 @@ import { randomBytes } from 'node:crypto'
 import { appendFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { Redis } from 'ioredis'
-import pg from 'pg'
 import pino from 'pino'
 import type { Test } from 'tap'
 import { buildApp } from '../../app.ts'
 import { loadConfig } from '../../fastify.config.ts'
-import { migrate } from '../../db/migrate.ts'
 import type { CounterTimes } from '../../services/counters/store.ts'
+import { createDatabase as createCleanDatabase, runSql } from './databases.ts'
 import type { Stores } from './stores.ts'
+import { emptyTestDatabase } from './test-marker.ts'
 
 export type App = Awaited<ReturnType<typeof buildApp>>
 
@@ -72,35 +72,22 @@ export async function createApp (t: Test, options: TestAppOptions): Promise<App>
   return app
 }
 
-/** A fresh database, migrated unless told otherwise; dropped when the test ends. */
-export async function createDatabase (t: Test, { adminUrl, redisUrl }: Stores, { isMigrated = true } = {}): Promise<string> {
-  // What another test counted there for the same ids is not this one's.
-  if (redisUrl !== null) await emptyRedis(redisUrl)
-  const name = `halo_test_${randomBytes(6).toString('hex')}`
-  await runSql(adminUrl, `create database ${name}`)
-  t.teardown(() => runSql(adminUrl, `drop database if exists ${name} with (force)`))
-  const url = new URL(adminUrl)
-  url.pathname = `/${name}`
-  if (isMigrated) await migrate({ connectionString: url.href })
-  return url.href
-}
-
-export async function runSql (url: string, text: string, values: unknown[] = []): Promise<Record<string, unknown>[]> {
-  const client = new pg.Client({ connectionString: url })
-  client.on('error', () => {})
-  await client.connect()
-  try {
-    return (await client.query(text, values)).rows as Record<string, unknown>[]
-  } finally {
-    await client.end()
-  }
+/** A database of the test's own, and its Redis database emptied: what another test counted for the same ids is not this one's. */
+export async function createDatabase (t: Test, stores: Stores, options: { isMigrated?: boolean } = {}): Promise<string> {
+  if (stores.redisUrl !== null) await emptyRedis(stores.redisUrl)
+  return await createCleanDatabase(t, stores, options)
 }
 
 async function emptyRedis (url: string): Promise<void> {
   const redis = new Redis(url)
-  await redis.flushdb()
-  redis.disconnect()
+  try {
+    await emptyTestDatabase(redis)
+  } finally {
+    redis.disconnect()
+  }
 }
+
+export { runSql }
 
 let count = 0
 
@@ -112,16 +99,26 @@ export function randomUser (): { email: string, username: string, password: stri
 
 export interface Session {
   token: string
+  refresh_token: string
   user: { id: number, email: string, username: string } & Record<string, unknown>
   authorization: { authorization: string }
 }
 
-/** Registers somebody new. */
-export async function signUp (app: App, overrides: Record<string, unknown> = {}): Promise<Session> {
+/** Somebody new with a session: registered where they are somebody in particular, else written down without a password. */
+export async function signUp (app: App, overrides?: Record<string, unknown>): Promise<Session> {
+  if (overrides === undefined) {
+    await app.ready()
+    const { email, username, display_name: displayName } = randomUser()
+    const sid = randomBytes(16).toString('base64url')
+    const loggedIn = await app.services.users.create({ email, username, displayName, passwordHash: 'none', isAdult: false },
+      { sid, lifetimeSeconds: 86_400, tokensUntil: 86_400, address: '203.0.113.1', userAgent: 'a test' })
+    const session = app.tokensOf(loggedIn)
+    return { ...session, authorization: { authorization: `Bearer ${session.token}` } }
+  }
   const response = await app.inject({ method: 'POST', url: '/api/v1/auth/register', payload: { ...randomUser(), ...overrides } })
   if (response.statusCode !== 201) throw new Error(`Not registered: ${response.body}`)
-  const { token, user } = response.json<Session>()
-  return { token, user, authorization: { authorization: `Bearer ${token}` } }
+  const session = response.json<Session>()
+  return { ...session, authorization: { authorization: `Bearer ${session.token}` } }
 }
 
 /** Adds a video straight into the database: publishing is not under test where this is used. */

@@ -33,6 +33,15 @@ export const anyStores = (): Stores => availableStores().at(-1)!
 /** Test files run side by side, and each has videos with the same ids: each job has a Redis database of its own. */
 function withOwnRedisDatabase (url: string): string {
   const own = new URL(url)
-  own.pathname = `/${1 + Number(process.env['TAP_JOB_ID'] ?? 0) % 15}`
+  const { TAP_JOB_ID = '0', HALO_TEST_JOBS = '1' } = process.env
+  own.pathname = `/${Number(own.pathname.slice(1) || 0) + Number(TAP_JOB_ID) % Number(HALO_TEST_JOBS)}`
   return own.href
+}
+
+/** Why a test that needs a Redis did not run. */
+export const needsRedis = 'it needs a Redis, and no redis-server is installed or named by TEST_REDIS_URL'
+
+/** Tells test/run.ts that a test did not run. */
+export function didNotRun (t: Test, why: string): void {
+  t.comment(`did not run: ${t.name}: ${why}`)
 }

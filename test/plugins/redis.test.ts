@@ -4,12 +4,12 @@ import { takeOver } from '../../services/counters/takeover.ts'
 import { verifyCounters } from '../../services/counters/verify.ts'
 import { addVideo, createApp, logLines, signUp } from '../helpers/app.ts'
 import { startRedis, startRedisCluster } from '../helpers/redis-server.ts'
-import { availableStores } from '../helpers/stores.ts'
+import { availableStores, didNotRun, needsRedis } from '../helpers/stores.ts'
 
 const stores = availableStores().find(one => one.redisUrl !== null)
 
 t.test('on a Redis Cluster videos are spread over the nodes, and all of it works as on one', async t => {
-  if (!stores) return t.pass('no Redis is under test in this run')
+  if (!stores) return didNotRun(t, needsRedis)
   const nodes = await startRedisCluster()
   t.teardown(() => Promise.all(nodes.map(node => node.stop())))
   const app = await createApp(t, { stores, redisUrl: nodes[0]!.url, env: { REDIS_CLUSTER: 'true' } })
@@ -40,7 +40,7 @@ t.test('on a Redis Cluster videos are spread over the nodes, and all of it works
 })
 
 t.test('a Redis that may evict keys is complained of in the log', async t => {
-  if (!stores) return t.pass('no Redis is under test in this run')
+  if (!stores) return didNotRun(t, needsRedis)
   const redis = await startRedis(['--maxmemory-policy', 'allkeys-lru'])
   t.teardown(() => redis.stop())
   const app = await createApp(t, { stores, redisUrl: redis.url })

@@ -1,7 +1,7 @@
 import t, { type Test } from 'tap'
 import { addVideo, createApp, runSql, signUp, type App } from '../helpers/app.ts'
 import { hasProblem } from '../helpers/problem.ts'
-import { availableStores, onEachStore, type Stores } from '../helpers/stores.ts'
+import { availableStores, didNotRun, needsRedis, onEachStore, type Stores } from '../helpers/stores.ts'
 
 /** Half a minute of watching, in a fraction of a second. */
 const quick = { presenceMs: 600, watchedMs: 250, viewWindowMs: 2500, collectGapMs: 50, warmMs: 400 }
@@ -298,7 +298,7 @@ onEachStore(t, 'what was counted and not yet flushed is in PostgreSQL when the s
 
 t.test('two processes on one Redis count as one', async t => {
   const stores = availableStores().find(one => one.redisUrl !== null)
-  if (!stores) return t.pass('no Redis is under test in this run')
+  if (!stores) return didNotRun(t, needsRedis)
   const { app, owner, id } = await setUp(t, stores)
   const { connectionString } = app.pg.pool.options as { connectionString: string }
   const other = await createApp(t, { stores, databaseUrl: connectionString, redisUrl: stores.redisUrl, counterTimes: quick })

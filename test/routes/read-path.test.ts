@@ -2,7 +2,7 @@ import t from 'tap'
 import { addVideo, createApp, createDatabase, signUp, type App, runSql } from '../helpers/app.ts'
 import { createFaultyProxy } from '../helpers/faulty-proxy.ts'
 import { hasProblem } from '../helpers/problem.ts'
-import { anyStores, availableStores, onEachStore } from '../helpers/stores.ts'
+import { anyStores, availableStores, didNotRun, needsRedis, onEachStore } from '../helpers/stores.ts'
 
 /** Counts the statements of the lists and single reads. */
 function countReads (app: App): () => number {
@@ -91,7 +91,7 @@ onEachStore(t, 'who has written sees it at once, in every list', async (t, store
 
 t.test('who has written sees it at once at every process, everybody else within a second', async t => {
   const stores = availableStores().find(({ redisUrl }) => redisUrl !== null)
-  if (!stores) return t.comment('no Redis on this machine: processes do not share anything')
+  if (!stores) return didNotRun(t, needsRedis)
   const databaseUrl = await createDatabase(t, stores)
   // Redis tells its channels to every database of it: the writers of other files that run now must not be these.
   await runSql(databaseUrl, 'select setval(\'users_id_seq\', $1)', [1_000_000 + process.pid])

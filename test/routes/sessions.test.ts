@@ -4,7 +4,7 @@ import { createApp, createDatabase, logLines, randomUser, secret, signUp, type A
 import { createFaultyProxy } from '../helpers/faulty-proxy.ts'
 import { hasProblem } from '../helpers/problem.ts'
 import { createClient, type Tokens } from '../helpers/sessions.ts'
-import { anyStores, availableStores, onEachStore } from '../helpers/stores.ts'
+import { anyStores, availableStores, didNotRun, needsRedis, onEachStore } from '../helpers/stores.ts'
 import { signToken } from '../helpers/token.ts'
 
 const sidOf = (token: string): string => (JSON.parse(Buffer.from(token.split('.')[1]!, 'base64url').toString()) as { sid: string }).sid
@@ -251,7 +251,7 @@ t.test('a password that is changed while sessions cannot be ended is not changed
 
 t.test('Redis away has no part in who is logged in', async t => {
   const stores = availableStores().find(({ redisUrl }) => redisUrl !== null)
-  if (!stores) return t.comment('no Redis on this machine')
+  if (!stores) return didNotRun(t, needsRedis)
   const proxy = await createFaultyProxy(t, stores.redisUrl!, 6379)
   const app = await createApp(t, { stores, redisUrl: proxy.url })
   for (const fault of ['refuse', 'silence'] as const) {

@@ -3,7 +3,7 @@ import t, { type Test } from 'tap'
 import { addVideo, createApp, logLines, signUp, type App, type Session } from '../../helpers/app.ts'
 import { hasProblem } from '../../helpers/problem.ts'
 import { startRedis, type RedisServer } from '../../helpers/redis-server.ts'
-import { availableStores } from '../../helpers/stores.ts'
+import { availableStores, didNotRun, needsRedis } from '../../helpers/stores.ts'
 
 /**
  * A Redis that lost its memory, in every way in which it can: what was flushed is there afterwards, nothing is
@@ -71,7 +71,7 @@ const losses: Record<string, (scene: Scene, snapshot: string) => Promise<void>> 
 
 for (const [name, lose] of Object.entries(losses)) {
   t.test(`Redis, ${name}: what was flushed stays, nothing doubles, counting goes on`, async t => {
-    if (!stores) return t.pass('no Redis is under test in this run')
+    if (!stores) return didNotRun(t, needsRedis)
     const scene = await setUp(t)
     const { redis, app, people, id } = scene
     for (const person of people.slice(0, 3)) {
@@ -101,7 +101,7 @@ for (const [name, lose] of Object.entries(losses)) {
 }
 
 t.test('a flush that hangs in PostgreSQL while Redis loses its memory neither brings back nor doubles anything', async t => {
-  if (!stores) return t.pass('no Redis is under test in this run')
+  if (!stores) return didNotRun(t, needsRedis)
   const { redis, app, people, id } = await setUp(t)
   const keyed = (key: string) => app.inject({ method: 'POST', url: `/api/v1/videos/${id}/engagement/comments`, headers: { ...people[0]!.authorization, 'idempotency-key': key } })
   await like(app, people[7]!, id)
@@ -137,7 +137,7 @@ t.test('a flush that hangs in PostgreSQL while Redis loses its memory neither br
 })
 
 t.test('counts of several processes, each finding the loss for itself, go on in one new generation', async t => {
-  if (!stores) return t.pass('no Redis is under test in this run')
+  if (!stores) return didNotRun(t, needsRedis)
   const { redis, app, people, id } = await setUp(t)
   const { connectionString } = app.pg.pool.options as { connectionString: string }
   const others = await Promise.all([1, 2].map(() => createApp(t, { stores, redisUrl: redis.url, databaseUrl: connectionString, counterTimes: times })))
@@ -153,7 +153,7 @@ t.test('counts of several processes, each finding the loss for itself, go on in 
 })
 
 t.test('a Redis that refuses writes, or is another one than it was, answers engagement_unavailable and loses nothing', async t => {
-  if (!stores) return t.pass('no Redis is under test in this run')
+  if (!stores) return didNotRun(t, needsRedis)
   const { redis, app, people, id } = await setUp(t)
   await like(app, people[0]!, id)
   await comment(app, people[0]!, id)
@@ -181,7 +181,7 @@ t.test('a Redis that refuses writes, or is another one than it was, answers enga
 })
 
 t.test('a node of a cluster, taken for a single Redis, answers engagement_unavailable and reads go on', async t => {
-  if (!stores) return t.pass('no Redis is under test in this run')
+  if (!stores) return didNotRun(t, needsRedis)
   const redis = await startRedis(['--cluster-enabled', 'yes'])
   t.teardown(() => redis.stop())
   await redis.client.cluster('ADDSLOTSRANGE', 0, 0)
@@ -193,7 +193,7 @@ t.test('a node of a cluster, taken for a single Redis, answers engagement_unavai
 })
 
 t.test('while PostgreSQL is away the lag grows, is complained of, and stale counts say how old they are', async t => {
-  if (!stores) return t.pass('no Redis is under test in this run')
+  if (!stores) return didNotRun(t, needsRedis)
   const { redis, app, people, id } = await setUp(t)
   await like(app, people[0]!, id)
   await flushed(app)
@@ -213,7 +213,7 @@ t.test('while PostgreSQL is away the lag grows, is complained of, and stale coun
 })
 
 t.test('likes go on while PostgreSQL is away, are refused when too many wait, and all arrive', async t => {
-  if (!stores) return t.pass('no Redis is under test in this run')
+  if (!stores) return didNotRun(t, needsRedis)
   const { app, people, id } = await setUp(t)
   await like(app, people[0]!, id)
   await flushed(app)

@@ -6,7 +6,7 @@ import { BacklogError, type CounterLimits, type CounterStore, type CounterTimes,
 import { connectRedis } from '../../../services/redis-connection.ts'
 import { createFaultyProxy } from '../../helpers/faulty-proxy.ts'
 import { startRedis } from '../../helpers/redis-server.ts'
-import { availableStores } from '../../helpers/stores.ts'
+import { availableStores, didNotRun, needsRedis } from '../../helpers/stores.ts'
 
 /** Both stores, held to the same promises without a ledger behind them. */
 
@@ -237,7 +237,7 @@ t.test('a clock that jumps makes no view, no eternal viewer and no negative numb
 })
 
 t.test('a clock of Redis that was set back shows no viewers from the future', async t => {
-  if (!availableStores().some(stores => stores.redisUrl !== null)) return t.pass('no Redis is under test in this run')
+  if (!availableStores().some(stores => stores.redisUrl !== null)) return didNotRun(t, needsRedis)
   const server = await startRedis()
   t.teardown(() => server.stop())
   const store = createRedisStore({ redis: server.client, recovery: createRecovery() })
@@ -252,7 +252,7 @@ t.test('a clock of Redis that was set back shows no viewers from the future', as
 })
 
 t.test('a Redis that keeps scripts of another process in its cache is used by both', async t => {
-  if (!availableStores().some(stores => stores.redisUrl !== null)) return t.pass('no Redis is under test in this run')
+  if (!availableStores().some(stores => stores.redisUrl !== null)) return didNotRun(t, needsRedis)
   const server = await startRedis()
   t.teardown(() => server.stop())
   const recovery = createRecovery()

@@ -3,12 +3,12 @@ import t from 'tap'
 import { takeOver } from '../../../services/counters/takeover.ts'
 import { addVideo, createApp, createDatabase, runSql, signUp } from '../../helpers/app.ts'
 import { startRedis } from '../../helpers/redis-server.ts'
-import { availableStores } from '../../helpers/stores.ts'
+import { availableStores, didNotRun, needsRedis } from '../../helpers/stores.ts'
 
 const stores = availableStores().find(one => one.redisUrl !== null)
 
 t.test('what the Go service had counted is taken over once, and counting goes on from there', async t => {
-  if (!stores) return t.pass('no Redis is under test in this run')
+  if (!stores) return didNotRun(t, needsRedis)
   const redis = await startRedis()
   t.teardown(() => redis.stop())
   const databaseUrl = await createDatabase(t, stores)
@@ -50,7 +50,7 @@ t.test('what the Go service had counted is taken over once, and counting goes on
 })
 
 t.test('the counts of the Go service, taken over while PostgreSQL is away, follow when it is back', async t => {
-  if (!stores) return t.pass('no Redis is under test in this run')
+  if (!stores) return didNotRun(t, needsRedis)
   const redis = await startRedis()
   t.teardown(() => redis.stop())
   const databaseUrl = await createDatabase(t, stores, { isMigrated: false })

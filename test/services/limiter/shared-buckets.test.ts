@@ -5,7 +5,7 @@ import { createSharedBuckets, type Lease, type LeaseRequest } from '../../../ser
 import { connectRedis } from '../../../services/redis-connection.ts'
 import { createFaultyProxy } from '../../helpers/faulty-proxy.ts'
 import { startRedis, type RedisServer } from '../../helpers/redis-server.ts'
-import { availableStores } from '../../helpers/stores.ts'
+import { availableStores, didNotRun, needsRedis } from '../../helpers/stores.ts'
 
 const hasServers = availableStores().some(({ redisUrl }) => redisUrl !== null)
 const limit = { rate: 1000, burst: 2000 }
@@ -38,7 +38,7 @@ async function offer (buckets: ReturnType<typeof createSharedBuckets>[], clients
 }
 
 if (!hasServers) {
-  t.comment('no Redis on this machine')
+  didNotRun(t, needsRedis)
 } else {
   t.test('one address at five times its limit, at four processes, gets what flows in and the burst', async t => {
     const redis = await startRedis()
