@@ -54,6 +54,10 @@ export async function startTestServers ({ directory, databaseUrl, redisUrl, kind
     const embedded = isEmbeddedNeeded ? await startEmbeddedPostgres(directory, { isThrowAway: true }) : undefined
     if (embedded) {
       stops.push(embedded.stop)
+      // While it is open, another run in this checkout that ends does not stop the server.
+      const connection = new pg.Client({ connectionString: embedded.url })
+      await connection.on('error', () => {}).connect()
+      stops.push(() => connection.end())
       if (embedded.origin !== 'reused') await dropLeftovers(embedded.url)
     }
     let serverRedisUrl = redisUrl
@@ -139,16 +143,17 @@ async function hasRedisServer (): Promise<boolean> {
  */
 async function claimRedis (url: string, jobs: number): Promise<void> {
   const first = Number(new URL(url).pathname.slice(1) || 0)
-  const clients = Array.from({ length: jobs }, (_, job) => {
+  const clients = Array.from({ length: jobs }, () => {
     const own = new URL(url)
-    own.pathname = `/${first + job}`
+    own.pathname = ''
     const client = new Redis(own.href, { lazyConnect: true, retryStrategy: () => null, connectTimeout: 5000, maxRetriesPerRequest: 0 })
     return client.on('error', () => {})
   })
   try {
     for (const [job, client] of clients.entries()) {
       await client.connect()
-      // A database number beyond the server's is told by the first command.
+      // Not by the URL: ioredis stays in database 0 when there is none of that number.
+      await client.select(first + job)
       if (await isOursOrEmpty(client)) continue
       throw new UnusableServer(`TEST_REDIS_URL: database ${first + job} of the Redis at ${new URL(url).host} holds keys that are not of a test (the run uses ${jobs} databases from ${first} on): name empty ones. Nothing was changed`)
     }
