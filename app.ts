@@ -29,6 +29,7 @@ import securityHeaders from './plugins/security-headers.ts'
 import services from './plugins/services.ts'
 import slowReaders from './plugins/slow-readers.ts'
 import validation from './plugins/validation.ts'
+import viewers from './plugins/viewers.ts'
 import { arrivalOf } from './services/arrival.ts'
 import type { CounterTimes } from './services/counters/store.ts'
 import { alone, type Workers } from './services/worker.ts'
@@ -79,6 +80,7 @@ export async function buildApp ({ config: settings, connection, logger, counterT
 
   await app.register(postgres, { connection })
   await app.register(database)
+  await app.register(viewers)
   await app.register(counters, { times: counterTimes })
   await app.register(services)
   await app.register(auth)

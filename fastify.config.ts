@@ -36,6 +36,10 @@ export interface Config {
     trustProxy: string[]
   }
   log: { level: string }
+  /** Whether the API page and the OpenAPI document are served. */
+  hasApiDocs: boolean
+  /** Port of `/metrics`; null for that of the API. */
+  metricsPort: number | null
   database: DatabaseConfig
   /** A streaming replica for reads; null for none. */
   databaseReplica: ServerConnection | null
@@ -43,6 +47,9 @@ export interface Config {
   databasePool: { max: number, min: number, maxLifetimeSeconds: number }
   redis: RedisAddress | null
   readCache: { maxBytes: number }
+  adultContentGate: Environment['ADULT_CONTENT_GATE']
+  /** Whether query members that a route does not know are refused. */
+  strictQuery: boolean
   jwt: {
     /** The key of HS256, and what other signed things of the service derive theirs from. */
     secret: string
@@ -59,6 +66,8 @@ export interface Config {
   passwords: { /** Threads of each process. */ threads: number, cost: number, pepper: string, previousPeppers: string[], blocklist: 'off' | 'common' }
   cors: { origins: '*' | string[] }
   rateLimit: { policies: Policies, hasLegacyHeaders: boolean }
+  /** Most of what one user or client address may have at the same time. */
+  quotas: { liveVideos: number, streamsPerAddress: number }
   /** What the operator should hear at boot: settings that are legal and probably not meant. */
   warnings: string[]
 }
@@ -127,6 +136,9 @@ export function loadConfig (variables: Variables): Readonly<Config> {
   const origins = readOrigins(environment, isProduction, problems)
   const trustProxy = readTrustProxy(environment.TRUST_PROXY, problems)
   const publicUrl = readPublicUrl(environment.PUBLIC_URL, problems)
+  if (environment.METRICS_PORT !== undefined && environment.METRICS_PORT !== 0 && environment.METRICS_PORT === environment.SERVER_PORT) {
+    problems.push(`METRICS_PORT is ${environment.METRICS_PORT}, which is SERVER_PORT: name another port, or leave it out`)
+  }
   if (environment.DB_MAX_IDLE_CONNS > environment.DB_MAX_OPEN_CONNS) {
     problems.push(`DB_MAX_IDLE_CONNS (${environment.DB_MAX_IDLE_CONNS}) is above DB_MAX_OPEN_CONNS (${environment.DB_MAX_OPEN_CONNS}): lower the first or raise the second`)
   }
@@ -150,6 +162,8 @@ export function loadConfig (variables: Variables): Readonly<Config> {
       trustProxy
     },
     log: { level: environment.LOG_LEVEL },
+    hasApiDocs: environment.API_DOCS === 'on',
+    metricsPort: environment.METRICS_PORT ?? null,
     database,
     databaseReplica: replicaUrl ? { connectionString: replicaUrl } : null,
     databasePool: {
@@ -159,6 +173,8 @@ export function loadConfig (variables: Variables): Readonly<Config> {
     },
     redis,
     readCache: { maxBytes: environment.READ_CACHE_MB * 1_000_000 },
+    adultContentGate: environment.ADULT_CONTENT_GATE,
+    strictQuery: environment.STRICT_QUERY === 'on',
     jwt: {
       secret: hasSecret ? secret : randomBytes(48).toString('base64'),
       previousKeys,
@@ -185,12 +201,38 @@ export function loadConfig (variables: Variables): Readonly<Config> {
         register: { per: 'address', rate: environment.AUTH_RATE_LIMIT_RPS, burst: environment.AUTH_RATE_LIMIT_BURST },
         login: { per: 'address', rate: environment.AUTH_RATE_LIMIT_RPS, burst: environment.AUTH_RATE_LIMIT_BURST },
         password: { per: 'address', rate: environment.AUTH_RATE_LIMIT_RPS, burst: environment.AUTH_RATE_LIMIT_BURST },
-        engagement: { per: 'user', rate: environment.ENGAGEMENT_RATE_LIMIT_RPS, burst: environment.ENGAGEMENT_RATE_LIMIT_BURST }
+        engagement: { per: 'user', rate: environment.ENGAGEMENT_RATE_LIMIT_RPS, burst: environment.ENGAGEMENT_RATE_LIMIT_BURST },
+        publishing: { per: 'user', rate: environment.PUBLISHING_LIMIT_PER_HOUR / 3600, burst: environment.PUBLISHING_LIMIT_BURST },
+        idempotency: { per: 'user', rate: environment.IDEMPOTENCY_KEYS_PER_HOUR / 3600, burst: environment.IDEMPOTENCY_KEYS_PER_HOUR }
       },
       hasLegacyHeaders: environment.RATE_LIMIT_LEGACY_HEADERS === 'true'
     },
-    warnings: hasSecret ? [] : ['JWT_SECRET_KEY is not set: tokens are signed with a key of this process and end with it']
+    quotas: { liveVideos: environment.LIVE_VIDEOS_LIMIT, streamsPerAddress: environment.STREAMS_PER_ADDRESS },
+    warnings: [
+      ...hasSecret ? [] : ['JWT_SECRET_KEY is not set: tokens are signed with a key of this process and end with it'],
+      ...isProduction ? protectionsOff(environment, database) : []
+    ]
   })
+}
+
+/** Passwords that stand in examples, our own among them. */
+const knownPasswords = new Set(['', 'halo', 'postgres', 'password', 'secret'])
+
+/** Every protection that is off in production: legal, and said at each start. */
+function protectionsOff (environment: Environment, database: DatabaseConfig): string[] {
+  const warnings: string[] = []
+  if (environment.PASSWORD_BLOCKLIST === 'off') warnings.push('PASSWORD_BLOCKLIST is off: users may take the passwords that attackers try first; set PASSWORD_BLOCKLIST=common when no client registers with such a password')
+  if (environment.ADULT_CONTENT_GATE === 'client') warnings.push('ADULT_CONTENT_GATE is client: everybody gets adult content, and every client must filter it')
+  if (environment.STRICT_QUERY === 'off') warnings.push('STRICT_QUERY is off: a misspelled filter is ignored, and the list is not filtered')
+  if (environment.JWT_ACCEPT_LEGACY === 'true') warnings.push('JWT_ACCEPT_LEGACY is true: tokens of the Go service are accepted; set it to false a day after that service was switched off')
+  if (environment.METRICS_PORT === undefined) warnings.push('METRICS_PORT is not set: /metrics is on the public port')
+  const password = database.kind === 'embedded'
+    ? undefined
+    : 'connectionString' in database.connection
+      ? URL.canParse(database.connection.connectionString) ? decodeURIComponent(new URL(database.connection.connectionString).password) : undefined
+      : database.connection.password ?? ''
+  if (password !== undefined && knownPasswords.has(password)) warnings.push('the password of PostgreSQL is missing or a well-known one')
+  return warnings
 }
 
 /** The options of Fastify's own server that follow from the configuration. */
@@ -206,6 +248,8 @@ export function serverOptions (config: Config) {
     keepAliveTimeout: server.idleTimeoutMs,
     http: {
       headersTimeout: server.readTimeoutMs,
+      // plugins/errors.ts refuses a request without Host, with the same answer as any other.
+      requireHostHeader: false,
       connectionsCheckingInterval: 1000
     },
     // While draining, a request on an open connection is served and told `Connection: close`, not refused.

@@ -17,7 +17,7 @@ declare module 'fastify' {
 export default fp(async function audit (app) {
   app.decorateRequest('client', {
     getter () {
-      const { ip, headers, log } = this
+      const { clientAddress: ip, headers, log } = this
       const userAgent = loggableText(headers['user-agent'] ?? '').slice(0, 255)
       return {
         address: ip,

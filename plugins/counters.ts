@@ -49,7 +49,7 @@ export default fp<CountersOptions>(async function counters (app, { times = {} })
     store,
     ledger,
     flusher,
-    engagement: createEngagementService({ store, ledger, known, flushedUntil: () => store.stats.flushedUntil }),
+    engagement: createEngagementService({ store, ledger, known, viewers: app.viewers, flushedUntil: () => store.stats.flushedUntil }),
     takenOver: takeOverWhenPossible(app, ledger, abort.signal)
   })
   app.addHook('onReady', async () => {
@@ -61,7 +61,7 @@ export default fp<CountersOptions>(async function counters (app, { times = {} })
     abort.abort()
     await flusher.close()
   })
-}, { name: 'halo:counters', dependencies: ['halo:config', 'halo:database', 'halo:redis'] })
+}, { name: 'halo:counters', dependencies: ['halo:config', 'halo:database', 'halo:redis', 'halo:viewers'] })
 
 /** A Redis that makes room by forgetting keys would forget counters. */
 function warnOfEviction ({ redisClient, log }: FastifyInstance): void {

@@ -1,3 +1,5 @@
+import { randomUUID } from 'node:crypto'
+import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 import type { FastifyBaseLogger, FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
@@ -16,6 +18,8 @@ const partOfContext = { body: 'body', querystring: 'query', params: 'path', head
 const codeOfStatus: Record<number, ErrorCode> = {
   400: 'invalid_request',
   401: 'unauthorized',
+  // Of @fastify/static: a path that leads out of its folder.
+  403: 'not_found',
   404: 'not_found',
   405: 'method_not_allowed',
   408: 'request_timeout',
@@ -28,12 +32,14 @@ const codeOfStatus: Record<number, ErrorCode> = {
 
 /** The one place that turns errors into HTTP: every answer that is not 2xx or 304 comes from here. */
 export default fp(async function errors (app) {
+  answerForNode(app)
   app.setErrorHandler((error, request, reply) => sendError(app, error, request, reply))
 
   const methodsOf = collectMethods(app)
   app.setNotFoundHandler((request, reply) => {
     const allowed = methodsOf(request.url)
-    const error = allowed.length > 0
+    // A route for files takes every path below it, also of files that there are not.
+    const error = allowed.length > 0 && !allowed.includes(request.method)
       ? new ApiError('method_not_allowed', {
         message: `This address takes ${allowed.join(', ')}, not ${request.method}`,
         headers: { allow: allowed.join(', ') }
@@ -50,7 +56,7 @@ export default fp(async function errors (app) {
  */
 export function frameworkErrors (error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
   const { server } = request
-  reply.headers(server.securityHeaders)
+  reply.headers({ ...server.securityHeaders, ...server.corsHeaders(request.headers.origin), 'x-request-id': request.id })
   sendError(server, server.rateLimitRefusal(request, reply) ?? error, request, reply)
 }
 
@@ -64,16 +70,61 @@ export function clientErrorHandler (this: FastifyInstance, error: Error & { code
     socket.destroy()
     return
   }
-  const refusal = new ApiError(code, code === 'invalid_request' ? { message: 'This is not an HTTP/1.1 request' } : {})
-  const body = JSON.stringify(problem(refusal, this.config?.publicUrl ?? '', '', ''))
+  answerOnSocket(this, socket, new ApiError(code, code === 'invalid_request' ? { message: 'This is not an HTTP/1.1 request' } : {}), error.code)
+}
+
+/** Answers where Node has made no response, with what every answer has, and writes the line of the log. */
+function answerOnSocket (app: FastifyInstance, socket: Socket, refusal: ApiError, cause: string | undefined): void {
+  const requestId = randomUUID()
+  const body = JSON.stringify(problem(refusal, app.config?.publicUrl ?? '', '', requestId))
+  const headers = {
+    ...app.securityHeaders,
+    'x-request-id': requestId,
+    'content-type': contentType,
+    'cache-control': 'no-store',
+    'content-length': Buffer.byteLength(body),
+    connection: 'close'
+  }
   socket.end([
     `HTTP/1.1 ${refusal.statusCode} ${STATUS_CODES[refusal.statusCode]}`,
-    `content-type: ${contentType}`,
-    `content-length: ${Buffer.byteLength(body)}`,
-    'connection: close',
+    ...Object.entries(headers).map(([name, value]) => `${name}: ${value}`),
     '', body
   ].join('\r\n'))
+  app.log?.info({ reqId: requestId, status: refusal.statusCode, error: refusal.code, cause, ip: socket.remoteAddress }, 'request refused: it could not be read')
 }
+
+/**
+ * Why a request that Node has parsed is refused before anything else (RFC 9112 §3.2): without exactly one Host, the
+ * proxies on its way may have read another host than this service does.
+ */
+export function hostProblem ({ rawHeaders, headers, httpVersionMinor }: IncomingMessage): ApiError | undefined {
+  if (headers.host === undefined) {
+    return httpVersionMinor === 0 ? undefined : new ApiError('invalid_request', { message: 'An HTTP/1.1 request has a Host header' })
+  }
+  let count = 0
+  for (let index = 0; index < rawHeaders.length; index += 2) {
+    const name = rawHeaders[index]!
+    if (name.length === 4 && name.toLowerCase() === 'host') count++
+  }
+  return count > 1 ? new ApiError('invalid_request', { message: 'A request has one Host header' }) : undefined
+}
+
+/** Answers what Node would answer, or close, by itself: an expectation that is not 100-continue, and CONNECT. */
+function answerForNode (app: FastifyInstance): void {
+  app.server.on('checkExpectation', (request, response) => {
+    refused.add(request)
+    app.server.emit('request', request, response)
+  })
+  app.server.on('connect', (request: IncomingMessage, socket: Socket) => {
+    answerOnSocket(app, socket, new ApiError('method_not_allowed', { message: 'This service is no proxy: it does not take CONNECT' }), 'CONNECT')
+  })
+}
+
+/** Requests with an Expect that is not 100-continue (RFC 9110 §10.1.1). */
+const refused = new WeakSet<IncomingMessage>()
+
+/** Whether a request has an Expect that cannot be met. */
+export const hasUnmetExpectation = (request: IncomingMessage): boolean => refused.has(request)
 
 function sendError (app: FastifyInstance, error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
   const { status, headers, body } = answerError(app, error, {
@@ -144,7 +195,7 @@ function toApiError (error: unknown): ApiError {
     return new ApiError('invalid_request', { message: `${name} ${first?.detail ?? 'is not valid'}`, violations })
   }
   // An error's own status, never the reply's, which is still 200 here.
-  const code = statusCode === undefined ? undefined : codeOfStatus[statusCode]
+  const code = statusCode === undefined ? undefined : codeOfStatus[statusCode] ?? (statusCode > 400 && statusCode < 500 ? 'invalid_request' : undefined)
   if (code === undefined || catalogue[code].status >= 500) {
     return code ? new ApiError(code, { cause: error }) : new ApiError('internal_error', { cause: error })
   }

@@ -5,7 +5,7 @@ import { clientKey, createAddresses } from '../services/client-address.ts'
 import { ApiError } from '../services/errors.ts'
 import { loggableUrl } from '../services/loggable.ts'
 import { serializeFields, writeSerializedHead } from '../services/serialized-head.ts'
-import { answerError, createRefusal, type Refusal } from './errors.ts'
+import { answerError, createRefusal, hasUnmetExpectation, hostProblem, type Refusal } from './errors.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -136,6 +136,12 @@ export default fp<HotPathOptions>(async function hotPath (app, { requestId }) {
   /** Whether a request was answered, or is being answered, before Fastify has met it. */
   function isAnswered (arrival: Arrival, request: IncomingMessage, response: ServerResponse): boolean {
     const { left } = arrival.addressToken
+    const unreadable = hostProblem(request) ?? (hasUnmetExpectation(request) ? new ApiError('expectation_failed') : undefined)
+    if (unreadable) {
+      response.shouldKeepAlive = false
+      sendError(arrival, request, response, unreadable)
+      return true
+    }
     if (left < 0) {
       const seconds = Math.ceil(-left / 1000)
       const refusal = limited.get(seconds) ?? createRefusal(app, limits.address.refusal(-left))

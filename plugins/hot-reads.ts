@@ -3,6 +3,7 @@ import fp from 'fastify-plugin'
 import type { Arrival } from '../services/arrival.ts'
 import { compressAnswer, type CachedAnswer } from '../services/read-cache.ts'
 import { serializeFields } from '../services/serialized-head.ts'
+import type { AdultView } from '../services/viewers.ts'
 import { hasBody, type HotAnswer } from './hot-path.ts'
 import { answerHeaders, contentType, isKnown, overdueHeaders, takesGzip } from './read-cache.ts'
 
@@ -10,7 +11,7 @@ const address = /^\/api\/v1\/videos\/([1-9]\d{0,14})$/
 
 /** A GET whose answer stands in the cache, or is one video, of anybody or of a bearer who was seen a moment ago. */
 export default fp(async function hotReads (app) {
-  const { readCache, cachedReads, recentWriters, bearers, corsHeaders, hotPath, log, services: { viewers, cachedVideos } } = app
+  const { readCache, cachedReads, recentWriters, bearers, corsHeaders, hotPath, log, viewers, services: { cachedVideos } } = app
   const heads = new WeakMap<CachedAnswer, Map<object, Heads>>()
 
   function headsOf (answer: CachedAnswer, cors: Record<string, string>): Heads {
@@ -21,12 +22,13 @@ export default fp(async function hotReads (app) {
     return found
   }
 
-  /** Whether the sender sees adult content; undefined when that has to be asked, or must not come from memory. */
-  function seesAdultContent ({ headers: { authorization } }: IncomingMessage): boolean | undefined {
-    if (authorization === undefined) return false
+  /** What the sender is shown; undefined when that has to be asked, or must not come from memory. */
+  function viewOf ({ headers: { authorization } }: IncomingMessage): AdultView | undefined {
+    if (authorization === undefined) return viewers.anonymous
     const bearer = bearers.peek(authorization)
     if (!bearer || recentWriters.has(bearer.user_id)) return undefined
-    return viewers.peek(bearer.user_id)
+    const view = viewers.peek(bearer.user_id)
+    return view?.ownerId === undefined ? view : undefined
   }
 
   function answerOf ({ headers }: IncomingMessage, answer: CachedAnswer, isCompressed: boolean): HotAnswer {
@@ -44,9 +46,9 @@ export default fp(async function hotReads (app) {
     const isSeen = cachedReads.hasAny(url)
     const videoId = isSeen ? undefined : videoIdOf(url)
     if (!isSeen && videoId === undefined) return undefined
-    const sees = seesAdultContent(request)
-    if (sees === undefined) return undefined
-    return { sees, isSeen, key: isSeen ? cachedReads.get(url, sees) : cachedVideos.one(videoId!, sees).key }
+    const view = viewOf(request)
+    if (view === undefined) return undefined
+    return { view, isSeen, key: isSeen ? cachedReads.get(url, view.seesAll) : cachedVideos.one(videoId!, view).key }
   }
 
   /** Sends an answer of the cache, and how overdue it is, if it is. */
@@ -65,15 +67,15 @@ export default fp(async function hotReads (app) {
     const isCompressed = wantsGzip(request, cached)
     if (isCompressed && !cached.compressed) return false
     sendCached(arrival, request, response, cached, isCompressed)
-    if (!place!.isSeen) cachedReads.set(request.url!, place!.sees, place!.key!)
+    if (!place!.isSeen) cachedReads.set(request.url!, place!.view.seesAll, place!.key!)
     return true
   }
 
   hotPath.fromMemory.push((arrival, request, response) => answerFromMemory(arrival, request, response, readCache.peek))
   hotPath.insteadOfRefusal.push((arrival, request, response) => answerFromMemory(arrival, request, response, readCache.peekStale))
 
-  async function loadVideo (arrival: Arrival, request: IncomingMessage, response: ServerResponse, id: number, sees: boolean): Promise<void> {
-    const { key, load } = cachedVideos.one(id, sees)
+  async function loadVideo (arrival: Arrival, request: IncomingMessage, response: ServerResponse, id: number, view: AdultView): Promise<void> {
+    const { key, load } = cachedVideos.one(id, view)
     let loaded: CachedAnswer
     try {
       loaded = await readCache.get(key, load)
@@ -90,13 +92,13 @@ export default fp(async function hotReads (app) {
     const id = videoIdOf(request.url!)
     const place = id === undefined ? undefined : placeOf(request)
     if (!place) return false
-    loadVideo(arrival, request, response, id!, place.sees).catch((error: unknown) => {
+    loadVideo(arrival, request, response, id!, place.view).catch((error: unknown) => {
       log.error({ err: error, reqId: arrival.id }, 'an answer could not be sent')
       response.destroy()
     })
     return true
   })
-}, { name: 'halo:hot-reads', dependencies: ['halo:hot-path', 'halo:auth', 'halo:read-cache', 'halo:recent-writers', 'halo:services'] })
+}, { name: 'halo:hot-reads', dependencies: ['halo:hot-path', 'halo:auth', 'halo:read-cache', 'halo:recent-writers', 'halo:services', 'halo:viewers'] })
 
 function videoIdOf (url: string): number | undefined {
   const match = address.exec(url)
@@ -104,7 +106,7 @@ function videoIdOf (url: string): number | undefined {
 }
 
 interface Place {
-  sees: boolean
+  view: AdultView
   /** Whether the address was read before. */
   isSeen: boolean
   key: string | undefined

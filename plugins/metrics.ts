@@ -1,5 +1,9 @@
+import type { Server } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { AggregatorRegistry, Gauge, Registry, type MetricObject } from 'prom-client'
+import { createServer } from '../services/node-http.ts'
 import type { Workers } from '../services/worker.ts'
 
 declare module 'fastify' {
@@ -8,6 +12,8 @@ declare module 'fastify' {
       contentType: string
       /** The numbers of all processes behind this port, as one. */
       read (): Promise<string>
+      /** Port on which they are served (METRICS_PORT); null for that of the API. */
+      readonly port: number | null
     }
     /** Those that serve beside this process. */
     workers: Workers
@@ -61,8 +67,41 @@ export default fp<{ workers: Workers }>(async function metrics (app, { workers }
   const readOwn = (): Promise<MetricObject[]> => registry.getMetricsAsJSON()
   workers.share(readOwn)
   app.decorate('workers', workers)
+  const server = app.config.metricsPort === null ? undefined : createMetricsServer(app)
   app.decorate('metrics', {
     contentType: registry.contentType,
+    get port () { return (server?.address() as AddressInfo | null)?.port ?? null },
     read: async () => await AggregatorRegistry.aggregate(await workers.collect(readOwn) as MetricObject[][]).metrics()
   })
+  if (!server) return
+  app.addHook('onListen', async () => { await listen(server, app.config.server.host, app.config.metricsPort!) })
+  app.addHook('onClose', async () => {
+    server.close()
+    server.closeAllConnections()
+  })
 }, { name: 'halo:metrics', dependencies: ['halo:admission', 'halo:counters', 'halo:database', 'halo:services'] })
+
+/** Answers `GET /metrics` and nothing else. */
+function createMetricsServer (app: FastifyInstance): Server {
+  return createServer({ requestTimeout: 5000, headersTimeout: 5000 }, (request, response) => {
+    if (request.url?.split('?', 1)[0] !== '/metrics' || (request.method !== 'GET' && request.method !== 'HEAD')) {
+      response.writeHead(404, { 'content-type': 'text/plain' }).end('GET /metrics\n')
+      return
+    }
+    app.metrics.read().then(text => {
+      response.writeHead(200, { 'content-type': app.metrics.contentType, 'cache-control': 'no-store' }).end(text)
+    }, (error: unknown) => {
+      app.log.error({ err: error }, 'the metrics could not be read')
+      response.writeHead(503).end()
+    })
+  })
+}
+
+function listen (server: Server, host: string, port: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', error => {
+      reject((error as NodeJS.ErrnoException).code === 'EADDRINUSE' ? new Error(`port ${port} is taken: stop the other process, or set METRICS_PORT`) : error)
+    })
+    server.listen({ port, host }, resolve)
+  })
+}

@@ -1,8 +1,9 @@
 import rateLimit, { type CreateRateLimitOptions, type FastifyRateLimitOptions, type FastifyRateLimitStore } from '@fastify/rate-limit'
+import type { IncomingMessage } from 'node:http'
 import type { FastifyReply, FastifyRequest, onRequestAsyncHookHandler } from 'fastify'
 import fp from 'fastify-plugin'
 import { arrivalOf } from '../services/arrival.ts'
-import { clientKey } from '../services/client-address.ts'
+import { clientKey, createAddresses } from '../services/client-address.ts'
 import type { ApiError } from '../services/errors.ts'
 import { createLimitFields, type LimitFields, type Taken } from '../services/limiter/limit-fields.ts'
 import { createLimit, type Limit } from '../services/limiter/limit.ts'
@@ -17,12 +18,31 @@ declare module 'fastify' {
     /** Takes a token of a request's address; the error to answer with if there was none. */
     rateLimitRefusal (request: FastifyRequest, reply: FastifyReply): ApiError | undefined
     /** A hook for routes that have a policy of their own beside that of the address. */
-    limited (name: PolicyName): onRequestAsyncHookHandler
+    limited (name: PolicyName, options?: LimitedOptions): onRequestAsyncHookHandler
+    /** Address of the client of a request, as `request.clientAddress`, where there is no request of Fastify yet. */
+    clientAddressOf (request: IncomingMessage): string
   }
   interface FastifyRequest {
     /** The token of its address. */
     addressToken: Taken | undefined
+    /**
+     * Address of the client: the peer's, or what the proxies of TRUST_PROXY say. Limits, lockouts and logs use it; Fastify's
+     * own `ip` takes an address with a port for another client.
+     */
+    readonly clientAddress: string
   }
+  interface FastifyContextConfig {
+    /**
+     * Tokens of the client's address that a request of this route takes, one unless told otherwise; a function is asked
+     * when the request was validated. A hot read, which costs one, takes about 0.05 ms of CPU.
+     */
+    cost?: number | ((request: FastifyRequest) => number)
+  }
+}
+
+interface LimitedOptions {
+  /** Whether the RateLimit fields speak of this policy only when it refuses; another one of the route is the narrower. */
+  isSilent?: boolean
 }
 
 /**
@@ -38,10 +58,13 @@ export default fp(async function haloRateLimit (app) {
   app.decorate('limits', limits)
   app.decorate('limitFields', fields)
   app.decorateRequest('addressToken', undefined)
+  const addressOf = createAddresses(app.config.server.trustProxy)
+  app.decorate('clientAddressOf', request => arrivalOf(request)?.ip ?? addressOf(request))
+  app.decorateRequest('clientAddress', { getter () { return this.server.clientAddressOf(this.raw) } })
 
   app.decorate('rateLimitRefusal', (request, reply) => {
     // Taken before, by whatever came through the port (plugins/hot-path.ts).
-    const taken = arrivalOf(request.raw)?.addressToken ?? { limit: limits.address, left: limits.address.take(clientKey(request.ip)) }
+    const taken = arrivalOf(request.raw)?.addressToken ?? { limit: limits.address, left: limits.address.take(clientKey(app.clientAddressOf(request.raw))) }
     const { left } = request.addressToken = taken
     setFields(reply, fields.one(taken))
     return left >= 0 ? undefined : limits.address.refusal(-left)
@@ -50,9 +73,26 @@ export default fp(async function haloRateLimit (app) {
     done(app.rateLimitRefusal(request, reply))
   })
 
+  /** Takes what a route costs beyond the one token that every request has taken. */
+  function charge (request: FastifyRequest, reply: FastifyReply, tokens: number): ApiError | undefined {
+    if (tokens <= 0) return undefined
+    const left = limits.address.take(clientKey(request.clientAddress), tokens)
+    request.addressToken = { limit: limits.address, left }
+    setFields(reply, fields.one(request.addressToken))
+    return left >= 0 ? undefined : limits.address.refusal(-left)
+  }
+  app.addHook('onRoute', route => {
+    const cost = route.config?.cost
+    if (typeof cost === 'number') {
+      route.onRequest = [(request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void) => { done(charge(request, reply, cost - 1)) }, ...[route.onRequest ?? []].flat()]
+    } else if (cost) {
+      route.preHandler = [(request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void) => { done(charge(request, reply, cost(request) - 1)) }, ...[route.preHandler ?? []].flat()]
+    }
+  })
+
   await app.register(rateLimit, { global: false, store: BucketStore })
 
-  app.decorate('limited', name => {
+  app.decorate('limited', (name, { isSilent = false } = {}) => {
     const limit = limits[name]
     const { per, burst } = limit.policy
     const keyGenerator = per === 'user' ? keyOfUser : keyOfAddress
@@ -60,13 +100,13 @@ export default fp(async function haloRateLimit (app) {
     return async (request, reply) => {
       const result = await check(request)
       if (result.isAllowed) return
-      setFields(reply, fields.two(request.addressToken!, { limit, left: result.remaining }))
+      if (!isSilent || result.isExceeded) setFields(reply, fields.two(request.addressToken!, { limit, left: result.remaining }))
       if (result.isExceeded) throw limit.refusal(result.ttl)
     }
   })
 }, { name: 'halo:rate-limit', dependencies: ['halo:config', 'halo:errors', 'halo:redis'] })
 
-const keyOfAddress = (request: FastifyRequest): string => clientKey(request.ip)
+const keyOfAddress = (request: FastifyRequest): string => clientKey(request.clientAddress)
 
 const keyOfUser = (request: FastifyRequest): string => String(request.user.user_id)
 

@@ -3,6 +3,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { createCachedReads, type CachedReads } from '../services/cached-reads.ts'
 import { Interest } from '../services/interest.ts'
+import type { AdultView } from '../services/viewers.ts'
 import { compressAnswer, createReadCache, type Ask, type CachedAnswer, type ReadCache } from '../services/read-cache.ts'
 
 declare module 'fastify' {
@@ -16,7 +17,7 @@ declare module 'fastify' {
     sendCached (key: string, load: Ask): Promise<FastifyReply>
   }
   interface FastifyRequest {
-    /** Who asks, and what they may see. */
+    /** Who asks, and which adult content they are shown. */
     viewer: Viewer | undefined
   }
 }
@@ -25,7 +26,7 @@ declare module 'fastify' {
 export interface Viewer {
   /** Undefined without a token. */
   userId: number | undefined
-  seesAdultContent: boolean
+  view: AdultView
 }
 
 /** Reads that many make, answered from memory. */
@@ -42,7 +43,8 @@ export default fp(async function readCache (app) {
       isFresh: viewer?.userId !== undefined && app.recentWriters.has(viewer.userId),
       interest: () => interestIn(this.raw)
     })
-    if (method === 'GET' && viewer) cachedReads.set(url, viewer.seesAdultContent, key)
+    // The hot path knows two views; the few who see only their own adult content are not answered there.
+    if (method === 'GET' && viewer && viewer.view.ownerId === undefined) cachedReads.set(url, viewer.view.seesAll, key)
     return await send(this.request, this, answer, cache.overdueMs(answer))
   })
 }, { name: 'halo:read-cache', dependencies: ['halo:config', 'halo:recent-writers'] })
@@ -83,13 +85,29 @@ export function answerHeaders (answer: CachedAnswer, { isCompressed, isPublic, v
 export const overdueHeaders = (overdueMs: number): Record<string, string> =>
   ({ 'cache-status': 'halo; hit; detail=stale', age: String(Math.ceil(overdueMs / 1000)) })
 
-/** Whether gzip is welcome (RFC 9110 §12.5.3); `gzip;q=0` says that it is not. */
+/**
+ * Whether a client accepts gzip (RFC 9110 §12.5.3): the weight of `gzip` decides where it is named, else that of `*`.
+ */
 export function takesGzip (accepted: string | string[] | undefined): boolean {
-  return accepted !== undefined && /(?:^|,)\s*(?:gzip|x-gzip|\*)\s*(?:$|,|;\s*q=(?:1|0\.0*[1-9]))/i.test(String(accepted))
+  if (accepted === undefined) return false
+  const header = String(accepted)
+  // What nearly all clients send.
+  if (/^(?:gzip|x-gzip)(?:,|$)/.test(header)) return true
+  let any = false
+  for (const item of header.split(',', 50)) {
+    const [coding = '', ...parameters] = item.split(';', 5)
+    const name = coding.trim().toLowerCase()
+    if (name !== 'gzip' && name !== 'x-gzip' && name !== '*') continue
+    const weight = parameters.map(one => /^\s{0,9}q\s{0,9}=\s{0,9}([01](?:\.\d{0,3})?)\s{0,9}$/i.exec(one)?.[1]).find(one => one !== undefined)
+    const isAccepted = parameters.length === 0 || (weight !== undefined && Number(weight) > 0)
+    if (name !== '*') return isAccepted
+    any = isAccepted
+  }
+  return any
 }
 
 /** If-None-Match compares weakly (RFC 9110 §13.1.2), and the compressed answer is the same answer. */
-export function isKnown (condition: string | undefined, { etag }: CachedAnswer): boolean {
+export function isKnown (condition: string | undefined, { etag }: Pick<CachedAnswer, 'etag'>): boolean {
   if (condition === undefined) return false
   if (condition.trim() === '*') return true
   const bare = etag.slice(1, -1)

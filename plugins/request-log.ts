@@ -14,7 +14,7 @@ export class OneLineLog extends LogController {
       url: loggableUrl(request.url),
       status: reply.statusCode,
       ms: Math.round(reply.elapsedTime * 10) / 10,
-      ip: request.ip
+      ip: request.clientAddress
     }, 'request')
   }
 }

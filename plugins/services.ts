@@ -1,3 +1,4 @@
+import { createHmac } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import fp from 'fastify-plugin'
 import { createAccountService } from '../services/accounts.ts'
@@ -14,7 +15,6 @@ import { createSessionService } from '../services/sessions.ts'
 import { ed25519Prefix } from '../services/token-keys.ts'
 import { createUserService } from '../services/users.ts'
 import { createVideoService } from '../services/videos.ts'
-import { createViewerService } from '../services/viewers.ts'
 import type { Config } from '../fastify.config.ts'
 import type { FastifyInstance } from 'fastify'
 
@@ -52,12 +52,11 @@ function createServices (app: FastifyInstance, config: Config) {
       else app.log.warn({ cause: (cause as Error | undefined)?.message }, 'who was logged out cannot be read: what is known goes on to count')
     }
   })
-  const videos = createVideoService({ database: app.database, readDatabase: app.readDatabase }, engagement, createCursors(config.jwt.secret))
+  const videos = createVideoService({ database: app.database, readDatabase: app.readDatabase }, engagement, createCursors(config.jwt.secret), { maxLive: config.quotas.liveVideos, gate: config.adultContentGate })
   return {
     passwords,
     engagement,
     users,
-    viewers: createViewerService(app.database),
     refreshTokens,
     sessionUses,
     revocations,
@@ -68,9 +67,10 @@ function createServices (app: FastifyInstance, config: Config) {
       attempts: createLoginAttempts(app.database),
       refreshTokens,
       revocations,
+      auditKey: createHmac('sha256', config.jwt.secret).update('halo:audit').digest('base64url'),
       onError (error) { app.log.warn({ err: error }, 'a password hash could not be made anew') }
     }),
-    streams: createEngagementStreams({ read: ids => engagement.counters(ids) }),
+    streams: createEngagementStreams({ read: ids => engagement.counters(ids), maxPerClient: config.quotas.streamsPerAddress }),
     videos,
     cachedVideos: createCachedVideos(videos),
     dependencies: createDependencyService({

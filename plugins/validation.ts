@@ -1,4 +1,5 @@
-import { Ajv } from 'ajv'
+import { Type } from '@sinclair/typebox'
+import { Ajv, type ErrorObject } from 'ajv'
 import formats from 'ajv-formats'
 import buildSerializer, { type Schema } from 'fast-json-stringify'
 import type { FastifyInstance } from 'fastify'
@@ -9,6 +10,9 @@ import { ApiError } from '../services/errors.ts'
 import { isHttpUrl, maxUrlLength } from '../services/urls.ts'
 import { isPlainName } from '../services/usernames.ts'
 
+/** Items of a list in a query that are looked at; one more than any schema takes. */
+const maxListItems = 101
+
 /** Objects and arrays inside each other; nothing that the API takes comes near. */
 const maxDepth = 16
 
@@ -17,10 +21,16 @@ const jsonMediaType = /^application\/json[ \t]*(?:;[ \t]*charset="?utf-?8"?[ \t]
 
 /** How requests are read: strict JSON, nothing converted that was not text, nothing dropped silently. */
 export default fp(async function validation (app) {
-  app.setValidatorCompiler(compileValidator)
+  const isStrict = app.config.strictQuery
+  app.setValidatorCompiler(({ schema, httpPart }) => compileValidator(schema, httpPart, isStrict))
+  // A route without a query takes none: what it does not know is an error there as well.
+  app.addHook('onRoute', route => {
+    if (route.url.includes('*')) return
+    route.schema = { ...route.schema, querystring: route.schema?.querystring ?? Type.Object({}) }
+  })
   app.setSerializerCompiler(({ schema }) => serializers(schema))
   acceptStrictJson(app)
-}, { name: 'halo:validation', dependencies: ['halo:errors'] })
+}, { name: 'halo:validation', dependencies: ['halo:config', 'halo:errors'] })
 
 interface ObjectSchema {
   properties?: Record<string, { type?: string, items?: { type?: string } }>
@@ -66,17 +76,41 @@ function createMemo<Compiled> (compile: (schema: object) => Compiled): (schema: 
   }
 }
 
-function compileValidator ({ schema, httpPart }: { schema: unknown, httpPart?: string }) {
+function compileValidator (schema: unknown, httpPart: string | undefined, isStrict: boolean) {
   const validate = validators(schema)
   const read = httpPart === 'params' || httpPart === 'querystring' ? createTextReader(schema as ObjectSchema) : () => {}
+  const takeUnknown = httpPart === 'querystring' ? createQueryFilter(schema as ObjectSchema) : () => []
   const wrapped = (data: Record<string, unknown>): boolean => {
+    const unknown = takeUnknown(data)
     read(data)
     const isValid = validate(data)
-    wrapped.errors = validate.errors
-    return isValid
+    wrapped.errors = unknown.length > 0 && isStrict ? [...unknown.map(unknownMember), ...validate.errors ?? []] : validate.errors
+    return isValid && (unknown.length === 0 || !isStrict)
   }
   wrapped.errors = validate.errors
   return wrapped
+}
+
+/** As Ajv writes it down for `additionalProperties: false`. */
+const unknownMember = (name: string): ErrorObject =>
+  ({ keyword: 'additionalProperties', instancePath: '', schemaPath: '#/additionalProperties', params: { additionalProperty: name } })
+
+/**
+ * Takes the members out of a query that its schema does not name, so that none becomes part of a cache key.
+ *
+ * @returns their names; names that begin with `_`, which caches and libraries append, are not among them
+ */
+function createQueryFilter (schema: ObjectSchema & { additionalProperties?: boolean }): (query: Record<string, unknown>) => string[] {
+  const known = new Set(Object.keys(schema.properties ?? {}))
+  return query => {
+    const unknown: string[] = []
+    for (const name of Object.keys(query)) {
+      if (known.has(name)) continue
+      if (!name.startsWith('_') && schema.additionalProperties !== true) unknown.push(name)
+      Reflect.deleteProperty(query, name)
+    }
+    return unknown
+  }
 }
 
 /** Whether PostgreSQL can keep a text (no NUL) and UTF-8 can say it (no unpaired surrogate). */
@@ -96,7 +130,7 @@ function createTextReader (schema: ObjectSchema): (data: Record<string, unknown>
     for (const [name, { type, items }] of typed) {
       const text = data[name]
       if (typeof text !== 'string') continue
-      data[name] = type === 'array' ? text.split(',').map(item => readScalar(item, items?.type)) : readScalar(text, type)
+      data[name] = type === 'array' ? text.split(',', maxListItems).map(item => readScalar(item, items?.type)) : readScalar(text, type)
     }
   }
 }

@@ -1,28 +1,36 @@
+import { Type } from '@sinclair/typebox'
 import { Health, Liveness, Readiness } from '../schemas/health.ts'
 import { responses } from '../schemas/problem.ts'
 import type { Handler, Routes } from '../schemas/route.ts'
 
 const tags = ['operations']
 
+/** Probes are configured by hand, and must not fail for a query (`/readyz?verbose`). */
+const querystring = Type.Object({}, { additionalProperties: true })
+
 const healthSchema = {
   summary: 'Health of the service and its stores',
   tags,
+  querystring,
   response: responses({ 200: Health, 503: Health })
 }
 const livenessSchema = {
   summary: 'Whether this process works; asks nothing else',
   tags,
+  querystring,
   response: responses({ 200: Liveness })
 }
 const readinessSchema = {
   summary: 'Whether this process should get requests',
   description: 'Redis away does not make a process unready: reads go on without it, and no other process has it either.',
   tags,
+  querystring,
   response: responses({ 200: Readiness, 503: Readiness })
 }
 const startupSchema = {
   summary: 'Whether the boot is over: every store has answered once',
   tags,
+  querystring,
   response: responses({ 200: Readiness, 503: Readiness })
 }
 

@@ -11,6 +11,8 @@ const metricsSchema = {
 }
 
 const routes: Routes = async app => {
+  // plugins/metrics.ts serves them on a port of their own.
+  if (app.config.metricsPort !== null) return
   app.get('/metrics', { schema: metricsSchema }, metrics)
 }
 export default routes

@@ -1,6 +1,7 @@
 import { Type } from '@sinclair/typebox'
 import { responses } from '../schemas/problem.ts'
 import type { Handler, Routes } from '../schemas/route.ts'
+import { createStaticResponse, type StaticResponse } from '../services/static-response.ts'
 
 const documentSchema = {
   summary: 'This API as OpenAPI 3.1',
@@ -8,11 +9,17 @@ const documentSchema = {
   response: responses({ 200: Type.Object({}, { additionalProperties: true, title: 'OpenAPI' }) })
 }
 
+/** Seconds for which clients may keep the document: it changes with the version of the service. */
+const maxAge = 300
+
 const routes: Routes = async app => {
-  app.get('/openapi.json', { schema: documentSchema }, document)
+  if (!app.config.hasApiDocs) return
+  let response: StaticResponse | undefined
+
+  const document: Handler<typeof documentSchema> = async function (request, reply) {
+    response ??= createStaticResponse(Buffer.from(JSON.stringify(this.swagger())), 'application/json; charset=utf-8')
+    return reply.sendStatic(response, maxAge) as never
+  }
+  app.get('/openapi.json', { schema: documentSchema, config: { cost: 2 } }, document)
 }
 export default routes
-
-const document: Handler<typeof documentSchema> = async function () {
-  return { ...this.swagger() }
-}

@@ -75,6 +75,13 @@ export const Environment = Type.Object({
   REDIS_POOL_SIZE: count('Accepted for the Go service’s sake, without effect: one connection multiplexes all commands', 100),
   REDIS_MIN_IDLE_CONNS: count('Accepted for the Go service’s sake, without effect: the one connection is always open', 10, 0),
 
+  API_DOCS: Type.Union([Type.Literal('on'), Type.Literal('off')], {
+    default: 'on',
+    description: 'Whether `/docs` and `/openapi.json` are served',
+    mend: 'use on or off'
+  }),
+  METRICS_PORT: Type.Optional(Type.Integer({ minimum: 0, maximum: 65_535, description: 'Port that serves `/metrics` instead of `SERVER_PORT`, so that nothing passes it on to the outside; on `SERVER_PORT` when empty', mend: 'use a port from 0 (any free one) to 65535, other than SERVER_PORT' })),
+
   READ_CACHE_MB: count('Megabytes of answers that each process keeps, for a second, for many who ask the same', 32, 1, 4096),
 
   JWT_SECRET_KEY: Type.Optional(Type.String({
@@ -104,6 +111,17 @@ export const Environment = Type.Object({
   }),
   PASSWORD_COST: Type.Integer({ minimum: 4, maximum: 16, default: 10, description: 'bcrypt cost of new password hashes; each step doubles the work', mend: 'use a whole number from 4 to 16, and 10 or more in production' }),
 
+  ADULT_CONTENT_GATE: Type.Union([Type.Literal('server'), Type.Literal('client')], {
+    default: 'server',
+    description: '`server`: adult content is for adults with adult mode on, and for its owner; `client`: everybody gets it, marked by `is_adult_content`, as the Go service did, for clients that filter by themselves',
+    mend: 'use server or client'
+  }),
+  STRICT_QUERY: Type.Union([Type.Literal('on'), Type.Literal('off')], {
+    default: 'on',
+    description: 'Whether a query member that a route does not know is refused (400); `off` ignores it, as the Go service did, for the time of the change',
+    mend: 'use on or off'
+  }),
+
   CORS_ALLOWED_ORIGINS: text('Comma-separated origins whose pages may call the API; `*` for every one (not in production)'),
 
   RATE_LIMIT_RPS: count('Requests a second that one client address may make for ever', 1000),
@@ -116,7 +134,12 @@ export const Environment = Type.Object({
   AUTH_RATE_LIMIT_RPS: count('The same a second for login, register and what asks for the password once more, which have a bucket of their own each', 5),
   AUTH_RATE_LIMIT_BURST: count('The same at once for these', 20),
   ENGAGEMENT_RATE_LIMIT_RPS: count('Likes, comments and heartbeats a second that one user may send for ever, from whatever address', 200),
-  ENGAGEMENT_RATE_LIMIT_BURST: count('The same at once after a pause', 1000)
+  ENGAGEMENT_RATE_LIMIT_BURST: count('The same at once after a pause', 1000),
+  PUBLISHING_LIMIT_PER_HOUR: count('Videos that one user may publish an hour', 60),
+  PUBLISHING_LIMIT_BURST: count('The same at once after a pause', 30),
+  LIVE_VIDEOS_LIMIT: count('Videos of one user that may be live at the same time', 3, 1, 10_000),
+  IDEMPOTENCY_KEYS_PER_HOUR: count('Comments with an `Idempotency-Key` that one user may send an hour; each takes memory of Redis for a day', 2000),
+  STREAMS_PER_ADDRESS: count('Event streams that one client address may hold open at each process; an address can be that of many people', 500)
 })
 
 export type Environment = Static<typeof Environment>

@@ -52,8 +52,6 @@ const Page = {
   adult: Type.Optional(OneOf(['include', 'exclude', 'only'], { description: 'Adult content; without adult mode there is none', examples: ['exclude'] }))
 }
 
-export const VideoListOfUserQuery = Type.Object(Page)
-
 export const VideoListQuery = Type.Object({
   ...Page,
   live: Type.Optional(Type.Boolean({ description: '`true`: live ones only; `false`: recorded ones only; left out: both', examples: [true] }))

@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { createHmac } from 'node:crypto'
 import type { Account, AccountPatch, Credentials, Registration, SessionInfo } from '../schemas/user.ts'
 import type { Claims } from './access-tokens.ts'
 import { ApiError } from './errors.ts'
@@ -31,6 +31,8 @@ export interface AccountOptions {
   attempts: LoginAttempts
   refreshTokens: RefreshTokens
   revocations: Revocations
+  /** Key of the hash by which an email that may belong to nobody stands in the log. */
+  auditKey: string
   /** What is not waited for and failed. */
   onError: (error: unknown) => void
 }
@@ -38,7 +40,10 @@ export interface AccountOptions {
 export type AccountService = ReturnType<typeof createAccountService>
 
 /** Accounts and their sessions: what ties users, passwords and tokens together. */
-export function createAccountService ({ users, passwords, sessions, attempts, refreshTokens, revocations, onError }: AccountOptions) {
+export function createAccountService ({ users, passwords, sessions, attempts, refreshTokens, revocations, auditKey, onError }: AccountOptions) {
+  /** People type passwords into the field of the email: without the key, the hash tells nobody which. */
+  const accountHash = (email: string): string => createHmac('sha256', auditKey).update(comparisonKey(email)).digest('base64url').slice(0, 16)
+
   /**
    * Compares a password, unless the account or the address has to wait: then the answer and its time are those of a
    * wrong one.
@@ -206,6 +211,3 @@ export function createAccountService ({ users, passwords, sessions, attempts, re
 const gone = (): ApiError => new ApiError('unauthorized', { message: 'The user of this token no longer exists' })
 
 const throwGone = (): never => { throw gone() }
-
-/** What an email that may belong to nobody is called in the log: people type passwords into that field. */
-const accountHash = (email: string): string => createHash('sha256').update(comparisonKey(email)).digest('base64url').slice(0, 16)

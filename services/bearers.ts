@@ -28,6 +28,8 @@ export function createBearers ({ verify, revocations, onUse = () => {}, maxAgeMs
   }
 
   return {
+    get size () { return known.size },
+
     /** The bearer, if the token was verified a moment ago and still holds: the way of the many. */
     peek (authorization: string): Claims | undefined {
       const claims = seen(authorization)

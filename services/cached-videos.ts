@@ -2,6 +2,7 @@ import buildSerializer from 'fast-json-stringify'
 import { Video } from '../schemas/video.ts'
 import type { Ask } from './read-cache.ts'
 import type { VideoService } from './videos.ts'
+import type { AdultView } from './viewers.ts'
 
 export type CachedVideos = ReturnType<typeof createCachedVideos>
 
@@ -13,10 +14,12 @@ export function createCachedVideos (videos: VideoService) {
     /** What the keys of a video begin with. */
     prefix,
 
-    /** Reads are the same for all who see adult content, and for all who do not. */
-    one: (id: number, seesAdultContent: boolean): { key: string, load: Ask } => ({
-      key: `${prefix(id)}${seesAdultContent}`,
-      load: async isFresh => ({ body: serialize(await videos.get(id, { seesAdultContent, isFresh })) })
+    one: (id: number, view: AdultView): { key: string, load: Ask } => ({
+      key: `${prefix(id)}${viewKey(view)}`,
+      load: async isFresh => ({ body: serialize(await videos.get(id, { view, isFresh })) })
     })
   }
 }
+
+/** Reads are the same for all who see all adult content, for all who see none, and for each who sees only their own. */
+export const viewKey = ({ seesAll, ownerId }: AdultView): string => seesAll ? 'all' : ownerId === undefined ? 'general' : `own-${ownerId}`

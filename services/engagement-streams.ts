@@ -1,4 +1,5 @@
 import type { Counters, CountersOfVideo } from '../schemas/engagement.ts'
+import { ApiError } from './errors.ts'
 
 /** Where events go: an HTTP response after its head, in Node's words. */
 export interface EventSink {
@@ -18,6 +19,8 @@ export interface EngagementStreamsOptions {
   pingMs?: number
   /** Listeners of this process; one more is refused, so that memory is bounded. */
   maxListeners?: number
+  /** Listeners of one client address at this process. */
+  maxPerClient?: number
 }
 
 /** Bytes that a listener may leave lying; whoever is slower is dropped and comes back for the newest numbers. */
@@ -41,8 +44,10 @@ export type EngagementStreams = ReturnType<typeof createEngagementStreams>
  * its event is written down once, and the same bytes go to all who listen.
  */
 export function createEngagementStreams (options: EngagementStreamsOptions) {
-  const { read, periodMs = 1000, pingMs = 15_000, maxListeners = 20_000 } = options
+  const { read, periodMs = 1000, pingMs = 15_000, maxListeners = 20_000, maxPerClient = 500 } = options
   const channels = new Map<number, Channel>()
+  /** Listeners by client address. */
+  const clients = new Map<string, number>()
   let listeners = 0
   let dropped = 0
   let timer: NodeJS.Timeout | undefined
@@ -99,26 +104,38 @@ export function createEngagementStreams (options: EngagementStreamsOptions) {
     /** Listeners now, and those that were dropped because they were too slow. */
     get stats () { return { listeners, dropped } },
 
-    get isFull (): boolean { return listeners >= maxListeners },
+    /** @throws ApiError `server_busy` when the process is full; `rate_limit_exceeded` when the client has its share */
+    requireRoom (client: string): void {
+      if (listeners >= maxListeners) throw new ApiError('server_busy')
+      if ((clients.get(client) ?? 0) < maxPerClient) return
+      throw new ApiError('rate_limit_exceeded', {
+        message: `This address may hold ${maxPerClient} event streams open; close one first`, retryAfter: 10, violatedPolicies: ['streams']
+      })
+    },
 
     /**
      * Adds a listener. It gets the given counters at once, unless it has them already.
      *
+     * @param client its address
      * @param lastEventId what the client says it saw last
      * @returns what takes the listener out again
      */
-    add (sink: EventSink, counters: CountersOfVideo, lastEventId: string | undefined): () => void {
+    add (sink: EventSink, counters: CountersOfVideo, { client = '', lastEventId }: { client?: string, lastEventId?: string | undefined } = {}): () => void {
       const videoId = counters.video_id
       const event = toEvent(counters)
       const channel = channels.get(videoId) ?? { sinks: new Map(), event }
       channels.set(videoId, channel)
       channel.sinks.set(sink, event.id)
       listeners++
+      clients.set(client, (clients.get(client) ?? 0) + 1)
       sink.write(event.id === lastEventId ? ping : event.bytes)
       schedule()
       return () => {
         if (!channel.sinks.delete(sink)) return
         listeners--
+        const others = clients.get(client)! - 1
+        if (others > 0) clients.set(client, others)
+        else clients.delete(client)
         if (channel.sinks.size === 0) channels.delete(videoId)
       }
     },

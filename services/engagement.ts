@@ -5,11 +5,14 @@ import type { Ledger, LedgerRow } from './counters/ledger.ts'
 import type { CheckedUse, CounterStore, IdempotentUse, Replay, StoredCounters } from './counters/store.ts'
 import { ApiError } from './errors.ts'
 import { RecentMap } from './recent-map.ts'
+import { isShown, type ViewerService } from './viewers.ts'
 
 export interface EngagementOptions {
   store: CounterStore
   ledger: Ledger
   known: KnownVideos
+  /** Who is shown which adult content; what somebody is not shown they do not engage with. */
+  viewers: Pick<ViewerService, 'viewOf' | 'gate'>
   /** Until when the ledger is known to have everything, in milliseconds since 1970; undefined when never. */
   flushedUntil: () => number | undefined
 }
@@ -27,21 +30,29 @@ const repeatMs = 1000
 /** Milliseconds after which a first use of a key without an answer is not in flight any more: its process died. */
 const inFlightMs = 2000
 
+/** Heartbeats whose answers are kept, per generation of the map; a viewer beyond them costs the store a call. */
+const maxRecent = 50_000
+
 /** What a write answers with. */
 export const recorded = (data: Counters): Engagement => ({ message: 'Engagement recorded', data })
 
 export type EngagementService = ReturnType<typeof createEngagementService>
 
 /** What people do to a video and what is counted of it: the store's count on top of the ledger's. */
-export function createEngagementService ({ store, ledger, known, flushedUntil }: EngagementOptions) {
+export function createEngagementService ({ store, ledger, known, viewers, flushedUntil }: EngagementOptions) {
   const beats = createRecent<StoredCounters>(repeatMs)
   const inFlight = new Map<string, string>()
 
-  async function existing (videoId: number): Promise<KnownVideo> {
+  /** The row of a video that exists and is shown to a user. */
+  async function existing (videoId: number, userId: number | undefined): Promise<KnownVideo> {
     const row = known.peek(videoId) ?? (await known.get([videoId])).get(videoId)
     if (!row) throw new ApiError('not_found', { message: `There is no video ${videoId}` })
+    if (row.is_adult_content && !await isShownTo(row, userId)) throw new ApiError('adult_content_restricted')
     return row
   }
+
+  const isShownTo = async (row: KnownVideo, userId: number | undefined): Promise<boolean> =>
+    row.user_id === userId || isShown(row, await viewers.viewOf(userId))
 
   /** Whether a row was read before the generation of the store's count began, and may say too little. */
   const isEarly = (row: LedgerRow, readAt: number): boolean => readAt <= store.generationSeenAt(row.video_id)
@@ -68,7 +79,7 @@ export function createEngagementService ({ store, ledger, known, flushedUntil }:
     (await likedBy(userId, [videoId]))?.has(videoId) ?? null
 
   async function setLike (videoId: number, userId: number, isLiked: boolean): Promise<Counters> {
-    const row = await existing(videoId)
+    const row = await existing(videoId, userId)
     beats.delete(`${videoId}:${userId}`)
     return await answer(row, await available(async () => {
       for (;;) {
@@ -140,7 +151,7 @@ export function createEngagementService ({ store, ledger, known, flushedUntil }:
      *   `idempotency_in_flight`
      */
     async comment (videoId: number, userId: number, { key, payload }: CommentRequest): Promise<{ body: Engagement, isReplay: boolean }> {
-      const row = await existing(videoId)
+      const row = await existing(videoId, userId)
       beats.delete(`${videoId}:${userId}`)
       if (key !== undefined) return await commentOnce(row, userId, key, payload)
       const stored = await available(() => store.addComment(videoId, userId))
@@ -150,20 +161,39 @@ export function createEngagementService ({ store, ledger, known, flushedUntil }:
 
     /** The viewer watches now. A client that says so many times a second is answered from memory. */
     async heartbeat (videoId: number, userId: number): Promise<Counters> {
-      const row = await existing(videoId)
+      const row = await existing(videoId, userId)
       const stored = beats.get(`${videoId}:${userId}`, () => store.heartbeat(videoId, userId))
       return await answer(row, await available(() => stored), userId)
     },
 
     /** The viewer has left. */
     async leave (videoId: number, userId: number): Promise<Counters> {
-      const row = await existing(videoId)
+      const row = await existing(videoId, userId)
       beats.delete(`${videoId}:${userId}`)
       return await answer(row, await available(() => store.leave(videoId, userId)), userId)
     },
 
-    /** The counters of those videos that exist, in the order of the ids; each id once. */
+    /** The counters of one video. @throws ApiError `not_found`; `adult_content_restricted` */
+    async countersOf (videoId: number, userId: number | undefined): Promise<CountersOfVideo> {
+      await existing(videoId, userId)
+      const [counters] = await this.counters([videoId], userId)
+      if (!counters) throw new ApiError('not_found', { message: `There is no video ${videoId}` })
+      return counters
+    },
+
+    /** The counters of those videos that exist and are shown to a user, in the order of the ids; each id once. */
+    async countersShown (videoIds: number[], userId: number | undefined): Promise<CountersOfVideo[]> {
+      const rows = await known.get([...new Set(videoIds)])
+      const shown = await Promise.all(videoIds.map(async id => {
+        const row = rows.get(id)
+        return row !== undefined && (!row.is_adult_content || await isShownTo(row, userId))
+      }))
+      return await this.counters(videoIds.filter((id, index) => shown[index]), userId)
+    },
+
+    /** The counters of those videos that exist, whoever may see them, in the order of the ids; each id once. */
     async counters (videoIds: number[], userId?: number): Promise<CountersOfVideo[]> {
+      if (videoIds.length === 0) return []
       const wanted = [...new Set(videoIds)]
       const [found, answers] = await Promise.all([known.get(wanted), store.read(wanted, userId).catch(() => undefined)])
       const stored = new Map(wanted.map((id, index) => [id, answers?.[index]]))
@@ -185,6 +215,9 @@ export function createEngagementService ({ store, ledger, known, flushedUntil }:
     },
 
     read,
+
+    /** A video was changed here: this process reads again at once who may see it, the others within ten seconds. */
+    refresh (videoId: number): void { known.forget(videoId) },
 
     /** A video was deleted here: this process forgets it at once, the others within a second. */
     async forget (videoId: number): Promise<void> {
@@ -232,8 +265,8 @@ async function available<T> (work: () => Promise<T>): Promise<T> {
 }
 
 /** Answers of the last moments by key. */
-function createRecent<T> (maxAgeMs: number) {
-  const answers = new RecentMap<string, { at: number, answer: Promise<T> }>({ maxAgeMs })
+export function createRecent<T> (maxAgeMs: number) {
+  const answers = new RecentMap<string, { at: number, answer: Promise<T> }>({ maxAgeMs, maxSize: maxRecent })
   return {
     get (key: string, ask: () => Promise<T>): Promise<T> {
       const at = performance.now()
@@ -245,7 +278,8 @@ function createRecent<T> (maxAgeMs: number) {
       answer.catch(() => answers.delete(key))
       return answer
     },
-    delete (key: string): void { answers.delete(key) }
+    delete (key: string): void { answers.delete(key) },
+    get size () { return answers.size }
   }
 }
 

@@ -2,12 +2,18 @@
 const maxLength = 2048
 
 /** Names of members of a query that prove who somebody is; clients put them there although nothing here reads them. */
-const secretName = /token|pass|pwd|secret|auth|jwt|key/i
+const secretName = /token|pass|pwd|secret|auth|jwt|key|session|credential|(?:^|[^a-z])(?:code|otp|pin|sid)(?:$|[^a-z])/i
 
 /** A token or a hash, or what begins like one. Each piece of a text is looked at once: no text makes this slow. */
 const secretStart = /eyJ|halo_refresh_|halo1\$|\$2[aby]\$/
 
 const hidden = '[redacted]'
+
+/** Controls that JSON does not escape and a terminal obeys: DEL and C1, of which CSI begins an escape sequence. */
+const controls = /[\u007f-\u009f]/g
+
+const withoutControls = (text: string): string =>
+  text.replace(controls, character => `\\u00${character.charCodeAt(0).toString(16)}`)
 
 /** An address as it may stand in the log: without secrets that a client has put into it. */
 export function loggableUrl (url: string): string {
@@ -20,13 +26,13 @@ export function loggableUrl (url: string): string {
       const end = member.indexOf('=')
       return end !== -1 && secretName.test(decoded(member.slice(0, end))) ? `${member.slice(0, end)}=${hidden}` : withoutSecrets(member)
     })
-  return path.slice(0, maxLength).replace(/[^/]+/g, withoutSecrets) + query
+  return withoutControls(path.slice(0, maxLength).replace(/[^/]+/g, withoutSecrets) + query)
 }
 
 /** A text of a client as it may stand in the log. */
 export function loggableText (text: string): string {
   const short = text.length > maxLength ? text.slice(0, maxLength) : text
-  return secretStart.test(short) ? short.replace(/[\w.$-]+/g, withoutSecrets) : short
+  return withoutControls(secretStart.test(short) ? short.replace(/[\w.$-]+/g, withoutSecrets) : short)
 }
 
 const withoutSecrets = (piece: string): string => secretStart.test(decoded(piece)) ? hidden : piece

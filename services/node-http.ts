@@ -6,7 +6,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
  */
 const http = process.getBuiltinModule('node:http')
 
-export const { STATUS_CODES, validateHeaderName, validateHeaderValue } = http
+export const { STATUS_CODES, createServer, validateHeaderName, validateHeaderValue } = http
 
 /** What Node's documentation does not tell of an answer, and serialized-head.ts needs (lib/_http_outgoing.js). */
 export interface ResponseInternals {

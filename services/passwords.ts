@@ -2,6 +2,7 @@ import { createHmac } from 'node:crypto'
 import { availableParallelism } from 'node:os'
 import { extname } from 'node:path'
 import { Piscina } from 'piscina'
+import { createBoundedQueue } from './bounded-queue.ts'
 import { ApiError } from './errors.ts'
 import type { PasswordTask, Pepper } from './password-worker.ts'
 
@@ -20,11 +21,14 @@ export interface PasswordOptions {
   maxQueue?: number
 }
 
+/** Milliseconds that a password may wait for a thread: long before SERVER_WRITE_TIMEOUT cuts its request off. */
+const maxWaitMs = 2000
+
 export type PasswordService = ReturnType<typeof createPasswordService>
 
 /**
- * Hashes and compares passwords in worker threads, behind a queue that is bounded so that whoever is
- * let in is answered within about a second.
+ * Hashes and compares passwords in worker threads, behind a queue that is bounded by length and by waiting time: a request
+ * that is let in is answered within about two seconds, and one that is refused has changed nothing.
  */
 export function createPasswordService (options: PasswordOptions) {
   const { cost, blocklist = 'off' } = options
@@ -40,30 +44,18 @@ export function createPasswordService (options: PasswordOptions) {
     // Threads start with the first password and go after a quiet minute: each costs memory.
     minThreads: 0,
     maxThreads: threads,
-    idleTimeout: 60_000,
-    maxQueue
+    idleTimeout: 60_000
   })
+  const queue = createBoundedQueue({ concurrency: threads, maxWaiting: maxQueue, maxWaitMs, usualMs: 100 * 2 ** (cost - 10) })
   const current = `halo1$${pepper.id}$$2b$${String(cost).padStart(2, '0')}$`
   // Well-formed, of the form and cost of a new hash, and of no password: comparing with it takes the full time.
   const decoy = `${current}${'halo'.repeat(5)}ha.${'halo'.repeat(7)}ha`
 
-  async function run<Result> (task: PasswordTask): Promise<Result> {
-    try {
-      return await pool.run(task) as Result
-    } catch (error) {
-      // Piscina tells a full queue by its message alone.
-      if (error instanceof Error && /queue/i.test(error.message)) {
-        throw new ApiError('server_busy', { cause: error })
-      }
-      throw error
-    }
-  }
+  const run = <Result>(task: PasswordTask): Promise<Result> => queue.run(async () => await pool.run(task) as Result)
 
   return {
-    /** Refuses at once who would be refused after the database was asked. @throws ApiError `server_busy` */
-    requireRoom (): void {
-      if (pool.queueSize >= maxQueue) throw new ApiError('server_busy')
-    },
+    /** Refuses a request before the database is asked for it. @throws ApiError `server_busy` when it would wait too long */
+    requireRoom: queue.requireRoom,
 
     /**
      * @param names what the password must not be, where a blocklist is on: the user's own names

@@ -42,7 +42,7 @@ export interface GetOptions {
 }
 
 export interface ReadCacheOptions {
-  /** Bytes of bodies that are kept; what was used longest ago goes first. */
+  /** Bytes that all entries may hold, keys and headers included; what was loaded longest ago goes first. */
   maxBytes: number
   now?: () => number
 }
@@ -128,12 +128,11 @@ export function createReadCache ({ maxBytes, now = performance.now.bind(performa
     const answer = isSame ? { ...before.answer, loadedAt } : toAnswer(body, headers, loadedAt)
     drop(key)
     const entry: Entry = { answer, renderedAt: isSame ? before.renderedAt : loadedAt, failedAt: -Infinity, bytes: 0 }
-    // As long as they may get: text in two bytes a character, or bytes and the same again compressed.
-    entry.bytes = 2 * answer.body.length + 500
+    entry.bytes = sizeOf(key, answer)
     entries.set(key, entry)
     bytes += entry.bytes
-    for (const [oldest] of entries) {
-      if (bytes <= maxBytes) break
+    for (const [oldest, { answer }] of entries) {
+      if (bytes <= maxBytes && now() - answer.loadedAt < maxStaleMs) break
       drop(oldest)
     }
     return answer
@@ -197,6 +196,15 @@ export function createReadCache ({ maxBytes, now = performance.now.bind(performa
       }
     }
   }
+}
+
+/**
+ * Bytes that an entry may come to hold: text in two bytes a character, or bytes and the same again compressed; and its
+ * serialised heads (hot-reads.ts), one for each of four variants.
+ */
+function sizeOf (key: string, { body, headers }: CachedAnswer): number {
+  const ofHeaders = Object.entries(headers).reduce((sum, [name, value]) => sum + name.length + value.length, 0)
+  return 2 * (key.length + body.length + ofHeaders) + 4 * (ofHeaders + 700) + 500
 }
 
 function toAnswer (body: string, headers: Record<string, string>, loadedAt: number): CachedAnswer {

@@ -3,6 +3,9 @@ import { RecentMap } from './recent-map.ts'
 /** Milliseconds for which whoever has written reads past the cache: longer than anything stays in it. */
 const ownWriteMs = 1000
 
+/** Writers per generation of the map: far more than one process serves in a second. */
+const maxWriters = 100_000
+
 /** Milliseconds between two announcements. */
 const announceMs = 3
 
@@ -15,7 +18,7 @@ export type RecentWriters = ReturnType<typeof createRecentWriters>
 
 /** Users who wrote a moment ago, here or at another process. */
 export function createRecentWriters ({ announce }: RecentWritersOptions = {}) {
-  const writers = new RecentMap<number, true>({ maxAgeMs: ownWriteMs })
+  const writers = new RecentMap<number, true>({ maxAgeMs: ownWriteMs, maxSize: maxWriters })
   let unannounced = new Set<number>()
   let timer: NodeJS.Timeout | undefined
 
@@ -41,6 +44,8 @@ export function createRecentWriters ({ announce }: RecentWritersOptions = {}) {
     /** A user has written at another process. */
     hear (userId: number): void { writers.set(userId, true) },
 
-    has: (userId: number): boolean => writers.get(userId) !== undefined
+    has: (userId: number): boolean => writers.get(userId) !== undefined,
+
+    get size () { return writers.size }
   }
 }

@@ -32,6 +32,8 @@ export function createSessionUses (sessions: Pick<SessionService, 'noteUse'>) {
       if (used.size < maxKept || used.has(sid)) used.set(sid, Date.now())
     },
 
+    get size () { return used.size },
+
     write,
 
     async close (): Promise<void> {

@@ -3,59 +3,92 @@ import type { Database } from './database.ts'
 /** Milliseconds for which an answer stands: so long a changed setting may take to have its effect. */
 const maxAgeMs = 900
 
-/** Viewers that are remembered at once. */
+/** Users that are remembered at once. */
 const maxSize = 50_000
 
-const adultModeOf = {
-  name: 'adult_mode_of_user',
-  text: 'select is_adult and adult_mode as sees_adult_content from users where id = $1'
+const adultContentOf = {
+  name: 'adult_content_of_user',
+  text: `
+    select is_adult and adult_mode as sees_adult_content,
+      exists (select from videos v where v.user_id = u.id and v.is_adult_content) as owns_adult_content
+    from users u where id = $1`
 }
+
+/** Which adult content a user is shown: all, that of their own (`ownerId`), or none. */
+export interface AdultView {
+  seesAll: boolean
+  /** The user, if they see only their own and have some. */
+  ownerId: number | undefined
+}
+
+const all: AdultView = { seesAll: true, ownerId: undefined }
+const none: AdultView = { seesAll: false, ownerId: undefined }
 
 interface Answer {
   at: number
-  seesAdultContent: Promise<boolean>
+  view: Promise<AdultView>
   /** What it came to. */
-  known?: boolean
+  known?: AdultView
+}
+
+export interface ViewerOptions {
+  database: Database
+  /** `server`: adult content is for adults in adult mode, and for its owner; `client`: everybody gets it, marked as such. */
+  gate: 'server' | 'client'
+  now?: () => number
 }
 
 export type ViewerService = ReturnType<typeof createViewerService>
 
-/** What a viewer may be shown. Asked of the database at most once a second for each, and by all requests together. */
-export function createViewerService (database: Database, now: () => number = performance.now.bind(performance)) {
+/** What users may be shown. The database is asked at most once a second for each, and by all requests together. */
+export function createViewerService ({ database, gate, now = performance.now.bind(performance) }: ViewerOptions) {
   const answers = new Map<number, Answer>()
 
-  async function ask (userId: number): Promise<boolean> {
-    const [row] = await database.query<{ sees_adult_content: boolean }>(adultModeOf, [userId])
-    return row?.sees_adult_content ?? false
+  async function ask (userId: number): Promise<AdultView> {
+    const [row] = await database.query<{ sees_adult_content: boolean, owns_adult_content: boolean }>(adultContentOf, [userId])
+    if (row?.sees_adult_content) return all
+    return row?.owns_adult_content ? { seesAll: false, ownerId: userId } : none
   }
 
   return {
-    /** The same as below, if it is known: the way of the many. */
-    peek (userId: number): boolean | undefined {
+    gate,
+
+    get size () { return answers.size },
+
+    /** The view of somebody without a token. */
+    anonymous: gate === 'client' ? all : none,
+
+    /** The same as viewOf, if it is known: for the hot path. */
+    peek (userId: number): AdultView | undefined {
+      if (gate === 'client') return all
       const answer = answers.get(userId)
       return answer && now() - answer.at < maxAgeMs ? answer.known : undefined
     },
 
-    /** A user has changed: here it has its effect at once. */
+    /** A user has changed their settings or their videos: on this process it has its effect at once. */
     forget (userId: number): void { answers.delete(userId) },
 
     /**
-     * Whether adult content is shown: to an adult who has adult mode on, and to nobody else. When the database
-     * cannot tell, the answer is no.
+     * Which adult content is shown. When the database cannot tell, none.
      *
      * @param userId undefined for somebody without a token
      */
-    async seesAdultContent (userId: number | undefined): Promise<boolean> {
-      if (userId === undefined) return false
+    async viewOf (userId: number | undefined): Promise<AdultView> {
+      if (gate === 'client') return all
+      if (userId === undefined) return none
       const known = answers.get(userId)
-      if (known && now() - known.at < maxAgeMs) return await known.seesAdultContent
-      const seesAdultContent = ask(userId).catch(() => false)
-      const answer: Answer = { at: now(), seesAdultContent }
-      seesAdultContent.then(sees => { answer.known = sees })
+      if (known && now() - known.at < maxAgeMs) return await known.view
+      const view = ask(userId).catch(() => none)
+      const answer: Answer = { at: now(), view }
+      view.then(seen => { answer.known = seen })
       answers.delete(userId)
       answers.set(userId, answer)
       if (answers.size > maxSize) answers.delete(answers.keys().next().value!)
-      return await seesAdultContent
+      return await view
     }
   }
 }
+
+/** Whether a video is shown in a view. */
+export const isShown = (video: { is_adult_content: boolean, user_id: number }, { seesAll, ownerId }: AdultView): boolean =>
+  !video.is_adult_content || seesAll || video.user_id === ownerId

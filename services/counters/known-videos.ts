@@ -1,13 +1,13 @@
 import { steadyNow } from '../clock.ts'
-import type { LedgerRow } from './ledger.ts'
+import type { VideoLedgerRow } from './ledger.ts'
 
 /** A row of the ledger, and when it was asked for, by steadyNow(). */
-export interface KnownVideo extends LedgerRow {
+export interface KnownVideo extends VideoLedgerRow {
   readAt: number
 }
 
 export interface KnownVideosOptions {
-  read: (videoIds: number[]) => Promise<LedgerRow[]>
+  read: (videoIds: number[]) => Promise<VideoLedgerRow[]>
   /** Milliseconds after which a row is read again, without anybody waiting for it. */
   freshMs?: number
   /** Milliseconds after which whoever asks waits for the new row, if PostgreSQL answers. */

@@ -16,6 +16,12 @@ export interface LedgerRow {
   legacy_likes: number
 }
 
+/** A LedgerRow with what decides who is shown the video. */
+export interface VideoLedgerRow extends LedgerRow {
+  user_id: number
+  is_adult_content: boolean
+}
+
 /** The columns of a LedgerRow but its id, for statements that read videos as `v` and left join counters as `c`. */
 export const ledgerColumns = `
   v.view_count, coalesce(c.generation, 0) as generation, coalesce(c.view_n, 0) as view_n,
@@ -25,7 +31,7 @@ export const ledgerColumns = `
 const readRows = {
   name: 'ledger_read',
   text: `
-    select v.id as video_id, ${ledgerColumns}
+    select v.id as video_id, v.user_id, v.is_adult_content, ${ledgerColumns}
     from videos v left join video_counters c on c.video_id = v.id
     where v.id = any($1::bigint[])`
 }
@@ -220,7 +226,7 @@ export function createLedger (database: Database, background: Database) {
 
   return {
     /** The rows of those videos that exist, in any order. */
-    read: (videoIds: number[]): Promise<LedgerRow[]> => database.query<LedgerRow>(readRows, [list(videoIds)]),
+    read: (videoIds: number[]): Promise<VideoLedgerRow[]> => database.query<VideoLedgerRow>(readRows, [list(videoIds)]),
 
     /**
      * Merges batches; repeating it changes nothing.

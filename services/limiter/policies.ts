@@ -8,7 +8,7 @@ export interface Policy {
 }
 
 /** Every request takes a token of its address; those of the kinds below it take one of their own policy as well. */
-export const policyNames = ['address', 'register', 'login', 'password', 'engagement'] as const
+export const policyNames = ['address', 'register', 'login', 'password', 'engagement', 'publishing', 'idempotency'] as const
 
 export type PolicyName = typeof policyNames[number]
 

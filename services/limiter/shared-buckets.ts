@@ -148,14 +148,14 @@ export function createSharedBuckets ({ rate, burst, lease, maxClients = 500_000,
   }
 
   /** As take(), by what is leased; undefined while that is not known. */
-  function takeLeased (client: string, at: number): number | undefined {
-    if (accounts.get(client) === undefined && ownFree?.take(client, at) === 0) return burst - free + ownFree.remaining(client, at)
+  function takeLeased (client: string, at: number, cost: number): number | undefined {
+    if (cost === 1 && accounts.get(client) === undefined && ownFree?.take(client, at) === 0) return burst - free + ownFree.remaining(client, at)
     const account = accountOf(client)
     if (account.askedAt !== undefined && at - account.askedAt > patienceMs) return undefined
     if (at < account.deniedUntil) return at - account.deniedUntil
     // Who comes with many requests at once has a whole bucket, and not what is leased in a moment.
     if (account.tokens <= -Math.max(credit, Math.floor(account.left / creditShare))) return -1
-    account.tokens--
+    account.tokens -= cost
     if (account.tokens < lowWater && account.askedAt === undefined) ask(client, account, at)
     return Math.max(0, account.left + account.tokens)
   }
@@ -164,18 +164,19 @@ export function createSharedBuckets ({ rate, burst, lease, maxClients = 500_000,
     stats,
 
     /**
-     * Takes a token of a client.
+     * Takes tokens of a client when there is at least one; what it lacks then is owed, and flows in before the next.
      *
+     * @param cost tokens to take, one unless told otherwise
      * @returns the tokens that are left after it; or, below zero, the milliseconds until there is one, when there was none
      */
-    take (client: string): number {
+    take (client: string, cost = 1): number {
       const at = now()
-      const left = at < awayUntil ? undefined : takeLeased(client, at)
+      const left = at < awayUntil ? undefined : takeLeased(client, at, cost)
       if (left !== undefined && left < 0) return left
-      const waitMs = own.take(client, at)
+      const waitMs = own.take(client, at, cost)
       if (waitMs > 0) return -waitMs
       // The lease may yet come: a process that was held up must not make a client's bucket larger.
-      if (left === undefined && at >= awayUntil) accountOf(client).tokens--
+      if (left === undefined && at >= awayUntil) accountOf(client).tokens -= cost
       const ownLeft = own.remaining(client, at)
       return left === undefined ? ownLeft : Math.min(left, ownLeft)
     }

@@ -9,12 +9,13 @@ export interface TokenBucketOptions {
 
 export interface TokenBuckets {
   /**
-   * Takes one token from a client's bucket.
+   * Takes tokens from a client's bucket when there is at least one; what it lacks then is owed.
    *
    * @param nowMs a clock that never goes back, in milliseconds
+   * @param cost tokens to take, one unless told otherwise
    * @returns 0 when granted, else the milliseconds until a token is there
    */
-  take (client: string, nowMs: number): number
+  take (client: string, nowMs: number, cost?: number): number
   /** Whole tokens in a client's bucket. */
   remaining (client: string, nowMs: number): number
   /** Buckets in memory. */
@@ -47,14 +48,14 @@ export function createTokenBuckets ({ rate, burst, maxClients = 500_000 }: Token
     Math.max(recent.get(client) ?? older.get(client) ?? 0, nowMs)
 
   return {
-    take (client, nowMs) {
+    take (client, nowMs, cost = 1) {
       if (nowMs >= turnsAt) turn(nowMs)
       if (recent.size >= maxClients && !recent.has(client) && !older.has(client)) client = 'others'
-      const next = fullAt(client, nowMs) + tokenMs
-      const excessMs = next - nowMs - capacityMs
+      const full = fullAt(client, nowMs)
+      const excessMs = full + tokenMs - nowMs - capacityMs
       // Sums of fractions drift; a microsecond of grace keeps the drift from costing a token.
       if (excessMs > 1e-3) return excessMs
-      recent.set(client, next)
+      recent.set(client, full + cost * tokenMs)
       return 0
     },
 

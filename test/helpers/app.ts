@@ -58,6 +58,10 @@ export async function createApp (t: Test, options: TestAppOptions): Promise<App>
     AUTH_RATE_LIMIT_BURST: '100000',
     ENGAGEMENT_RATE_LIMIT_RPS: '100000',
     ENGAGEMENT_RATE_LIMIT_BURST: '100000',
+    PUBLISHING_LIMIT_PER_HOUR: '1000000',
+    PUBLISHING_LIMIT_BURST: '100000',
+    LIVE_VIDEOS_LIMIT: '10000',
+    IDEMPOTENCY_KEYS_PER_HOUR: '1000000',
     LOG_LEVEL: 'debug',
     ...options.env
   })

@@ -159,7 +159,7 @@ t.test('what is not exactly a hot read goes the usual way', async t => {
   t.equal(usual.count, 2)
   t.equal((await get(app, path, {}, 'HEAD')).body.length, 0)
   t.equal(usual.count, 3)
-  t.equal((await get(app, `${path}?x=1`)).status, 200)
+  t.equal((await get(app, `${path}?_=1`)).status, 200)
   t.equal((await get(app, `${path}/`)).status, 200)
   t.equal((await get(app, path, {}, 'POST')).status, 405)
   t.equal(usual.count, 5)
@@ -272,9 +272,9 @@ t.test('a hot write is refused when its bucket is empty, and nothing is counted'
 t.test('addresses that anybody makes up do not fill the memory', async t => {
   const { app, ids } = await listening(t, (await import('../helpers/stores.ts')).anyStores())
   const path = `/api/v1/videos/${ids[0]}`
-  for (let n = 0; n < 5100; n++) await app.inject(`${path}?x=${n}`)
+  for (let n = 0; n < 5100; n++) await app.inject(`${path}?_=${n}`)
   t.equal(app.cachedReads.addresses.length, 5000)
-  t.notOk(app.cachedReads.hasAny(`${path}?x=0`), 'the oldest go')
-  t.equal((await app.inject(`${path}?x=${'y'.repeat(5000)}`)).statusCode, 200)
+  t.notOk(app.cachedReads.hasAny(`${path}?_=0`), 'the oldest go')
+  t.equal((await app.inject(`${path}?_=${'y'.repeat(5000)}`)).statusCode, 200)
   t.ok(app.cachedReads.addresses.every(address => address.length <= 256))
 })

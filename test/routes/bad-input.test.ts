@@ -37,7 +37,8 @@ onEachStore(t, 'a list, with a limit, offset or filter that is none, answers inv
     ]) {
       hasProblem(t, await app.inject(`${base}?${query}`), 'invalid_request', { message: /^(limit|offset) must /, violations: [{ in: 'query' }] }, `${base}?${query.slice(0, 40)}`)
     }
-    t.equal((await app.inject(`${base}?_=123&utm_source=x`)).statusCode, 200, 'members that the API does not know are left alone')
+    t.equal((await app.inject(`${base}?_=123&_ts=x`)).statusCode, 200, 'members of caches and libraries are ignored')
+    hasProblem(t, await app.inject(`${base}?utm_source=x`), 'invalid_request', { message: 'utm_source is not known here', violations: [{ in: 'query', pointer: '/utm_source' }] }, 'an unknown member')
   }
   for (const live of ['', '1', '0', 'TRUE', 'yes', 'null', 'true&live=false', long]) {
     hasProblem(t, await app.inject(`/api/v1/videos?live=${live}`), 'invalid_request', { message: 'live must be boolean' }, `live=${live.slice(0, 20)}`)

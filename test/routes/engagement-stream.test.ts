@@ -143,7 +143,7 @@ onEachStore(t, 'many listeners of a video cost one read a second, and a slow one
   t.equal(app.services.streams.stats.listeners, sinks)
   const removed = app.services.streams.add({
     write: () => {}, end: () => {}, destroy: () => { isFull = true }, writableLength: 1_000_000
-  }, (await app.counters.engagement.counters([id]))[0]!, undefined)
+  }, (await app.counters.engagement.counters([id]))[0]!)
   await app.inject({ method: 'POST', url: `/api/v1/videos/${id}/engagement/likes`, headers: owner.authorization })
   await readers[0]!.until(events => events.at(-1)!.data?.['like_count'] === 1)
   t.ok(isFull, 'dropped')

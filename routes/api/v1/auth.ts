@@ -133,7 +133,7 @@ const profile: Handler<typeof profileSchema> = async function (request, reply) {
 
 const update: Handler<typeof updateSchema> = async function (request, reply) {
   const user = await this.services.accounts.update(request.user.user_id, request.body)
-  this.services.viewers.forget(user.id)
+  this.viewers.forget(user.id)
   return await reply.header('cache-control', 'no-store').send(user)
 }
 

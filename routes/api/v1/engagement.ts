@@ -1,15 +1,16 @@
 import { Type } from '@sinclair/typebox'
-import type { FastifyReply } from 'fastify'
+import type { FastifyReply, onRequestAsyncHookHandler } from 'fastify'
 import { Id, PathId } from '../../../schemas/atoms.ts'
 import { Counters, CountersOfVideo, Engagement, Metric } from '../../../schemas/engagement.ts'
 import { responses } from '../../../schemas/problem.ts'
 import type { Handler, Routes } from '../../../schemas/route.ts'
+import { clientKey } from '../../../services/client-address.ts'
 import { recorded } from '../../../services/engagement.ts'
 import { ApiError } from '../../../services/errors.ts'
 
 const tags = ['engagement']
 const params = Type.Object({ id: PathId('Id of the video') })
-const ofWriting = ['invalid_id', 'unauthorized', 'not_found', 'engagement_unavailable'] as const
+const ofWriting = ['invalid_id', 'unauthorized', 'adult_content_restricted', 'not_found', 'engagement_unavailable'] as const
 
 const likeSchema = {
   summary: 'Like a video; liking it again changes nothing',
@@ -47,11 +48,11 @@ const getSchema = {
   summary: 'The counters of one video',
   tags,
   params,
-  response: responses({ 200: Counters }, ['invalid_id', 'not_found'])
+  response: responses({ 200: Counters }, ['invalid_id', 'adult_content_restricted', 'not_found'])
 }
 const listSchema = {
   summary: 'The counters of up to 100 videos',
-  description: 'In the order of the ids; videos that do not exist are left out.',
+  description: 'In the order of the ids; videos that do not exist, or are not for the caller, are left out.',
   tags,
   querystring: Type.Object({
     ids: Type.Array(Id, { minItems: 1, maxItems: 100, description: 'Ids, with commas between them', examples: [[1, 2, 3]] })
@@ -64,11 +65,12 @@ const streamSchema = {
   tags,
   params,
   produces: ['text/event-stream'],
-  response: responses({ 200: Type.String({ title: 'EventStream', description: 'Events of `counters` with the JSON of Counters', examples: ['id: 3.7.1.42\nevent: counters\ndata: {"live_viewers":3}\n\n'] }) }, ['invalid_id', 'not_found', 'server_busy'])
+  response: responses({ 200: Type.String({ title: 'EventStream', description: 'Events of `counters` with the JSON of Counters', examples: ['id: 3.7.1.42\nevent: counters\ndata: {"live_viewers":3}\n\n'] }) }, ['invalid_id', 'adult_content_restricted', 'not_found', 'server_busy'])
 }
 
 const routes: Routes = async app => {
-  app.get('/videos/engagement', { schema: listSchema }, list)
+  // Reading 100 counters takes as much CPU as some 20 hot reads.
+  app.get('/videos/engagement', { schema: listSchema, config: { cost: request => Math.ceil((request.query as { ids: number[] }).ids.length / 5) } }, list)
   app.get('/videos/:id/engagement', { schema: getSchema }, get)
   app.get('/videos/:id/engagement/stream', { schema: streamSchema, exposeHeadRoute: false }, stream)
 
@@ -76,7 +78,7 @@ const routes: Routes = async app => {
     const onRequest = scope.limited('engagement')
     scope.post('/videos/:id/engagement/likes', { schema: likeSchema, onRequest }, like)
     scope.delete('/videos/:id/engagement/likes', { schema: unlikeSchema, onRequest }, unlike)
-    scope.post('/videos/:id/engagement/comments', { schema: commentSchema, onRequest }, comment)
+    scope.post('/videos/:id/engagement/comments', { schema: commentSchema, onRequest: [onRequest, onlyWithKey(scope.limited('idempotency', { isSilent: true }))] }, comment)
     scope.post('/videos/:id/engagement/live_viewers', { schema: heartbeatSchema, onRequest }, heartbeat)
     scope.delete('/videos/:id/engagement/live_viewers', { schema: leaveSchema, onRequest }, leave)
     scope.post('/videos/:id/engagement/:metric', { schema: otherMetricSchema, onRequest }, refuseMetric)
@@ -113,31 +115,35 @@ const refuseMetric: Handler<typeof otherMetricSchema> = async function () {
 }
 
 const get: Handler<typeof getSchema> = async function (request, reply) {
-  const [counters] = await this.counters.engagement.counters([request.params.id], this.callerOf(request))
-  if (!counters) throw missing(request.params.id)
+  const counters = await this.counters.engagement.countersOf(request.params.id, this.callerOf(request))
   return await reply.header('cache-control', 'no-store').send(counters)
 }
 
 const list: Handler<typeof listSchema> = async function (request, reply) {
   return await reply.header('cache-control', 'no-store')
-    .send(await this.counters.engagement.counters(request.query.ids, this.callerOf(request)))
+    .send(await this.counters.engagement.countersShown(request.query.ids, this.callerOf(request)))
+}
+
+/** Each key takes memory of Redis for a day: comments without one are not limited by it. */
+function onlyWithKey (limit: onRequestAsyncHookHandler): onRequestAsyncHookHandler {
+  return async function (request, reply) {
+    if (request.headers['idempotency-key'] !== undefined) await limit.call(this, request, reply)
+  }
 }
 
 const stream: Handler<typeof streamSchema> = async function (request, reply) {
   const { streams } = this.services
-  if (streams.isFull) throw new ApiError('server_busy')
-  const [counters] = await this.counters.engagement.counters([request.params.id])
-  if (!counters) throw missing(request.params.id)
+  const client = clientKey(request.clientAddress)
+  streams.requireRoom(client)
+  const counters = await this.counters.engagement.countersOf(request.params.id, this.callerOf(request))
   const { raw } = openEventStream(reply)
   this.admission.untrack(raw)
   // Who has left while the counters were read is told nothing, and would never leave again.
   if (raw.destroyed || raw.socket === null || raw.socket.destroyed) return
   const lastEventId = request.headers['last-event-id']
-  raw.on('close', streams.add(raw, counters, typeof lastEventId === 'string' ? lastEventId : undefined))
+  raw.on('close', streams.add(raw, counters, { client, lastEventId: typeof lastEventId === 'string' ? lastEventId : undefined }))
   if (this.lifecycle.isDraining) streams.sendAway(raw)
 }
-
-const missing = (videoId: number) => new ApiError('not_found', { message: `There is no video ${videoId}` })
 
 /** From here on the response is the stream's: Fastify sends nothing more, and silence is no reason to cut it. */
 function openEventStream (reply: FastifyReply): FastifyReply {

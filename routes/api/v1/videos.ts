@@ -3,8 +3,9 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import { PathId } from '../../../schemas/atoms.ts'
 import { responses } from '../../../schemas/problem.ts'
 import type { Handler, Routes } from '../../../schemas/route.ts'
-import { NewVideo, Video, VideoListOfUserQuery, VideoListQuery, VideoPatch } from '../../../schemas/video.ts'
-import type { PageRequest, VideoFilters } from '../../../services/videos.ts'
+import { viewKey } from '../../../services/cached-videos.ts'
+import type { AdultView } from '../../../services/viewers.ts'
+import { NewVideo, Video, VideoListQuery, VideoPatch } from '../../../schemas/video.ts'
 
 const tags = ['videos']
 const params = Type.Object({ id: PathId('Id of the video') })
@@ -23,7 +24,7 @@ const listOfUserSchema = {
   description: pages,
   tags,
   params: Type.Object({ user_id: PathId('Id of the user') }),
-  querystring: VideoListOfUserQuery,
+  querystring: VideoListQuery,
   response: responses({ 200: Type.Array(Video) }, ['invalid_id', 'invalid_cursor'])
 }
 const getSchema = {
@@ -36,14 +37,14 @@ const createSchema = {
   summary: 'Publish a video, or go live',
   tags,
   body: NewVideo,
-  response: responses({ 201: Video }, [...ofBody])
+  response: responses({ 201: Video }, [...ofBody, 'not_an_adult', 'too_many_live_videos'])
 }
 const updateSchema = {
   summary: 'Change an own video; `is_live` goes live and stops',
   tags,
   params,
   body: VideoPatch,
-  response: responses({ 200: Video }, [...ofBody, 'invalid_id', 'forbidden', 'not_found'])
+  response: responses({ 200: Video }, [...ofBody, 'invalid_id', 'forbidden', 'not_an_adult', 'not_found', 'too_many_live_videos'])
 }
 const removeSchema = {
   summary: 'Delete an own video and all that was counted for it',
@@ -58,7 +59,7 @@ const routes: Routes = async app => {
   app.get('/videos/:id', { schema: getSchema }, get)
 
   app.authenticated(scope => {
-    scope.post('/videos', { schema: createSchema }, create)
+    scope.post('/videos', { schema: createSchema, preHandler: scope.limited('publishing') }, create)
     scope.patch('/videos/:id', { schema: updateSchema }, update)
     scope.delete('/videos/:id', { schema: removeSchema }, remove)
   })
@@ -66,19 +67,16 @@ const routes: Routes = async app => {
 export default routes
 
 const list: Handler<typeof listSchema> = async function (request, reply) {
-  const { limit, offset, cursor, ...filters } = request.query
-  return await sendPage(request, reply, filters, { limit, offset, cursor })
+  return await sendPage(request, reply, request.query)
 }
 
 const listOfUser: Handler<typeof listOfUserSchema> = async function (request, reply) {
-  const { limit, offset, cursor, adult } = request.query
-  return await sendPage(request, reply, { adult, userId: request.params.user_id }, { limit, offset, cursor })
+  return await sendPage(request, reply, request.query, request.params.user_id)
 }
 
 const get: Handler<typeof getSchema> = async function (request, reply) {
   const { id } = request.params
-  const seesAdultContent = await readViewer(request)
-  const { key, load } = this.services.cachedVideos.one(id, seesAdultContent)
+  const { key, load } = this.services.cachedVideos.one(id, await readViewer(request))
   return await reply.sendCached(key, load)
 }
 
@@ -101,33 +99,41 @@ const remove: Handler<typeof removeSchema> = async function (request, reply) {
   return await reply.code(204).send(null)
 }
 
-/** Whether the caller may see adult content; reads are the same for all who may, and for all who may not. */
-async function readViewer (request: FastifyRequest): Promise<boolean> {
+/** Who reads, and which adult content they are shown. */
+async function readViewer (request: FastifyRequest): Promise<AdultView> {
   const { server } = request
   const userId = server.callerOf(request)
-  const seesAdultContent = await server.services.viewers.seesAdultContent(userId)
-  request.viewer = { userId, seesAdultContent }
-  return seesAdultContent
+  // Read-your-writes: their own first adult video changes what they are shown.
+  if (userId !== undefined && server.recentWriters.has(userId)) server.viewers.forget(userId)
+  const view = await server.viewers.viewOf(userId)
+  request.viewer = { userId, view }
+  return view
 }
 
-async function sendPage (request: FastifyRequest, reply: FastifyReply, filters: VideoFilters, page: PageRequest): Promise<FastifyReply> {
-  const { videos } = request.server.services
-  const seesAdultContent = await readViewer(request)
-  return await reply.sendCached(`videos:${seesAdultContent}:${JSON.stringify([filters, page])}`, async (isFresh, interest) => {
-    const { videos: shown, nextCursor } = await videos.list(filters, page, { seesAdultContent, isFresh, interest })
+async function sendPage (request: FastifyRequest, reply: FastifyReply, query: VideoListQuery, userId?: number): Promise<FastifyReply> {
+  const { services: { videos }, config: { publicUrl } } = request.server
+  const view = await readViewer(request)
+  const { limit, offset, cursor, live, adult } = query
+  return await reply.sendCached(`videos:${viewKey(view)}:${addressOf(query, userId)}`, async (isFresh, interest) => {
+    const { videos: shown, nextCursor } = await videos.list({ live, adult, userId }, { limit, offset, cursor }, { view, isFresh, interest })
     return {
       body: serialize(reply, shown),
-      ...nextCursor === undefined ? {} : { headers: { link: linkToNext(request, nextCursor), 'x-next-cursor': nextCursor } }
+      ...nextCursor === undefined ? {} : { headers: { link: `<${publicUrl}${addressOf({ ...query, offset: 0, cursor: nextCursor }, userId)}>; rel="next"`, 'x-next-cursor': nextCursor } }
     }
   })
 }
 
-/** Where the next page is (RFC 8288): the same address with another cursor and no offset. */
-function linkToNext ({ url, server }: FastifyRequest, nextCursor: string): string {
-  const next = new URL(url, 'http://service')
-  next.searchParams.delete('offset')
-  next.searchParams.set('cursor', nextCursor)
-  return `<${server.config.publicUrl}${next.pathname}${next.search}>; rel="next"`
+/**
+ * The address of a page, from its parsed query alone. It is the cache key as well as the address in Link (RFC 8288): what
+ * a client sends beyond the query that was parsed cannot reach another client's response.
+ */
+function addressOf ({ limit, offset, cursor, live, adult }: VideoListQuery, userId: number | undefined): string {
+  const query = new URLSearchParams({ limit: String(limit) })
+  if (offset > 0) query.set('offset', String(offset))
+  if (live !== undefined) query.set('live', String(live))
+  if (adult !== undefined) query.set('adult', adult)
+  if (cursor !== undefined) query.set('cursor', cursor)
+  return `/api/v1${userId === undefined ? '' : `/users/${userId}`}/videos?${query.toString()}`
 }
 
 /** By the schema of the route, as Fastify would. */

@@ -1,6 +1,6 @@
 import t from 'tap'
 import { createKnownVideos } from '../../../services/counters/known-videos.ts'
-import type { LedgerRow } from '../../../services/counters/ledger.ts'
+import type { VideoLedgerRow } from '../../../services/counters/ledger.ts'
 
 function scene () {
   let now = 1_000_000
@@ -13,8 +13,8 @@ function scene () {
     async read (ids) {
       asked.push(ids)
       if (isAway) throw new Error('away')
-      return ids.filter(id => id < 100).map((id): LedgerRow => ({
-        video_id: id, view_count: 0, generation: 0, view_n: 0, comment_base: 0, comment_n: 0, like_count: likes, legacy_likes: 0
+      return ids.filter(id => id < 100).map((id): VideoLedgerRow => ({
+        video_id: id, user_id: 1, is_adult_content: false, view_count: 0, generation: 0, view_n: 0, comment_base: 0, comment_n: 0, like_count: likes, legacy_likes: 0
       }))
     }
   })
