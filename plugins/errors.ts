@@ -5,6 +5,7 @@ import type { FastifyBaseLogger, FastifyError, FastifyInstance, FastifyReply, Fa
 import fp from 'fastify-plugin'
 import createRouter from 'find-my-way'
 import { ApiError, catalogue, problem, type ErrorCode, type Problem, type Violation } from '../services/errors.ts'
+import { loggableUrl } from '../services/loggable.ts'
 import { STATUS_CODES } from '../services/node-http.ts'
 import { serializeFields } from '../services/serialized-head.ts'
 
@@ -58,6 +59,7 @@ export function frameworkErrors (error: FastifyError, request: FastifyRequest, r
   const { server } = request
   reply.headers({ ...server.securityHeaders, ...server.corsHeaders(request.headers.origin), 'x-request-id': request.id })
   sendError(server, server.rateLimitRefusal(request, reply) ?? error, request, reply)
+  request.log.info({ method: request.method, url: loggableUrl(request.raw.url ?? ''), status: reply.statusCode, ip: server.clientAddressOf(request.raw) }, 'request')
 }
 
 /** For what is not HTTP, or too slow or too large to become a request: there is only a socket to answer on. */

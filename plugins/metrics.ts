@@ -74,7 +74,7 @@ export default fp<{ workers: Workers }>(async function metrics (app, { workers }
     read: async () => await AggregatorRegistry.aggregate(await workers.collect(readOwn) as MetricObject[][]).metrics()
   })
   if (!server) return
-  app.addHook('onListen', async () => { await listen(server, app.config.server.host, app.config.metricsPort!) })
+  app.addHook('onReady', async () => { await listen(server, app.config.server.host, app.config.metricsPort!) })
   app.addHook('onClose', async () => {
     server.close()
     server.closeAllConnections()

@@ -54,7 +54,7 @@ export default fp(async function openapi (app) {
     }
   })
   app.register(async function docs (scope) {
-    scope.addHook('onRoute', route => { route.config = { ...route.config, cost: fileCost } })
+    scope.addHook('onRequest', app.costing(fileCost))
     keepResponses(scope)
     await scope.register(swaggerUi, {
       routePrefix: '/docs',

@@ -20,6 +20,6 @@ const routes: Routes = async app => {
     response ??= createStaticResponse(Buffer.from(JSON.stringify(this.swagger())), 'application/json; charset=utf-8')
     return reply.sendStatic(response, maxAge) as never
   }
-  app.get('/openapi.json', { schema: documentSchema, config: { cost: 2 } }, document)
+  app.get('/openapi.json', { schema: documentSchema, onRequest: app.costing(2) }, document)
 }
 export default routes

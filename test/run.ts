@@ -105,7 +105,7 @@ async function runAll (): Promise<number> {
 
 /** Runs the files and prints one line for each when it ends. */
 async function tap (args: string[]): Promise<{ results: FileResult[], totals: { passed: number, failed: number }, exitCode: number }> {
-  const child = spawn('tap', ['--reporter=tap', `--jobs=${jobs}`, '--timeout=180', ...args], {
+  const child = spawn('tap', ['--reporter=tap', `--output-file=${join(root, '.tap', 'output.tap')}`, `--jobs=${jobs}`, '--timeout=180', ...args], {
     cwd: root, env, stdio: ['ignore', 'pipe', 'inherit'], shell: process.platform === 'win32'
   })
   const exited = once(child, 'exit') as Promise<[number | null]>

@@ -70,7 +70,8 @@ const streamSchema = {
 
 const routes: Routes = async app => {
   // Reading 100 counters takes as much CPU as some 20 hot reads.
-  app.get('/videos/engagement', { schema: listSchema, config: { cost: request => Math.ceil((request.query as { ids: number[] }).ids.length / 5) } }, list)
+  const preHandler = app.costing(request => Math.ceil((request.query as { ids: number[] }).ids.length / 5))
+  app.get('/videos/engagement', { schema: listSchema, preHandler }, list)
   app.get('/videos/:id/engagement', { schema: getSchema }, get)
   app.get('/videos/:id/engagement/stream', { schema: streamSchema, exposeHeadRoute: false }, stream)
 
