@@ -1,6 +1,6 @@
 import type { Claims } from './access-tokens.ts'
 import { ApiError } from './errors.ts'
-import { RecentMap } from './recent-map.ts'
+import { ExpiringMap } from './expiring-map.ts'
 import type { Revocations } from './revocations.ts'
 
 export interface BearersOptions {
@@ -20,7 +20,7 @@ export type Bearers = ReturnType<typeof createBearers>
 
 /** Who bears a token: verified once and known from then on, because a bearer comes back many times. */
 export function createBearers ({ verify, revocations, onUse = () => {}, maxAgeMs = 60_000, maxSize = 10_000 }: BearersOptions) {
-  const known = new RecentMap<string, Claims>({ maxAgeMs, maxSize })
+  const known = new ExpiringMap<string, Claims>({ maxAgeMs, maxSize })
 
   function seen (authorization: string): Claims | undefined {
     const claims = known.get(authorization)

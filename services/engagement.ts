@@ -4,7 +4,7 @@ import type { KnownVideo, KnownVideos } from './counters/known-videos.ts'
 import type { Ledger, LedgerRow } from './counters/ledger.ts'
 import type { CheckedUse, CounterStore, IdempotentUse, Replay, StoredCounters } from './counters/store.ts'
 import { ApiError } from './errors.ts'
-import { RecentMap } from './recent-map.ts'
+import { ExpiringMap } from './expiring-map.ts'
 import { isShown, type ViewerService } from './viewers.ts'
 
 export interface EngagementOptions {
@@ -266,7 +266,7 @@ async function available<T> (work: () => Promise<T>): Promise<T> {
 
 /** Answers of the last moments by key. */
 export function createRecent<T> (maxAgeMs: number) {
-  const answers = new RecentMap<string, { at: number, answer: Promise<T> }>({ maxAgeMs, maxSize: maxRecent })
+  const answers = new ExpiringMap<string, { at: number, answer: Promise<T> }>({ maxAgeMs, maxSize: maxRecent })
   return {
     get (key: string, ask: () => Promise<T>): Promise<T> {
       const at = performance.now()

@@ -86,6 +86,8 @@ export type ReadCache = ReturnType<typeof createReadCache>
 export function createReadCache ({ maxBytes, now = performance.now.bind(performance) }: ReadCacheOptions) {
   // A Map keeps the order of insertion; what is used is put at the end once a load.
   const entries = new Map<string, Entry>()
+  let order = entries.entries()
+  let candidate: { key: string, entry: Entry } | undefined
   const underWay = new Map<string, { loading: Promise<CachedAnswer>, interest: Interest }>()
   let bytes = 0
 
@@ -131,11 +133,22 @@ export function createReadCache ({ maxBytes, now = performance.now.bind(performa
     entry.bytes = sizeOf(key, answer)
     entries.set(key, entry)
     bytes += entry.bytes
-    for (const [oldest, { answer }] of entries) {
-      if (bytes <= maxBytes && now() - answer.loadedAt < maxStaleMs) break
-      drop(oldest)
-    }
+    for (let oldest = nextOldest(); oldest && (bytes > maxBytes || now() - oldest.entry.answer.loadedAt >= maxStaleMs); oldest = nextOldest()) drop(oldest.key)
     return answer
+  }
+
+  /**
+   * The entry that was loaded longest ago. One iterator goes on from where the last call left it: a new one would walk over
+   * all that was deleted before (see ExpiringMap).
+   */
+  function nextOldest (): { key: string, entry: Entry } | undefined {
+    while (entries.size > 0) {
+      if (candidate && entries.get(candidate.key) === candidate.entry) return candidate
+      const next = order.next()
+      if (next.done) order = entries.entries()
+      else candidate = { key: next.value[0], entry: next.value[1] }
+    }
+    return undefined
   }
 
   function drop (key: string): void {

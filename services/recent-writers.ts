@@ -1,4 +1,4 @@
-import { RecentMap } from './recent-map.ts'
+import { ExpiringMap } from './expiring-map.ts'
 
 /** Milliseconds for which whoever has written reads past the cache: longer than anything stays in it. */
 const ownWriteMs = 1000
@@ -18,7 +18,7 @@ export type RecentWriters = ReturnType<typeof createRecentWriters>
 
 /** Users who wrote a moment ago, here or at another process. */
 export function createRecentWriters ({ announce }: RecentWritersOptions = {}) {
-  const writers = new RecentMap<number, true>({ maxAgeMs: ownWriteMs, maxSize: maxWriters })
+  const writers = new ExpiringMap<number, true>({ maxAgeMs: ownWriteMs, maxSize: maxWriters })
   let unannounced = new Set<number>()
   let timer: NodeJS.Timeout | undefined
 

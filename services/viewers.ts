@@ -1,4 +1,5 @@
 import type { Database } from './database.ts'
+import { ExpiringMap } from './expiring-map.ts'
 
 /** Milliseconds for which an answer stands: so long a changed setting may take to have its effect. */
 const maxAgeMs = 900
@@ -42,7 +43,7 @@ export type ViewerService = ReturnType<typeof createViewerService>
 
 /** What users may be shown. The database is asked at most once a second for each, and by all requests together. */
 export function createViewerService ({ database, gate, now = performance.now.bind(performance) }: ViewerOptions) {
-  const answers = new Map<number, Answer>()
+  const answers = new ExpiringMap<number, Answer>({ maxAgeMs, maxSize: maxSize / 2, now })
 
   async function ask (userId: number): Promise<AdultView> {
     const [row] = await database.query<{ sees_adult_content: boolean, owns_adult_content: boolean }>(adultContentOf, [userId])
@@ -81,9 +82,7 @@ export function createViewerService ({ database, gate, now = performance.now.bin
       const view = ask(userId).catch(() => none)
       const answer: Answer = { at: now(), view }
       view.then(seen => { answer.known = seen })
-      answers.delete(userId)
       answers.set(userId, answer)
-      if (answers.size > maxSize) answers.delete(answers.keys().next().value!)
       return await view
     }
   }

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
+import { createWriteStream, existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -105,14 +105,20 @@ async function runAll (): Promise<number> {
 
 /** Runs the files and prints one line for each when it ends. */
 async function tap (args: string[]): Promise<{ results: FileResult[], totals: { passed: number, failed: number }, exitCode: number }> {
-  const child = spawn('tap', ['--reporter=tap', `--output-file=${join(root, '.tap', 'output.tap')}`, `--jobs=${jobs}`, '--timeout=180', ...args], {
+  const child = spawn('tap', ['--reporter=tap', `--jobs=${jobs}`, '--timeout=180', ...args], {
     cwd: root, env, stdio: ['ignore', 'pipe', 'inherit'], shell: process.platform === 'win32'
   })
   const exited = once(child, 'exit') as Promise<[number | null]>
   const reader = createTapReader(({ file, isOk, seconds, assertions }) => {
     process.stdout.write(`${isOk ? 'ok    ' : 'FAILED'} ${seconds.toFixed(1).padStart(6)} s ${String(assertions).padStart(6)}  ${file}\n`)
   })
-  for await (const line of createInterface(child.stdout)) reader.line(line)
+  // The whole of it, for whoever wants to know more of a failure.
+  const raw = createWriteStream(join(root, '.tap', 'output.tap'))
+  for await (const line of createInterface(child.stdout)) {
+    reader.line(line)
+    raw.write(`${line}\n`)
+  }
+  raw.end()
   const [code] = await exited
   return { ...reader.end(), exitCode: code ?? 1 }
 }

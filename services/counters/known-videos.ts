@@ -1,4 +1,5 @@
 import { steadyNow } from '../clock.ts'
+import { ExpiringMap } from '../expiring-map.ts'
 import type { VideoLedgerRow } from './ledger.ts'
 
 /** A row of the ledger, and when it was asked for, by steadyNow(). */
@@ -25,8 +26,8 @@ export type KnownVideos = ReturnType<typeof createKnownVideos>
  * (the store's total replaces it), and deleted videos are taken out within a second (flusher.ts).
  */
 export function createKnownVideos ({ read, freshMs = 10_000, oldMs = 60_000, maxSize = 100_000, now = steadyNow }: KnownVideosOptions) {
-  // A Map keeps the order of insertion: whoever is used is put at the end, and the front is the oldest.
-  const known = new Map<number, KnownVideo>()
+  // A row that is in use is read again, and set anew by that, before its generation is dropped.
+  const known = new ExpiringMap<number, KnownVideo>({ maxAgeMs: Infinity, maxSize: Math.ceil(maxSize / 2) })
   const refreshes = new WeakMap<KnownVideo, { at: number, rows: Promise<Map<number, KnownVideo> | undefined> }>()
   let batch: { ids: Set<number>, rows: Promise<Map<number, KnownVideo>> } | undefined
 
@@ -71,9 +72,7 @@ export function createKnownVideos ({ read, freshMs = 10_000, oldMs = 60_000, max
   }
 
   function remember (row: KnownVideo): void {
-    known.delete(row.video_id)
     known.set(row.video_id, row)
-    if (known.size > maxSize) known.delete(known.keys().next().value!)
   }
 
   return {

@@ -1,4 +1,4 @@
-import { RecentMap } from '../recent-map.ts'
+import { ExpiringMap } from '../expiring-map.ts'
 import { createTokenBuckets } from './token-buckets.ts'
 
 /** What a process asks of the bucket that all share. */
@@ -89,7 +89,7 @@ export function createSharedBuckets ({ rate, burst, lease, maxClients = 500_000,
   const { free, batch, lowWater, credit, creditShare } = shareOut(burst)
   const ownFree = free > 0 ? createTokenBuckets({ rate: Math.min(free, rate), burst: free, maxClients }) : undefined
   // An account that rests for as long as a bucket fills that is twice empty (lease.lua) is a new one: its bucket is full.
-  const accounts = new RecentMap<string, Account>({ maxAgeMs: Math.max(1000, 2 * burst / rate * 1000), maxSize: maxClients, now })
+  const accounts = new ExpiringMap<string, Account>({ maxAgeMs: Math.max(1000, 2 * burst / rate * 1000), maxSize: maxClients, now })
   let waiting = new Map<string, Account>()
   let awayUntil = -Infinity
   /** When a call failed and none has been answered since. */

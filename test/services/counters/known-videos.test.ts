@@ -9,7 +9,7 @@ function scene () {
   const asked: number[][] = []
   const known = createKnownVideos({
     now: () => now,
-    maxSize: 3,
+    maxSize: 4,
     async read (ids) {
       asked.push(ids)
       if (isAway) throw new Error('away')
@@ -68,12 +68,14 @@ t.test('what is known stays known while PostgreSQL is away, and is asked for onc
 t.test('memory is bounded: who was renewed longest ago goes first', async t => {
   const { known, asked } = scene()
   for (const id of [1, 2, 3, 4]) await known.get([id])
-  t.equal(known.size, 3)
+  t.equal(known.size, 4)
+  await known.get([5])
+  t.equal(known.size, 3, 'a generation is dropped as a whole')
   asked.length = 0
-  await known.get([2, 3, 4])
+  await known.get([3, 4, 5])
   t.strictSame(asked, [])
   await known.get([1])
   t.strictSame(asked, [[1]])
   known.forget(1)
-  t.equal(known.size, 2)
+  t.equal(known.size, 3)
 })

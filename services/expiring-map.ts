@@ -1,16 +1,19 @@
-export interface RecentMapOptions {
-  /** Milliseconds for which an entry is kept at least, unless there are too many; it is gone after twice as long. */
+export interface ExpiringMapOptions {
+  /** Minimum lifetime of an entry, in milliseconds; Infinity for none. Entries may go earlier when `maxSize` is reached. */
   maxAgeMs: number
-  /** Entries in each of the two maps. */
+  /** Maximum entries per generation; up to two generations are kept. */
   maxSize?: number
   now?: () => number
 }
 
 /**
- * What was set in the last moments, by key: two maps that take turns, the older of which is dropped whole, so that
- * nothing has to be swept and memory is bounded.
+ * Bounded map whose entries expire, without timers or sweeps: two generations of entries; the older one is dropped as a
+ * whole. An entry lives between `maxAgeMs` and `2 * maxAgeMs`, counted from when it was last set.
+ *
+ * To delete the first key of one large Map at each insertion instead takes 38 µs at 100,000 entries: V8 walks over the
+ * entries that were deleted before. One client that walks over all ids could keep the event loop busy with that.
  */
-export class RecentMap<Key, Value> {
+export class ExpiringMap<Key, Value> {
   #young = new Map<Key, Value>()
   #old = new Map<Key, Value>()
   #turnedAt: number
@@ -18,7 +21,7 @@ export class RecentMap<Key, Value> {
   readonly #maxSize: number
   readonly #now: () => number
 
-  constructor ({ maxAgeMs, maxSize = Infinity, now = performance.now.bind(performance) }: RecentMapOptions) {
+  constructor ({ maxAgeMs, maxSize = Infinity, now = performance.now.bind(performance) }: ExpiringMapOptions) {
     this.#maxAgeMs = maxAgeMs
     this.#maxSize = maxSize
     this.#now = now
@@ -40,6 +43,8 @@ export class RecentMap<Key, Value> {
     this.#young.delete(key)
     this.#old.delete(key)
   }
+
+  keys (): Key[] { return [...new Set([...this.#old.keys(), ...this.#young.keys()])] }
 
   get size (): number { return this.#young.size + this.#old.size }
 

@@ -1,9 +1,9 @@
 import t from 'tap'
-import { RecentMap } from '../../services/recent-map.ts'
+import { ExpiringMap } from '../../services/expiring-map.ts'
 
 t.test('an entry is there for maxAgeMs at least and for twice as long at most', async t => {
   let time = 0
-  const map = new RecentMap<string, number>({ maxAgeMs: 100, now: () => time })
+  const map = new ExpiringMap<string, number>({ maxAgeMs: 100, now: () => time })
   map.set('a', 1)
   time = 99
   t.equal(map.get('a'), 1)
@@ -18,7 +18,7 @@ t.test('an entry is there for maxAgeMs at least and for twice as long at most', 
 })
 
 t.test('what is deleted is gone, and too many make the older half go', async t => {
-  const map = new RecentMap<number, number>({ maxAgeMs: 1e9, maxSize: 3 })
+  const map = new ExpiringMap<number, number>({ maxAgeMs: 1e9, maxSize: 3 })
   map.set(0, 0)
   map.delete(0)
   t.equal(map.get(0), undefined)
