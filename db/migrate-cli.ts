@@ -1,18 +1,28 @@
+import { parseArgs } from 'node:util'
 import { loadConfig } from '../fastify.config.ts'
 import { ConfigurationError } from '../services/configuration-error.ts'
-import { migrate } from './migrate.ts'
+import { migrate, MigrationRefused } from './migrate.ts'
 import { openDatabase } from './open-database.ts'
 
-/** `npm run migrate [version]`: brings the database to the newest schema, or to the given one. */
+const usage = `Usage: npm run migrate [-- VERSION] [-- VERSION --allow-data-loss]
+
+Brings the database to the newest schema, or to the given version. Going down drops tables and columns with all that is in
+them: without --allow-data-loss it says which, and changes nothing.
+`
+
 try {
-  const wanted = process.argv[2]
-  const target = wanted === undefined ? undefined : Number(wanted)
-  if (target !== undefined && !Number.isInteger(target)) {
-    throw new ConfigurationError([`the schema version is ${JSON.stringify(wanted)}: use a whole number, or none for the newest`])
-  }
+  const { target, allowsDataLoss } = readArguments()
   const database = await openDatabase(loadConfig(migrationEnvironment()).database)
   try {
-    const applied = await migrate(database.connection, target)
+    const messages = new Set<string>()
+    const applied = await migrate(database.connection, {
+      target,
+      allowsDataLoss,
+      onWait (message) {
+        if (!messages.has(message)) process.stderr.write(`${message}\n`)
+        messages.add(message)
+      }
+    })
     process.stdout.write(applied.length > 0
       ? applied.map(name => `applied ${name}\n`).join('')
       : 'The schema is current; nothing to do.\n')
@@ -20,8 +30,27 @@ try {
     await database.stop()
   }
 } catch (error) {
-  process.stderr.write(`${error instanceof ConfigurationError ? error.message : `The migration failed and changed nothing: ${(error as Error).message}`}\n`)
+  const isOurs = error instanceof ConfigurationError || error instanceof MigrationRefused
+  process.stderr.write(`${isOurs ? (error as Error).message : `The migration failed, and its own changes are undone; those before it stay: ${(error as Error).message}`}\n`)
   process.exitCode = 1
+}
+
+function readArguments (): { target: number | undefined, allowsDataLoss: boolean } {
+  let parsed
+  try {
+    parsed = parseArgs({ allowPositionals: true, options: { 'allow-data-loss': { type: 'boolean', default: false }, help: { type: 'boolean', default: false } } })
+  } catch (error) {
+    throw new ConfigurationError([`${(error as Error).message}\n${usage}`])
+  }
+  const { values, positionals: [wanted, ...more] } = parsed
+  if (values.help) {
+    process.stdout.write(usage)
+    process.exit()
+  }
+  if (more.length > 0 || (wanted !== undefined && !/^\d{1,6}$/.test(wanted))) {
+    throw new ConfigurationError([`the schema version is ${JSON.stringify([wanted, ...more].join(' '))}: use a whole number, or none for the newest\n${usage}`])
+  }
+  return { target: wanted === undefined ? undefined : Number(wanted), allowsDataLoss: values['allow-data-loss'] }
 }
 
 /** A migration needs the database and nothing else of what production insists on. */

@@ -1,62 +1,168 @@
-import { readdir } from 'node:fs/promises'
+import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
 import type Postgrator from 'postgrator'
 import type { ServerConnection } from '../fastify.config.ts'
 
-const directory = join(import.meta.dirname, 'migrations')
+const ownDirectory = join(import.meta.dirname, 'migrations')
 
 /** Any number will do, as long as every HALO process takes the same: 'HALO' in ASCII. */
 const lockKey = 0x48414c4f
 
-interface Runner {
-  query (text: string): Promise<{ rows: unknown[] }>
+/** First line of a migration whose statements run one by one and outside a transaction (`create index concurrently`). */
+const noTransaction = '-- no transaction'
+
+/** Milliseconds that a migration waits for a lock on a table of a running service: requests queue behind it meanwhile. */
+const lockTimeoutMs = 2000
+
+/** Tries of a migration that did not get its lock, and milliseconds between two of them. */
+const maxTries = 30
+const retryMs = 1000
+
+export interface MigrateOptions {
+  /** Schema version to reach; the newest when left out. */
+  target?: number | undefined
+  /** Whether migrations may be undone, which destroys data. */
+  allowsDataLoss?: boolean
+  /** Folder of the migrations; that of the service unless told otherwise. */
+  directory?: string
+  /** Milliseconds to wait for another migrator. */
+  patienceMs?: number
+  onWait?: (message: string) => void
 }
 
-/** Loaded where something is migrated: who serves needs none of it. */
-async function postgrator (client: Runner): Promise<Postgrator> {
-  const { default: Postgrator } = await import('postgrator')
-  return new Postgrator({
-    driver: 'pg',
-    migrationPattern: join(directory, '*.sql').replaceAll('\\', '/'),
-    // A name of its own: other tools' tables are called schemaversion too.
-    schemaTable: 'halo_schema_version',
-    newline: 'LF',
-    execQuery: query => client.query(query)
-  })
+/** A migration that was not begun, for a reason that the operator can remove. */
+export class MigrationRefused extends Error {
+  override name = 'MigrationRefused'
 }
 
 /**
- * Brings the database to the newest schema, or to `target`. All migrations run in one transaction that
- * holds an advisory lock: of many processes at once one applies and the others wait and find nothing to
- * do, and a migration that fails leaves the schema as it was.
+ * Brings the database to the newest schema, or to `target`. Each migration is one transaction together with its row in
+ * the version table, unless it says `-- no transaction`: one that fails leaves the schema as the one before it made it.
+ *
+ * An advisory lock keeps others out. It is polled outside of any transaction, because an open one would make a `create
+ * index concurrently` of the migrator that holds it wait for ever. It belongs to the connection: not through PgBouncer's
+ * transaction mode.
  *
  * @returns the names of the migrations that this call applied
- * @throws the database's error; nothing was applied then
+ * @throws MigrationRefused for a version that does not exist, and for a lower one without `allowsDataLoss`; the database's
+ *   error otherwise
  */
-export async function migrate (connection: ServerConnection, target?: number): Promise<string[]> {
+export async function migrate (connection: ServerConnection, { target, allowsDataLoss = false, directory = ownDirectory, patienceMs = 300_000, onWait = () => {} }: MigrateOptions = {}): Promise<string[]> {
+  const newest = await newestVersion(directory)
+  if (target !== undefined && (target < 0 || target > newest)) throw new MigrationRefused(`There is no schema version ${target}: versions go from 0 to ${newest}`)
   const client = new pg.Client({ ...connection, connectionTimeoutMillis: 5000 })
   // An error on an idle client would end the process; the query under way reports it.
   client.on('error', () => {})
   await client.connect()
   try {
-    await client.query('begin')
-    await client.query(`select pg_advisory_xact_lock(${lockKey})`)
-    const applied = await (await postgrator(client)).migrate(target === undefined ? '' : String(target))
-    await client.query('commit')
-    return applied.map(migration => `${String(migration.version).padStart(3, '0')}.${migration.action}.${migration.name}`)
-  } catch (error) {
-    await client.query('rollback').catch(() => {})
-    throw error
+    await lock(client, patienceMs, onWait)
+    const current = await schemaVersion(client)
+    const wanted = target ?? newest
+    if (wanted < current && target === undefined) return []
+    if (wanted < current && !allowsDataLoss) throw new MigrationRefused(await describeLoss(client, directory, current, wanted))
+    return await applyAll(client, directory, wanted, onWait)
   } finally {
     await client.end().catch(() => {})
   }
 }
 
-/** The schema version that this build of the service was written for. */
-export async function requiredSchemaVersion (): Promise<number> {
-  return Math.max(...(await readdir(directory)).map(name => Number.parseInt(name)))
+async function lock (client: pg.Client, patienceMs: number, onWait: (message: string) => void): Promise<void> {
+  for (const startedAt = performance.now(); ;) {
+    const { rows: [row] } = await client.query<{ is_mine: boolean }>(`select pg_try_advisory_lock(${lockKey}) as is_mine`)
+    if (row!.is_mine) return
+    if (performance.now() - startedAt > patienceMs) throw new MigrationRefused(`Another migrator has held the lock for ${Math.round(patienceMs / 1000)} s: look for it in pg_locks (locktype advisory)`)
+    onWait('another migrator is at work; waiting for it')
+    await sleep(250)
+  }
 }
+
+async function applyAll (client: pg.Client, directory: string, wanted: number, onWait: (message: string) => void): Promise<string[]> {
+  const applied: string[] = []
+  for (let tries = 1; ; tries++) {
+    try {
+      await (await postgrator(client, directory, name => { applied.push(name) })).migrate(String(wanted))
+      return applied
+    } catch (error) {
+      await client.query('rollback').catch(() => {})
+      if ((error as { code?: string }).code !== '55P03' || tries >= maxTries) throw error
+      onWait(`a table is in use; trying again (${tries} of ${maxTries})`)
+      await sleep(retryMs)
+    }
+  }
+}
+
+/** Loaded where something is migrated: who serves needs none of it. */
+async function postgrator (client: pg.Client, directory: string, onApplied: (name: string) => void): Promise<Postgrator> {
+  const { default: Postgrator } = await import('postgrator')
+  let isOpen = false
+  const runner = new Postgrator({
+    driver: 'pg',
+    migrationPattern: join(directory, '*.sql').replaceAll('\\', '/'),
+    // A name of its own: other tools' tables are called schemaversion too.
+    schemaTable: 'halo_schema_version',
+    newline: 'LF',
+    async execQuery (query) {
+      const result = await client.query(query)
+      // What postgrator writes down after each script belongs to it.
+      if (isOpen && /^\s*(?:insert into|delete from)\s+"?halo_schema_version/i.test(query)) {
+        isOpen = false
+        await client.query('commit')
+      }
+      return result
+    },
+    async execSqlScript (script) {
+      if (script.startsWith(noTransaction)) {
+        for (const statement of statementsOf(script)) await client.query(statement)
+        return
+      }
+      await client.query(`begin; set local lock_timeout = ${lockTimeoutMs}`)
+      isOpen = true
+      await client.query(script)
+    }
+  })
+  runner.on('migration-finished', ({ version, action, name }) => { onApplied(`${String(version).padStart(3, '0')}.${action}.${name}`) })
+  return runner
+}
+
+/** The statements of a script, which end with a semicolon at the end of a line. */
+function statementsOf (script: string): string[] {
+  return script.split(/;[ \t]*(?:\n|$)/).map(text => text.replaceAll(/^--.*$/gm, '').trim()).filter(text => text !== '')
+}
+
+/** What going down destroys, in words: tables and columns, with the rows that are in them now. */
+async function describeLoss (client: pg.Client, directory: string, current: number, wanted: number): Promise<string> {
+  const names = await readdir(directory)
+  const losses: string[] = []
+  for (const name of names.filter(name => name.includes('.undo.')).sort().reverse()) {
+    const version = Number.parseInt(name)
+    if (version <= wanted || version > current) continue
+    const script = await readFile(join(directory, name), 'utf8')
+    for (const [, tables] of script.matchAll(/^drop table (?:if exists )?([^;]+?)(?: cascade)?;/gim)) {
+      for (const table of tables!.split(',').map(one => one.trim())) {
+        const { rows: [found] } = await client.query<{ name: string | null }>('select to_regclass($1)::text as name', [table])
+        if (!found?.name) continue
+        const { rows: [row] } = await client.query<{ count: string }>(`select count(*) from ${found.name}`)
+        losses.push(`${name}: table ${table} with ${Number(row!.count).toLocaleString('en')} rows`)
+      }
+    }
+    for (const [, table, columns] of script.matchAll(/^alter table (\w+) ([^;]*drop column[^;]*);/gim)) {
+      losses.push(`${name}: ${[...columns!.matchAll(/drop column (?:if exists )?(\w+)/gi)].map(([, column]) => `column ${table}.${column}`).join(', ')}`)
+    }
+  }
+  return [
+    `Going down from version ${current} to ${wanted} destroys data, and needs --allow-data-loss. It would drop:`,
+    ...losses.length > 0 ? losses.map(loss => `  ${loss}`) : ['  indexes and functions only']
+  ].join('\n')
+}
+
+async function newestVersion (directory: string): Promise<number> {
+  return Math.max(0, ...(await readdir(directory)).map(name => Number.parseInt(name)))
+}
+
+/** The schema version that this build of the service was written for. */
+export const requiredSchemaVersion = (): Promise<number> => newestVersion(ownDirectory)
 
 /** The schema version that the database has; 0 for one that was never migrated. */
 export async function schemaVersion (client: { query (text: string): Promise<{ rows: { version?: unknown }[] }> }): Promise<number> {

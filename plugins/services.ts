@@ -1,6 +1,7 @@
 import { createHmac } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import fp from 'fastify-plugin'
+import { createAccountPurge } from '../services/account-purge.ts'
 import { createAccountService } from '../services/accounts.ts'
 import { createCachedVideos } from '../services/cached-videos.ts'
 import { createCursors } from '../services/cursors.ts'
@@ -29,9 +30,11 @@ export default fp(async function services (app) {
   const services = createServices(app, app.config)
   app.decorate('services', services)
   app.addHook('onReady', async () => { await Promise.race([services.revocations.start(), sleep(1000, undefined, { ref: false })]) })
+  app.addHook('onReady', async () => { services.accountPurge.start() })
   app.addHook('preClose', async () => { services.streams.close() })
   app.addHook('onClose', async () => {
     services.revocations.close()
+    await services.accountPurge.close()
     await services.sessionUses.close()
   })
   app.addHook('onClose', () => services.passwords.close())
@@ -39,7 +42,11 @@ export default fp(async function services (app) {
 
 function createServices (app: FastifyInstance, config: Config) {
   const { engagement } = app.counters
-  const users = createUserService(app.database, app.backgroundDatabase)
+  const users = createUserService(app.database)
+  const accountPurge = createAccountPurge({
+    database: app.backgroundDatabase,
+    onError (error) { app.log.warn({ cause: (error as Error).message }, 'rows of deleted accounts could not be removed; trying again') }
+  })
   const passwords = createPasswordService(config.passwords)
   const sessions = createSessionService(app.database, { ...config.sessions, tokenSeconds: config.jwt.expiresInSeconds })
   const sessionUses = createSessionUses(sessions)
@@ -47,6 +54,7 @@ function createServices (app: FastifyInstance, config: Config) {
   const revocations = createRevocations({
     database: app.watchDatabase,
     background: app.backgroundDatabase,
+    onProgress (known) { app.log.info({ known }, 'ended sessions are being loaded') },
     onChange (isCurrent, cause) {
       if (isCurrent) app.log.info('who was logged out is known again')
       else app.log.warn({ cause: (cause as Error | undefined)?.message }, 'who was logged out cannot be read: what is known goes on to count')
@@ -56,6 +64,7 @@ function createServices (app: FastifyInstance, config: Config) {
   return {
     passwords,
     engagement,
+    accountPurge,
     users,
     refreshTokens,
     sessionUses,
@@ -68,6 +77,10 @@ function createServices (app: FastifyInstance, config: Config) {
       refreshTokens,
       revocations,
       auditKey: createHmac('sha256', config.jwt.secret).update('halo:audit').digest('base64url'),
+      onDeleted (userId) {
+        accountPurge.run().catch(() => {})
+        engagement.forgetUser(userId).catch((error: unknown) => { app.log.warn({ cause: (error as Error).message }, 'a deleted account is shown as a viewer until its last heartbeat is too old') })
+      },
       onError (error) { app.log.warn({ err: error }, 'a password hash could not be made anew') }
     }),
     streams: createEngagementStreams({ read: ids => engagement.counters(ids), maxPerClient: config.quotas.streamsPerAddress }),

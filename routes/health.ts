@@ -54,15 +54,17 @@ const livez: Handler<typeof livenessSchema> = async () => ({ status: 'alive', ti
 
 const readyz: Handler<typeof readinessSchema> = async function (request, reply) {
   const status = await this.services.dependencies.status()
-  const isReady = status.database && status.schema && !this.lifecycle.isDraining
+  const revocations = this.services.revocations.isLoaded
+  const isReady = status.database && status.schema && revocations && !this.lifecycle.isDraining
   const word = this.lifecycle.isDraining ? 'draining' : isReady ? 'ready' : 'not_ready'
-  return await reply.code(isReady ? 200 : 503).send({ status: word, ...status, workers: this.workers.state(), time: seconds() })
+  return await reply.code(isReady ? 200 : 503).send({ status: word, ...status, revocations, workers: this.workers.state(), time: seconds() })
 }
 
 const startupz: Handler<typeof startupSchema> = async function (request, reply) {
   const status = await this.services.dependencies.status()
-  if (status.database && status.schema && status.redis) this.lifecycle.hasStarted = true
+  const revocations = this.services.revocations.isLoaded
+  if (status.database && status.schema && status.redis && revocations) this.lifecycle.hasStarted = true
   return await reply
     .code(this.lifecycle.hasStarted ? 200 : 503)
-    .send({ status: this.lifecycle.hasStarted ? 'ready' : 'not_ready', ...status, workers: this.workers.state(), time: seconds() })
+    .send({ status: this.lifecycle.hasStarted ? 'ready' : 'not_ready', ...status, revocations, workers: this.workers.state(), time: seconds() })
 }

@@ -31,6 +31,8 @@ export interface AccountOptions {
   attempts: LoginAttempts
   refreshTokens: RefreshTokens
   revocations: Revocations
+  /** Called when an account was deleted. */
+  onDeleted: (userId: number) => void
   /** Key of the hash by which an email that may belong to nobody stands in the log. */
   auditKey: string
   /** What is not waited for and failed. */
@@ -40,7 +42,7 @@ export interface AccountOptions {
 export type AccountService = ReturnType<typeof createAccountService>
 
 /** Accounts and their sessions: what ties users, passwords and tokens together. */
-export function createAccountService ({ users, passwords, sessions, attempts, refreshTokens, revocations, auditKey, onError }: AccountOptions) {
+export function createAccountService ({ users, passwords, sessions, attempts, refreshTokens, revocations, auditKey, onDeleted, onError }: AccountOptions) {
   /** People type passwords into the field of the email: without the key, the hash tells nobody which. */
   const accountHash = (email: string): string => createHmac('sha256', auditKey).update(comparisonKey(email)).digest('base64url').slice(0, 16)
 
@@ -198,11 +200,14 @@ export function createAccountService ({ users, passwords, sessions, attempts, re
       client.audit('password_changed', { userId, sessionId: sid })
     },
 
-    /** Deletes the user, and videos, likes and sessions with them. @throws ApiError `wrong_password`; `server_busy` */
+    /** Deletes the account: from now on nobody finds it, its videos or its likes. @throws ApiError `wrong_password`; `server_busy` */
     async remove ({ user_id: userId, sid }: Claims, password: string, client: Client): Promise<void> {
       const { passwordHash } = await prove(userId, password, client, 'account_deletion_failed')
-      if (!await users.remove(userId, passwordHash)) throw new ApiError('wrong_password')
-      revocations.add(sid)
+      const ended = await users.remove(userId, passwordHash)
+      // Somebody else changed the password at this moment, or deleted the account: nothing has happened here.
+      if (!ended) throw new ApiError('wrong_password')
+      for (const one of [sid, ...ended]) revocations.add(one)
+      onDeleted(userId)
       client.audit('account_deleted', { userId, sessionId: sid })
     }
   }

@@ -219,6 +219,12 @@ export function createEngagementService ({ store, ledger, known, viewers, flushe
     /** A video was changed here: this process reads again at once who may see it, the others within ten seconds. */
     refresh (videoId: number): void { known.forget(videoId) },
 
+    /** An account was deleted here: its videos take no engagement any more, and it watches nothing. */
+    async forgetUser (userId: number): Promise<void> {
+      known.forgetOwner(userId)
+      await store.leaveAll(userId)
+    },
+
     /** A video was deleted here: this process forgets it at once, the others within a second. */
     async forget (videoId: number): Promise<void> {
       known.forget(videoId)

@@ -10,10 +10,14 @@ export interface RevocationsOptions {
   periodMs?: number
   /** They cannot be read for a while, or can again. */
   onChange?: (isCurrent: boolean, cause?: unknown) => void
+  /** Called for each full page that was read, with the number of revocations that are known. */
+  onProgress?: (known: number) => void
 }
 
 interface RevocationRow {
   watermark: string
+  id: number | null
+  transaction_id: string | null
   session_id: string | null
   except_session_id: string | null
   user_id: number | null
@@ -23,14 +27,19 @@ interface RevocationRow {
 
 // Not what was written since the last look, but what was written by transactions that had not ended at it: one that
 // began earlier may end later. What is read twice changes nothing. One row is there in any case, for the watermark.
-const readSince = {
+const readPage = {
   name: 'read_revocations',
   text: `
-    select pg_snapshot_xmin(pg_current_snapshot())::text as watermark,
+    select pg_snapshot_xmin(pg_current_snapshot())::text as watermark, r.id, r.transaction_id::text as transaction_id,
       r.session_id, r.except_session_id, r.user_id, extract(epoch from r.revoked_at)::float8 as revoked_seconds,
       extract(epoch from r.until - now())::float8 as seconds_left
-    from (values (1)) as always left join revocations r on r.transaction_id >= $1::text::xid8 and r.until > now()`
+    from (values (1)) as always left join (
+      select * from revocations where (transaction_id, id) > ($1::text::xid8, $2::bigint) order by transaction_id, id limit $3
+    ) r on true`
 }
+
+/** Rows of one page: a statement for all of them would meet its time limit when there are hundreds of thousands. */
+const pageSize = 20_000
 
 // One process at a time, and some rows at a time: nobody waits for it.
 const purge = {
@@ -61,12 +70,13 @@ export type Revocations = ReturnType<typeof createRevocations>
  * asks a store. PostgreSQL is asked for what is new twice a second. While it is away nobody can be logged out, and
  * what is known goes on to count; Redis has no part in it.
  */
-export function createRevocations ({ database, background, periodMs = 400, onChange = () => {} }: RevocationsOptions) {
+export function createRevocations ({ database, background, periodMs = 400, onChange = () => {}, onProgress = () => {} }: RevocationsOptions) {
   /** By session: until when it has to be remembered. */
   const sessions = new Map<string, number>()
   /** By user: until which second their tokens of the Go service do not count, but one. */
   const users = new Map<number, { issuedUntil: number, exceptSid: string | null, until: number }>()
   let watermark = '0'
+  let progress: { cursor: { transactionId: string, id: number }, watermark: string | undefined } | undefined
   let isLoaded = false
   let currentAt = performance.now()
   let isAlarmed = false
@@ -89,14 +99,33 @@ export function createRevocations ({ database, background, periodMs = 400, onCha
     for (const [userId, { until }] of users) if (until < now) users.delete(userId)
   }
 
+  /** Takes up one page. @returns the cursor of the next one; undefined when it was the last */
+  function takeUp (rows: RevocationRow[]): { transactionId: string, id: number } | undefined {
+    for (const row of rows) {
+      if (row.seconds_left === null || row.seconds_left <= 0) continue
+      if (row.session_id !== null) add(row.session_id, row.seconds_left)
+      else if (row.user_id !== null) addUser(row.user_id, row.revoked_seconds!, row.except_session_id, row.seconds_left)
+    }
+    const last = rows.at(-1)!
+    return rows.length < pageSize || last.id === null ? undefined : { transactionId: last.transaction_id!, id: last.id }
+  }
+
   async function look (): Promise<void> {
     const startedAt = performance.now()
-    const rows = await database.query<RevocationRow>(readSince, [watermark])
-    for (const row of rows) {
-      if (row.session_id !== null) add(row.session_id, row.seconds_left!)
-      else if (row.user_id !== null) addUser(row.user_id, row.revoked_seconds!, row.except_session_id, row.seconds_left!)
+    // A look that failed in the middle goes on where it stood.
+    progress ??= { cursor: { transactionId: watermark, id: 0 }, watermark: undefined }
+    for (let isLast = false; !isLast;) {
+      const rows: RevocationRow[] = await database.query<RevocationRow>(readPage, [progress.cursor.transactionId, progress.cursor.id, pageSize])
+      // That of the first page: what was written later is read once more by the next look.
+      progress.watermark ??= rows[0]!.watermark
+      const next = takeUp(rows)
+      if (next) {
+        progress.cursor = next
+        onProgress(sessions.size + users.size)
+      } else isLast = true
     }
-    watermark = rows[0]!.watermark
+    watermark = progress.watermark!
+    progress = undefined
     isLoaded = true
     currentAt = startedAt
     if (performance.now() - purgedAt > purgeMs) {

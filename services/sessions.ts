@@ -2,7 +2,7 @@ import type { Account, SessionInfo } from '../schemas/user.ts'
 import { createSessionId } from './access-tokens.ts'
 import type { Database } from './database.ts'
 import type { RefreshClaim } from './refresh-tokens.ts'
-import { accountColumns, toAccount, type AccountRow } from './users.ts'
+import { accountColumns, isActive, toAccount, type AccountRow } from './users.ts'
 
 /** A session as its tokens are made of it. */
 export interface Session extends RefreshClaim {
@@ -51,7 +51,7 @@ const insertSession = {
       dropped as (delete from sessions where user_id = $2 and id not in (select id from kept))
     insert into sessions (id, user_id, expires_at, tokens_until, address, user_agent)
     select $1, u.id, now() + $3 * interval '1 second', now() + $8 * interval '1 second', $4, $5 from users u
-    where u.id = $2 and u.password_hash = coalesce($7, u.password_hash)
+    where u.id = $2 and u.password_hash = coalesce($7, u.password_hash) and ${isActive('u.id')}
     for share
     returning expires_at`
 }

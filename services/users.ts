@@ -18,6 +18,9 @@ export interface NewUser {
   isAdult: boolean
 }
 
+/** Whether an account is not one that was deleted and whose rows are still to go. @param id the column with its id */
+export const isActive = (id: string): string => `not exists (select from deleted_users d where d.user_id = ${id})`
+
 /** The columns of an AccountRow, of users by a name of the statement. */
 export const accountColumns = (name: string): string =>
   ['id', 'email', 'username', 'display_name', 'bio', 'avatar_url', 'is_adult', 'adult_mode', 'created_at', 'updated_at']
@@ -45,17 +48,17 @@ const insertUser = {
 
 const userById = {
   name: 'user_by_id',
-  text: `select ${columns} from users where id = $1`
+  text: `select ${columns} from users where id = $1 and ${isActive('users.id')}`
 }
 
 const profileById = {
   name: 'profile_by_id',
-  text: 'select id, username, display_name, bio, avatar_url, created_at from users where id = $1'
+  text: `select id, username, display_name, bio, avatar_url, created_at from users where id = $1 and ${isActive('users.id')}`
 }
 
 const credentialsById = {
   name: 'credentials_by_id',
-  text: `select ${columns}, password_hash from users where id = $1`
+  text: `select ${columns}, password_hash from users where id = $1 and ${isActive('users.id')}`
 }
 
 // A column that was not named keeps its value. Who is no adult is not in adult mode, whatever comes first.
@@ -65,7 +68,7 @@ const updateUser = {
     update users set
       display_name = coalesce($2, display_name), bio = coalesce($3, bio), avatar_url = coalesce($4, avatar_url),
       is_adult = coalesce($5, is_adult), adult_mode = coalesce($6, adult_mode) and coalesce($5, is_adult), updated_at = now()
-    where id = $1 and (coalesce($5, is_adult) or not coalesce($6, false))
+    where id = $1 and (coalesce($5, is_adult) or not coalesce($6, false)) and ${isActive('users.id')}
     returning ${columns}`
 }
 
@@ -75,15 +78,25 @@ const replaceHash = {
   text: 'update users set password_hash = $3 where id = $1 and password_hash = $2 returning id'
 }
 
-// Videos go in parts before their user goes: however many they are, nobody else waits for long.
-const deleteSomeVideos = {
-  name: 'delete_some_videos_of_user',
-  text: 'delete from videos where id = any(array(select id from videos where user_id = $1 limit 500)) returning 1'
-}
-
+// One statement decides: of a password change at the same moment only one happens. Email and username become ones that
+// nobody can register (they begin with a space), so that both are free, and the hash one that no password has, also for a Go
+// service on the same database. The rows go later (account-purge.ts).
 const deleteUser = {
   name: 'delete_user',
-  text: 'delete from users where id = $1 and password_hash = $2 returning id'
+  text: `
+    with gone as (
+      update users set email = ' ' || id, email_key = ' ' || id, username = ' ' || id, username_key = ' ' || id, password_hash = '-',
+        display_name = '', bio = '', avatar_url = '', updated_at = now()
+      where id = $1 and password_hash = $2 and ${isActive('users.id')}
+      returning id
+    ), hidden as (
+      insert into deleted_users (user_id) select id from gone returning user_id
+    ), ended as (
+      delete from sessions where user_id in (select id from gone) returning id
+    ), of_go_service as (
+      insert into revocations (user_id, until) select id, now() + interval '31 days' from gone
+    )
+    select exists (select from hidden) as is_deleted, array(select id from ended) as ended`
 }
 
 // Rows of the Go service may share a key but for letter case; the exact email then decides.
@@ -91,7 +104,7 @@ const userByEmail = {
   name: 'user_by_email',
   text: `
     select ${columns}, password_hash from users
-    where email_key = $2 or email = $1
+    where (email_key = $2 or email = $1) and ${isActive('users.id')}
     order by email = $1 desc
     limit 1`
 }
@@ -105,10 +118,7 @@ export const comparisonKey = (text: string): string =>
 
 export type UserService = ReturnType<typeof createUserService>
 
-/** @param background for what takes longer than a request may wait for others */
-export function createUserService (database: Database, background: Database) {
-  let removing: Promise<unknown> = Promise.resolve()
-
+export function createUserService (database: Database) {
   return {
     /** A user with their first session. @throws ApiError `user_exists` when the email or the username is taken in any letter case */
     async create (user: NewUser, session: SessionValues): Promise<{ account: Account, session: Session }> {
@@ -140,18 +150,14 @@ export function createUserService (database: Database, background: Database) {
     },
 
     /**
-     * Deletes a user and all that is theirs, unless the hash is not the one that was compared any more. Where there is much
-     * of it, it goes in parts; who is cut off in between begins again and finds less.
+     * Deletes an account for everybody who asks from now on, unless the hash is another one than was compared. What is left
+     * of it in the database goes in the background.
+     *
+     * @returns the ids of its sessions, which have ended; undefined when nothing was deleted
      */
-    async remove (id: number, passwordHash: string): Promise<boolean> {
-      // One after the other: the counters need the background as well.
-      const removed = removing.then(async () => {
-        // The likes go with the user: only so the stores are told of them.
-        while ((await background.query(deleteSomeVideos, [id])).length > 0);
-        return (await background.query(deleteUser, [id, passwordHash])).length > 0
-      })
-      removing = removed.catch(() => {})
-      return await removed
+    async remove (id: number, passwordHash: string): Promise<string[] | undefined> {
+      const [row] = await database.query<{ is_deleted: boolean, ended: string[] }>(deleteUser, [id, passwordHash])
+      return row!.is_deleted ? row!.ended : undefined
     },
 
     async findById (id: number): Promise<Account | undefined> {

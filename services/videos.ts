@@ -10,6 +10,7 @@ import { ApiError } from './errors.ts'
 import type { Interest } from './interest.ts'
 import type { ReadDatabase } from './replica-reads.ts'
 import { serializeUrl } from './urls.ts'
+import { isActive } from './users.ts'
 import { isShown, type AdultView } from './viewers.ts'
 
 interface VideoRow extends LedgerRow {
@@ -48,13 +49,13 @@ const select = `${columns} from videos v left join video_counters c on c.video_i
 /** One video with what the ledger says of it. */
 export const videoById = {
   name: 'video_by_id',
-  text: `${select} where v.id = $1`
+  text: `${select} where v.id = $1 and ${isActive('v.user_id')}`
 }
 
 /** Some videos, those that exist. */
 const videosByIds = {
   name: 'videos_by_ids',
-  text: `${select} where v.id = any($1::bigint[])`
+  text: `${select} where v.id = any($1::bigint[]) and ${isActive('v.user_id')}`
 }
 
 /** Videos that are read by one statement when many are asked for at once. */
@@ -66,7 +67,7 @@ const insertVideo = {
   text: `
     with owner as (
       select id, not $6::boolean or live_videos_of(id) < $8::int as has_room, is_adult or not ($7::boolean and $9::boolean) as may_publish
-      from users where id = $1
+      from users where id = $1 and ${isActive('users.id')}
     ), added as (
       insert into videos (user_id, title, description, thumbnail_url, stream_url, is_live, is_adult_content)
       select id, $2, $3, $4, $5, $6, $7 from owner where has_room and may_publish
@@ -109,6 +110,7 @@ const deleteVideo = {
  */
 export function createListStatement ({ live, adult, userId, ownerId }: VideoFilters & { ownerId?: number | undefined }, isKeyset: boolean): Statement {
   const conditions = [
+    isActive('v.user_id'),
     live === undefined ? '' : live ? 'v.is_live' : 'not v.is_live',
     adult === 'exclude' ? 'not v.is_adult_content' : adult === 'only' ? 'v.is_adult_content' : '',
     ownerId === undefined ? '' : `(not v.is_adult_content or v.user_id = $${2 + Number(isKeyset) + 1 + Number(userId !== undefined)})`,
@@ -119,7 +121,7 @@ export function createListStatement ({ live, adult, userId, ownerId }: VideoFilt
   return {
     name: ['list_videos', live ?? 'any', adult ?? 'include', userId === undefined ? 'all' : 'user', ...ownerId === undefined ? [] : ['own'], isKeyset ? 'keyset' : 'offset'].join('_'),
     text: `${columns}
-      from (select * from videos v ${conditions.length > 0 ? `where ${conditions.join(' and ')}` : ''}
+      from (select * from videos v where ${conditions.join(' and ')}
         order by v.created_at desc, v.id desc limit $1 ${isKeyset ? '' : 'offset $2'}) v
       left join video_counters c on c.video_id = v.id
       order by v.created_at desc, v.id desc`

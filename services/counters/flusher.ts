@@ -1,6 +1,6 @@
 import type { KnownVideos } from './known-videos.ts'
-import type { Ledger, TombstoneCursor } from './ledger.ts'
-import type { Batch, CounterStore, Tombstone } from './store.ts'
+import type { Ledger } from './ledger.ts'
+import type { Batch, CounterStore, Tombstone, TombstoneCursor } from './store.ts'
 
 export interface FlusherOptions {
   store: CounterStore
@@ -31,6 +31,9 @@ export interface FlushStats {
 /** Batches of one look, at most: the rest waits for the next one, so that the event loop breathes. */
 const maxRounds = 50
 
+/** Tombstones between two notes of how far the removal is. */
+const buryTogether = 1000
+
 /** Milliseconds of lag after which the log says that the counters do not reach PostgreSQL. */
 const alarmingLagMs = 5000
 
@@ -44,7 +47,10 @@ export type Flusher = ReturnType<typeof createFlusher>
 export function createFlusher ({ store, ledger, known, log, periodMs = 300, now = Date.now }: FlusherOptions) {
   const startedAt = now()
   const stats = { flushed: 0, failures: 0, lastFlushMs: 0 }
-  let cursor: TombstoneCursor = { transactionId: 0, id: 0 }
+  /** Deleted videos before it are forgotten by this process. */
+  let seen: TombstoneCursor | undefined
+  /** Tombstones before it are done with, if this process does the work. */
+  let buried: TombstoneCursor | undefined
   let timer: NodeJS.Timeout | undefined
   let underWay: Promise<void> | undefined
   let isClosed = false
@@ -78,21 +84,35 @@ export function createFlusher ({ store, ledger, known, log, periodMs = 300, now 
     await store.forget(tombstones)
   }
 
-  /** What was deleted since the last look goes from the stores as well. */
+  /** Every process forgets what was deleted since its last look. */
+  async function forgetDeleted (): Promise<void> {
+    seen ??= await ledger.newestTombstone()
+    const { videoIds, cursor } = await ledger.deletedVideos(seen)
+    for (const id of videoIds) known.forget(id)
+    seen = cursor
+  }
+
+  /** One process removes what was deleted from the store, chunk by chunk: what fails goes on where it stood. */
   async function bury (): Promise<void> {
-    const found = await ledger.tombstones(cursor)
-    await forget(found.tombstones)
-    // Only now: a look that failed halfway is repeated.
-    cursor = found.cursor
+    buried = await store.claimBurial()
+    if (!buried) return
+    const found = await ledger.tombstones(buried)
+    for (let start = 0; start < found.length; start += buryTogether) {
+      const chunk = found.slice(start, start + buryTogether)
+      await store.forget(chunk.filter(({ isGone }) => isGone).map(({ tombstone }) => tombstone))
+      buried = chunk.at(-1)!.cursor
+      await store.noteBurial(buried)
+    }
   }
 
   async function tick (): Promise<void> {
     try {
       await flush({ isForced: false })
+      await forgetDeleted()
       await bury()
-      if (now() - purgedAt > 60_000) {
+      if (buried && now() - purgedAt > 60_000) {
         purgedAt = now()
-        await ledger.purge(cursor)
+        await ledger.purge(buried)
       }
     } catch (error) {
       stats.failures++

@@ -114,6 +114,11 @@ export function createKnownVideos ({ read, freshMs = 10_000, oldMs = 60_000, max
 
     forget (videoId: number): void { known.delete(videoId) },
 
+    /** All videos of a user are gone. */
+    forgetOwner (userId: number): void {
+      for (const id of known.keys()) if (known.get(id)?.user_id === userId) known.delete(id)
+    },
+
     get size () { return known.size }
   }
 }

@@ -1,5 +1,6 @@
 import type { Database } from '../database.ts'
-import type { Batch, RecoveryLedger, Tombstone } from './store.ts'
+import { isActive } from '../users.ts'
+import type { Batch, RecoveryLedger, Tombstone, TombstoneCursor } from './store.ts'
 
 /** A video's counts as PostgreSQL has them. */
 export interface LedgerRow {
@@ -33,7 +34,7 @@ const readRows = {
   text: `
     select v.id as video_id, v.user_id, v.is_adult_content, ${ledgerColumns}
     from videos v left join video_counters c on c.video_id = v.id
-    where v.id = any($1::bigint[])`
+    where v.id = any($1::bigint[]) and ${isActive('v.user_id')}`
 }
 
 // What is of a generation that its shard has left is not merged: see counter_fences. The row is held until the
@@ -81,7 +82,7 @@ const mergeLikes = {
       select * from unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[], $5::boolean[], $6::bigint[])
         as u (shard, generation, video_id, user_id, liked, version)
     ), ${fenced('g.video_id, g.generation, g.user_id, g.liked, g.version')}, people as materialized (
-      select u.id from users u where u.id in (select user_id from incoming) order by u.id for key share
+      select u.id from users u where u.id in (select user_id from incoming) and ${isActive('u.id')} order by u.id for key share
     ), present as materialized (
       select v.id from videos v where v.id in (select video_id from incoming) and (select count(*) from people) >= 0
       order by v.id for key share
@@ -150,10 +151,27 @@ const readTombstones = {
   text: `
     select id, video_id, user_id, transaction_id::text::bigint as transaction_id,
       case when user_id is null then not exists (select from videos v where v.id = video_id)
-        else not exists (select from users u where u.id = user_id) end as is_gone
+        else not exists (select from users u where u.id = user_id and ${isActive('u.id')}) end as is_gone
     from counter_tombstones
     where (transaction_id, id) > ($1::text::xid8, $2::bigint) and transaction_id < pg_snapshot_xmin(pg_current_snapshot())
     order by transaction_id, id limit 5000`
+}
+
+// Videos that were deleted since a moment: every process forgets them, whichever removes them from the store.
+const readDeletedVideos = {
+  name: 'ledger_deleted_videos',
+  text: `
+    select id, video_id, transaction_id::text::bigint as transaction_id from counter_tombstones
+    where (transaction_id, id) > ($1::text::xid8, $2::bigint) and transaction_id < pg_snapshot_xmin(pg_current_snapshot())
+    order by transaction_id, id limit 5000`
+}
+
+const newestTombstone = {
+  name: 'ledger_newest_tombstone',
+  text: `
+    select id, transaction_id::text::bigint as transaction_id from counter_tombstones
+    where transaction_id < pg_snapshot_xmin(pg_current_snapshot())
+    order by transaction_id desc, id desc limit 1`
 }
 
 // Only what this process has read: nobody else reads slower than an hour.
@@ -190,9 +208,6 @@ const chunkSize = 2500
 const likersPageSize = 10_000
 
 export type Ledger = ReturnType<typeof createLedger>
-
-/** Where in the order of tombstones a reader stands. */
-export interface TombstoneCursor { transactionId: number, id: number }
 
 /**
  * The counters in PostgreSQL: absolute totals, merged by maximum within each generation.
@@ -257,16 +272,30 @@ export function createLedger (database: Database, background: Database) {
       return row && { fingerprint: row.fingerprint, countedAt: row.counted_at }
     },
 
-    /** What was deleted since a cursor, and the cursor for the next call. */
-    async tombstones (since: TombstoneCursor): Promise<{ tombstones: Tombstone[], cursor: TombstoneCursor }> {
+    /**
+     * What was deleted since a cursor, in its order, each with its own cursor.
+     *
+     * @returns at most 5,000 of them; `isGone` is false for somebody who came back under the old id, from a backup
+     */
+    async tombstones (since: TombstoneCursor): Promise<{ tombstone: Tombstone, isGone: boolean, cursor: TombstoneCursor }[]> {
       const rows = await background.query<{ id: number, video_id: number, user_id: number | null, transaction_id: number, is_gone: boolean }>(
         readTombstones, [String(since.transactionId), since.id])
+      return rows.map(row => ({
+        tombstone: { videoId: row.video_id, userId: row.user_id }, isGone: row.is_gone, cursor: { transactionId: row.transaction_id, id: row.id }
+      }))
+    },
+
+    /** Ids of videos with a tombstone since a cursor, and the cursor for the next call. */
+    async deletedVideos (since: TombstoneCursor): Promise<{ videoIds: number[], cursor: TombstoneCursor }> {
+      const rows = await background.query<{ id: number, video_id: number, transaction_id: number }>(readDeletedVideos, [String(since.transactionId), since.id])
       const last = rows.at(-1)
-      return {
-        // Somebody may have come back under the old id, from a backup: they are not to be forgotten.
-        tombstones: rows.filter(row => row.is_gone).map(row => ({ videoId: row.video_id, userId: row.user_id })),
-        cursor: last ? { transactionId: last.transaction_id, id: last.id } : since
-      }
+      return { videoIds: rows.map(row => row.video_id), cursor: last ? { transactionId: last.transaction_id, id: last.id } : since }
+    },
+
+    /** The cursor of the newest tombstone; that of nothing when there is none. */
+    async newestTombstone (): Promise<TombstoneCursor> {
+      const [row] = await background.query<{ id: number, transaction_id: number }>(newestTombstone)
+      return row ? { transactionId: row.transaction_id, id: row.id } : { transactionId: 0, id: 0 }
     },
 
     /** Deletes tombstones before a cursor, and receipts, that nobody needs any more. */

@@ -2,7 +2,7 @@ import { steadyNow } from '../clock.ts'
 import {
   BacklogError, counterLimits, counterTimes, memoryShard,
   type Batch, type CounterLimits, type CounterStore, type CounterTimes, type PendingLike, type PendingReceipt,
-  type RecoveryLedger, type StoredCounters, type StoreStats
+  type RecoveryLedger, type StoredCounters, type StoreStats, type TombstoneCursor
 } from './store.ts'
 
 export interface MemoryStoreOptions {
@@ -52,6 +52,7 @@ export function createMemoryStore (options: MemoryStoreOptions): CounterStore {
   const withPending = new Set<number>()
   const withReceipts = new Set<number>()
   const stats: StoreStats = { pending: 0, recoveries: 0, flushedUntil: undefined }
+  let burial: TombstoneCursor = { transactionId: 0, id: 0 }
   let generation = 0
   let since = 0
   let seenAt = 0
@@ -321,6 +322,14 @@ export function createMemoryStore (options: MemoryStoreOptions): CounterStore {
         if (!videos.get(videoId)?.pending.size) withPending.delete(videoId)
       }
     },
+
+    async leaveAll (userId) {
+      for (const { viewers } of videos.values()) viewers.delete(userId)
+    },
+
+    async claimBurial () { return burial },
+
+    async noteBurial (cursor) { burial = cursor },
 
     begin,
 

@@ -63,6 +63,15 @@ function keysOfGeneration (prefix: string) {
 /** The likes of all videos in all generations, as a pattern for SCAN. */
 export const likesPattern = 'halo:{*}:*:likes:*'
 
+/** The audiences of all videos, as a pattern for SCAN. */
+export const viewersPattern = 'halo:{*}:viewers:*'
+
+/** String: up to where what was deleted is removed, as `transaction:id` of a tombstone. */
+export const burialKey = 'halo:burial'
+
+/** String: the token of the process that removes what was deleted. */
+export const burialClaimKey = 'halo:burial:claim'
+
 /** Shard, generation and video of a key of likes. */
 export function parseLikesKey (key: string): { shard: number, generation: number, videoId: number } | undefined {
   const [, shard, generation, videoId] = (/^halo:\{(\d+)\}:(\d+):likes:(\d+)$/.exec(key) ?? []).map(Number)

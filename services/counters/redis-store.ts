@@ -3,12 +3,12 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Cluster, type Redis } from 'ioredis'
 import { steadyNow } from '../clock.ts'
 import { createBatcher } from './batcher.ts'
-import { createRedisKeys, type GenerationKeys } from './redis-keys.ts'
+import { burialClaimKey, burialKey, createRedisKeys, viewersPattern, type GenerationKeys } from './redis-keys.ts'
 import { scripts, scriptsOf, type CountingScript, type OtherScript, type Script } from './scripts.ts'
 import {
   BacklogError, counterLimits, counterTimes,
   type Batch, type CounterLimits, type CounterStore, type CheckedUse, type CounterTimes, type RecoveryLedger,
-  type StoredCounters, type StoreStats
+  type StoredCounters, type StoreStats, type Tombstone
 } from './store.ts'
 
 export interface RedisStoreOptions {
@@ -56,6 +56,9 @@ const claimMs = 3000
 
 /** Milliseconds until a process looks again whether the one that recovers has finished. */
 const claimRetryMs = 15
+
+/** Milliseconds after which another process takes the removal of what was deleted over from one that is silent. */
+const burialClaimMs = 3000
 
 /** Milliseconds for which a loader of likes may be silent. */
 const ticketMs = 5000
@@ -196,6 +199,7 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
   }
 
   const warming = new Map<number, Promise<void>>()
+  const burialToken = randomBytes(9).toString('base64url')
 
   const setLike = createBatcher<LikeOperation, Counted<Row | Refusal>>({
     shardOf,
@@ -432,14 +436,46 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
     acknowledge,
 
     async forget (tombstones) {
-      await Promise.all(tombstones.map(async ({ videoId, userId }) => {
-        const shard = shardOf(videoId)
+      const byShard = new Map<number, Tombstone[]>()
+      for (const tombstone of tombstones) {
+        const shard = shardOf(tombstone.videoId)
+        byShard.set(shard, [...byShard.get(shard) ?? [], tombstone])
+      }
+      await Promise.all([...byShard].map(async ([shard, ofShard]) => {
         const { keys } = shards[shard] ?? (await adopt(shard), shards[shard]!)
-        await call('forget', [
-          names.meta(shard), keys.views, keys.comments, keys.peaks, keys.dirty, keys.pending, keys.unflushed,
-          keys.likes(videoId), keys.ticket(videoId), names.viewers(videoId), names.sessions(videoId)
-        ], [videoId, userId ?? '', times.warmMs])
+        // One after the other: thousands of calls at once would time out together, and be sent again together.
+        for (let start = 0; start < ofShard.length; start += maxOperations) {
+          const chunk = ofShard.slice(start, start + maxOperations)
+          await call('forget', [
+            names.meta(shard), keys.views, keys.comments, keys.peaks, keys.dirty, keys.pending, keys.unflushed,
+            ...chunk.flatMap(({ videoId }) => [keys.likes(videoId), keys.ticket(videoId), names.viewers(videoId), names.sessions(videoId)])
+          ], [times.warmMs, ...chunk.flatMap(({ videoId, userId }) => [videoId, userId ?? ''])])
+        }
       }))
+    },
+
+    async leaveAll (userId) {
+      const nodes = redis instanceof Cluster ? redis.nodes('master') : [redis]
+      for (const node of nodes) {
+        for (let cursor = '0', isFirst = true; isFirst || cursor !== '0'; isFirst = false) {
+          const [next, found] = await node.scan(cursor, 'MATCH', viewersPattern, 'COUNT', 1000)
+          cursor = next
+          for (const key of found) await node.zrem(key, userId)
+        }
+      }
+    },
+
+    async claimBurial () {
+      const isMine = await redis.set(burialClaimKey, burialToken, 'PX', burialClaimMs, 'NX') === 'OK' ||
+        (await redis.get(burialClaimKey) === burialToken && await redis.pexpire(burialClaimKey, burialClaimMs) === 1)
+      if (!isMine) return undefined
+      const mark = await redis.get(burialKey)
+      const [transactionId, id] = (mark ?? '0:0').split(':').map(Number)
+      return { transactionId: transactionId!, id: id! }
+    },
+
+    async noteBurial ({ transactionId, id }) {
+      await Promise.all([redis.set(burialKey, `${transactionId}:${id}`), redis.pexpire(burialClaimKey, burialClaimMs)])
     },
 
     async answerOf (videoId, use) {

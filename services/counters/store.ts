@@ -22,6 +22,8 @@ export interface CounterStore {
   heartbeat (videoId: number, userId: number): Promise<StoredCounters>
   /** The viewer has left. */
   leave (videoId: number, userId: number): Promise<StoredCounters>
+  /** The viewer has left every video: their account is gone. It looks at all audiences, so nobody should wait for it. */
+  leaveAll (userId: number): Promise<void>
   /** The counters of some videos in one round trip, in their order; `isLiked` for the given user. */
   read (videoIds: number[], userId?: number): Promise<StoredCounters[]>
 
@@ -31,6 +33,14 @@ export interface CounterStore {
   acknowledge (batch: Batch): Promise<void>
   /** These videos, or these likes, are gone; so is everything that was counted for them. */
   forget (tombstones: Tombstone[]): Promise<void>
+  /**
+   * Takes up the removal of what was deleted, if no other process is at it.
+   *
+   * @returns where the removal stands; undefined when another process is at it
+   */
+  claimBurial (): Promise<TombstoneCursor | undefined>
+  /** What lies before a cursor was removed. */
+  noteBurial (cursor: TombstoneCursor): Promise<void>
   /** What was answered to a use of an Idempotency-Key, if anybody remembers. */
   answerOf (videoId: number, use: string): Promise<string | undefined>
   /** When this process learned of the generation of a video, by steadyNow(); 0 while it knows none. */
@@ -111,6 +121,9 @@ export interface Tombstone {
   videoId: number
   userId: number | null
 }
+
+/** Where in the order of tombstones a reader stands. */
+export interface TombstoneCursor { transactionId: number, id: number }
 
 export interface StoreStats {
   /** Pending counters, likes and receipts at the last look. */

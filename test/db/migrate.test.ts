@@ -1,4 +1,5 @@
-import { readdirSync } from 'node:fs'
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
@@ -6,6 +7,7 @@ import t from 'tap'
 import { migrate, requiredSchemaVersion } from '../../db/migrate.ts'
 import { createApp, createDatabase, runSql } from '../helpers/app.ts'
 import { anyStores, onEachStore } from '../helpers/stores.ts'
+import { until } from '../helpers/until.ts'
 
 const root = join(import.meta.dirname, '..', '..')
 const all = readdirSync(join(root, 'db', 'migrations')).filter(name => name.includes('.do.')).map(name => name.replace('.sql', '')).sort()
@@ -35,7 +37,7 @@ onEachStore(t, 'migrations, on an empty database, are applied once', async (t, s
   const url = await createDatabase(t, stores, { isMigrated: false })
   t.strictSame(await migrate({ connectionString: url }), all)
   t.strictSame(await migrate({ connectionString: url }), [])
-  t.strictSame(await migrate({ connectionString: url }, 0), all.map(name => name.replace('.do.', '.undo.')).reverse(), 'and undone')
+  t.strictSame(await migrate({ connectionString: url }, { target: 0, allowsDataLoss: true }), all.map(name => name.replace('.do.', '.undo.')).reverse(), 'and undone')
   const left = await runSql(url, "select table_name from information_schema.tables where table_schema = 'public'")
   t.strictSame(left, [{ table_name: 'halo_schema_version' }])
   t.strictSame(await migrate({ connectionString: url }), all, 'and applied again')
@@ -86,21 +88,21 @@ t.test('five migrators at once, on an empty database: one applies, four do nothi
     return { code, output }
   }))
   t.strictSame(outcomes.map(outcome => outcome.code), [0, 0, 0, 0, 0])
-  t.equal(outcomes.filter(({ output }) => output === all.map(name => `applied ${name}\n`).join('')).length, 1)
-  t.equal(outcomes.filter(({ output }) => output === 'The schema is current; nothing to do.\n').length, 4)
+  t.equal(outcomes.filter(({ output }) => output.endsWith(all.map(name => `applied ${name}\n`).join(''))).length, 1)
+  t.equal(outcomes.filter(({ output }) => /^(?:another migrator is at work; waiting for it\n)?The schema is current; nothing to do\.\n$/.test(output)).length, 4)
 })
 
 t.test('a migration that fails leaves the schema as it was, and the command exits 1', async t => {
   const url = await createDatabase(t, anyStores(), { isMigrated: false })
   await runSql(url, 'create view videos as select 1 as id')
   await t.rejects(migrate({ connectionString: url }))
-  t.strictSame(await runSql(url, "select table_name from information_schema.tables where table_schema = 'public'"), [{ table_name: 'videos' }])
+  t.strictSame(await runSql(url, "select table_name from information_schema.tables where table_schema = 'public' order by 1"), [{ table_name: 'halo_schema_version' }, { table_name: 'videos' }])
   const child = spawn(process.execPath, [join(root, 'db', 'migrate-cli.ts')], { env: { ...process.env, DATABASE_URL: url } })
   let complaint = ''
   child.stderr.on('data', data => { complaint += String(data) })
   const [code] = await once(child, 'close') as [number]
   t.equal(code, 1)
-  t.match(complaint, /The migration failed and changed nothing: /)
+  t.match(complaint, /The migration failed, and its own changes are undone; those before it stay: /)
 })
 
 t.test('a service, on a database without its schema, says so and is not ready until it is there', async t => {
@@ -112,8 +114,61 @@ t.test('a service, on a database without its schema, says so and is not ready un
   t.match(before.json(), { status: 'not_ready', database: true, schema: false })
   t.equal((await app.inject('/api/v1/videos')).statusCode, 503)
   await migrate({ connectionString: url })
-  await new Promise(resolve => setTimeout(resolve, 600))
-  t.match((await app.inject('/readyz')).json(), { status: 'ready', schema: true })
+  await until('readiness', async () => (await app.inject('/readyz')).statusCode === 200)
+  t.match((await app.inject('/readyz')).json(), { status: 'ready', schema: true, revocations: true })
   t.equal((await app.inject('/api/v1/videos')).statusCode, 200)
   t.equal(await requiredSchemaVersion(), all.length)
+})
+
+/** Runs the command. */
+async function runCli (url: string, ...args: string[]): Promise<{ code: number, output: string }> {
+  const child = spawn(process.execPath, [join(root, 'db', 'migrate-cli.ts'), ...args], { env: { ...process.env, NODE_ENV: 'production', DATABASE_URL: url } })
+  let output = ''
+  child.stdout.on('data', data => { output += String(data) })
+  child.stderr.on('data', data => { output += String(data) })
+  const [code] = await once(child, 'close') as [number]
+  return { code, output }
+}
+
+t.test('going down, without --allow-data-loss, says what it would destroy and changes nothing', async t => {
+  const stores = anyStores()
+  const url = await createDatabase(t, stores)
+  await runSql(url, "insert into users (email, username, password_hash, display_name) values ('a@example.com', 'a', 'x', 'a')")
+  await runSql(url, "insert into videos (user_id, title) select 1, 'x' from generate_series(1, 1234)")
+  const refused = await runCli(url, '0')
+  t.equal(refused.code, 1)
+  t.match(refused.output, new RegExp(`^Going down from version ${all.length} to 0 destroys data, and needs --allow-data-loss\\. It would drop:\n`))
+  for (const loss of ['table users with 1 rows', 'table videos with 1,234 rows', 'table sessions with 0 rows', 'column users.email_key']) t.ok(refused.output.includes(loss), loss)
+  t.match(await runCli(url, '2'), { code: 1, output: /needs --allow-data-loss/ })
+  t.strictSame(await runSql(url, 'select count(*)::int as count from videos'), [{ count: 1234 }])
+  for (const version of ['99', '999999']) t.match(await runCli(url, version), { code: 1, output: new RegExp(`^There is no schema version ${version}: versions go from 0 to ${all.length}\n$`) })
+  for (const args of [['-1'], ['x'], ['1', '2'], ['--force']]) t.match(await runCli(url, ...args), { code: 1, output: /Usage: npm run migrate/ }, args.join(' '))
+  t.match(await runCli(url, '--help'), { code: 0, output: /^Usage: npm run migrate/ })
+  t.match(await runCli(url, '2', '--allow-data-loss'), { code: 0, output: /applied 003\.undo/ })
+})
+
+t.test('a migration may create an index concurrently, and two migrators do not wait for each other for ever', async t => {
+  const url = await createDatabase(t, anyStores(), { isMigrated: false })
+  const directory = mkdtempSync(join(tmpdir(), 'halo-migrations-'))
+  t.teardown(() => { rmSync(directory, { recursive: true }) })
+  writeFileSync(join(directory, '001.do.table.sql'), 'create table things (id bigint);\ninsert into things select generate_series(1, 1000);')
+  writeFileSync(join(directory, '001.undo.table.sql'), 'drop table things;')
+  writeFileSync(join(directory, '002.do.index.sql'), '-- no transaction\n-- Serves nothing.\ndrop index concurrently if exists things_idx;\ncreate index concurrently things_idx on things (id);\n')
+  writeFileSync(join(directory, '002.undo.index.sql'), 'drop index if exists things_idx;')
+  const applied = await Promise.all([1, 2, 3].map(() => migrate({ connectionString: url }, { directory })))
+  t.strictSame(applied.map(names => names.length).sort(), [0, 0, 2])
+  t.strictSame(await runSql(url, "select indisvalid from pg_index where indexrelid = 'things_idx'::regclass"), [{ indisvalid: true }])
+
+  writeFileSync(join(directory, '003.do.bad.sql'), 'create table more (id bigint);\nselect 1 / 0;')
+  await t.rejects(migrate({ connectionString: url }, { directory }), /division by zero/)
+  t.strictSame(await runSql(url, "select to_regclass('more')::text as name, (select max(version)::int from halo_schema_version) as version"), [{ name: null, version: 2 }], 'it is undone, and those before it stay')
+
+  // A running service holds the table for a while: the migration gives way and tries again.
+  writeFileSync(join(directory, '003.do.bad.sql'), 'alter table things add column name text;')
+  const messages: string[] = []
+  const holder = runSql(url, 'begin; select from things limit 1; select pg_sleep(3); commit')
+  await until('the holder', async () => (await runSql(url, "select 1 from pg_locks where relation = 'things'::regclass and granted")).length > 0)
+  t.strictSame(await migrate({ connectionString: url }, { directory, onWait: message => { messages.push(message) } }), ['003.do.bad'])
+  t.ok(messages.some(message => message.startsWith('a table is in use')), messages.join())
+  await holder
 })

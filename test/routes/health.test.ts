@@ -8,8 +8,8 @@ onEachStore(t, 'health and the probes, with every store up, are 200', async (t, 
   for (const [url, body] of [
     ['/health', { status: 'healthy', database: true, redis: true }],
     ['/livez', { status: 'alive' }],
-    ['/readyz', { status: 'ready', database: true, redis: true, schema: true, workers: { running: 1, wanted: 1 } }],
-    ['/startupz', { status: 'ready', database: true, redis: true, schema: true, workers: { running: 1, wanted: 1 } }]
+    ['/readyz', { status: 'ready', database: true, redis: true, schema: true, revocations: true, workers: { running: 1, wanted: 1 } }],
+    ['/startupz', { status: 'ready', database: true, redis: true, schema: true, revocations: true, workers: { running: 1, wanted: 1 } }]
   ] as const) {
     const response = await app.inject(url)
     t.equal(response.statusCode, 200, url)

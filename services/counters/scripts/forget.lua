@@ -1,25 +1,31 @@
--- Forgets one video, or the like of one user who is gone.
+-- Forgets videos, or likes of users who are gone.
 --
--- In:  KEYS 1 meta, 2 views, 3 comments, 4 peaks, 5 dirty, 6 pending, 7 unflushed, 8 likes, 9 ticket, 10 viewers,
---      11 sessions.
---      ARGV 1 video, 2 user or '', 3 ms for which likes without pending changes stay.
+-- In:  KEYS 1 meta, 2 views, 3 comments, 4 peaks, 5 dirty, 6 pending, 7 unflushed, then for each: likes, ticket,
+--      viewers, sessions.
+--      ARGV 1 ms for which likes without pending changes stay, then for each: video, user or ''.
 -- Out: nothing.
 -- Atomic because a like and its pending change must go together. The ticket goes too: likes that are being
 -- loaded may have been read before.
-local video, user = ARGV[1], ARGV[2]
-redis.call('DEL', KEYS[9])
-if user ~= '' then
-  redis.call('SREM', KEYS[8], user)
-  if redis.call('HDEL', KEYS[6], video .. ':' .. user) == 1 then
-    redis.call('HINCRBY', KEYS[1], 'waiting', -1)
-    if redis.call('HINCRBY', KEYS[7], video, -1) <= 0 then
-      redis.call('HDEL', KEYS[7], video)
-      redis.call('PEXPIRE', KEYS[8], ARGV[3])
-    end
+local function forget_like(video, user, likes)
+  redis.call('SREM', likes, user)
+  if redis.call('HDEL', KEYS[6], video .. ':' .. user) == 0 then return end
+  redis.call('HINCRBY', KEYS[1], 'waiting', -1)
+  if redis.call('HINCRBY', KEYS[7], video, -1) <= 0 then
+    redis.call('HDEL', KEYS[7], video)
+    redis.call('PEXPIRE', likes, ARGV[1])
   end
-  return
 end
-for key = 2, 4 do redis.call('HDEL', KEYS[key], video) end
-redis.call('SREM', KEYS[5], video)
-redis.call('UNLINK', KEYS[8], KEYS[10], KEYS[11])
--- Its pending likes stay until the next flush: the ledger does not know the video, and names each of them.
+
+for index = 1, (#ARGV - 1) / 2 do
+  local video, user = ARGV[index * 2], ARGV[index * 2 + 1]
+  local likes, ticket, viewers, sessions = KEYS[4 + index * 4], KEYS[5 + index * 4], KEYS[6 + index * 4], KEYS[7 + index * 4]
+  redis.call('UNLINK', ticket)
+  if user ~= '' then
+    forget_like(video, user, likes)
+  else
+    for key = 2, 4 do redis.call('HDEL', KEYS[key], video) end
+    redis.call('SREM', KEYS[5], video)
+    -- Its pending likes stay until the next flush: the ledger does not know the video, and names each of them.
+    redis.call('UNLINK', likes, viewers, sessions)
+  end
+end

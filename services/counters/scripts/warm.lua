@@ -14,14 +14,14 @@ local holder = redis.call('GET', KEYS[3])
 if ARGV[5] == 'begin' then
   if holder then return 'taken' end
   redis.call('SET', KEYS[3], ARGV[3], 'PX', ARGV[4])
-  redis.call('DEL', KEYS[4])
+  redis.call('UNLINK', KEYS[4])
   redis.call('SADD', KEYS[4], '0')
   redis.call('PEXPIRE', KEYS[4], ARGV[4] * 2)
   return 'mine'
 end
 if holder ~= ARGV[3] or redis.call('EXISTS', KEYS[4]) == 0 then return 'taken' end
 if ARGV[5] == 'drop' then
-  redis.call('DEL', KEYS[3], KEYS[4])
+  redis.call('UNLINK', KEYS[3], KEYS[4])
   return 'taken'
 end
 if ARGV[5] == 'page' then
@@ -34,5 +34,5 @@ if ARGV[5] == 'page' then
 end
 redis.call('RENAME', KEYS[4], KEYS[2])
 redis.call('PEXPIRE', KEYS[2], ARGV[6])
-redis.call('DEL', KEYS[3])
+redis.call('UNLINK', KEYS[3])
 return 'warm'
