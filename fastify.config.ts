@@ -44,7 +44,7 @@ export interface Config {
   /** A streaming replica for reads; null for none. */
   databaseReplica: ServerConnection | null
   /** Of each process. */
-  databasePool: { max: number, min: number, maxLifetimeSeconds: number }
+  databasePool: { max: number, min: number, maxLifetimeSeconds: number, /** False behind PgBouncer. */ isPrepared: boolean }
   redis: RedisAddress | null
   readCache: { maxBytes: number }
   adultContentGate: Environment['ADULT_CONTENT_GATE']
@@ -169,7 +169,8 @@ export function loadConfig (variables: Variables): Readonly<Config> {
     databasePool: {
       max: Math.max(1, Math.floor(environment.DB_MAX_OPEN_CONNS / workers)),
       min: Math.floor(environment.DB_MAX_IDLE_CONNS / workers),
-      maxLifetimeSeconds: environment.DB_CONN_MAX_LIFETIME
+      maxLifetimeSeconds: environment.DB_CONN_MAX_LIFETIME,
+      isPrepared: environment.DB_PREPARED_STATEMENTS === 'true'
     },
     redis,
     readCache: { maxBytes: environment.READ_CACHE_MB * 1_000_000 },

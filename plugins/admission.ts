@@ -1,6 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import fp from 'fastify-plugin'
 import { createAdmission, type Admission } from '../services/admission.ts'
+import { isProbe } from '../services/probes.ts'
 import { endPollPhase } from '../services/poll-phase.ts'
 
 declare module 'fastify' {
@@ -20,8 +21,6 @@ declare module 'fastify' {
     }
   }
 }
-
-const alwaysAnswered = new Set(['/livez', '/readyz', '/startupz', '/health', '/metrics'])
 
 /** Milliseconds between two lines of the log about an overload. */
 const warnEveryMs = 5000
@@ -45,7 +44,7 @@ export default fp(async function admission (app) {
   }
 
   /** Looked at last, because it costs most. */
-  const isExempt = ({ url }: IncomingMessage): boolean => alwaysAnswered.has(url!.split('?', 1)[0]!)
+  const isExempt = ({ url }: IncomingMessage): boolean => isProbe(url!) || url!.split('?', 1)[0] === '/metrics'
 
   app.decorate('admission', {
     ...control,

@@ -55,7 +55,7 @@ export default fp<CountersOptions>(async function counters (app, { times = {} })
   app.addHook('onReady', async () => {
     flusher.start()
     store.begin().catch(() => {})
-    warnOfEviction(app)
+    warnOfSettings(app)
   })
   app.addHook('onClose', async () => {
     abort.abort()
@@ -63,13 +63,17 @@ export default fp<CountersOptions>(async function counters (app, { times = {} })
   })
 }, { name: 'halo:counters', dependencies: ['halo:config', 'halo:database', 'halo:redis', 'halo:viewers'] })
 
-/** A Redis that makes room by forgetting keys would forget counters. */
-function warnOfEviction ({ redisClient, log }: FastifyInstance): void {
+/** Settings of Redis with which it loses counters, or stalls. */
+function warnOfSettings ({ redisClient, log }: FastifyInstance): void {
   const nodes = redisClient instanceof Cluster ? redisClient.nodes('master') : redisClient ? [redisClient] : []
   for (const node of nodes) {
     node.info('memory').then(info => {
       const policy = /^maxmemory_policy:(\S+)/m.exec(info)?.[1] ?? ''
       if (policy.startsWith('allkeys')) log.error({ policy }, 'this Redis may evict counters: set its maxmemory-policy to noeviction')
+    }, () => {})
+    // Managed Redis may not allow CONFIG; then its documentation must tell.
+    node.config('GET', 'lazyfree-lazy-expire').then(answer => {
+      if ((answer as string[])[1] === 'no') log.warn('the presence of a large stream that ends may block this Redis for most of a second: set its lazyfree-lazy-expire to yes')
     }, () => {})
   }
 }

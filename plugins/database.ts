@@ -22,22 +22,22 @@ declare module 'fastify' {
 
 /** Statements on the pools, with a bounded queue and errors that the service knows. */
 export default fp(async function database (app) {
-  const { max } = app.config.databasePool
+  const { max, isPrepared } = app.config.databasePool
   // Ten callers for each connection: with statements of a few milliseconds the last one waits for less than its patience.
   const createSlots = () => createStatementSlots({ max, maxWaiting: max * 10 })
   const slots = createSlots()
-  const primary = createDatabase({ pool: app.pg.pool, slots, control: app.backgroundPool })
+  const primary = createDatabase({ pool: app.pg.pool, slots, control: isPrepared ? app.backgroundPool : undefined, isPrepared })
   // Nobody waits for these, and they may take long.
   const ofBackground = { maxWaitMs: 1000, patienceMs: 1000, slowMs: Infinity }
-  const background = createDatabase({ pool: app.backgroundPool, slots: createStatementSlots({ ...ofBackground, max: 2, maxWaiting: 100 }) })
+  const background = createDatabase({ pool: app.backgroundPool, slots: createStatementSlots({ ...ofBackground, max: 2, maxWaiting: 100 }), isPrepared })
   app.decorate('statementSlots', slots)
   app.decorate('database', primary)
   app.decorate('backgroundDatabase', background)
-  app.decorate('watchDatabase', createDatabase({ pool: app.watchPool, slots: createStatementSlots({ ...ofBackground, max: 1, maxWaiting: 2 }) }))
+  app.decorate('watchDatabase', createDatabase({ pool: app.watchPool, slots: createStatementSlots({ ...ofBackground, max: 1, maxWaiting: 2 }), isPrepared }))
 
   const replica = app.replicaPool && createReplicaReads({
     primary,
-    replica: createDatabase({ pool: app.replicaPool, slots: createSlots(), control: app.replicaControlPool }),
+    replica: createDatabase({ pool: app.replicaPool, slots: createSlots(), control: isPrepared ? app.replicaControlPool : undefined, isPrepared }),
     onChange (isUsed, lagMs) {
       if (isUsed) app.log.info({ lagMs: Math.round(lagMs) }, 'reads go to the replica')
       else app.log.warn('the replica lags or is away: reads go to the primary')

@@ -3,6 +3,7 @@ import fp from 'fastify-plugin'
 import { setArrival, type Arrival } from '../services/arrival.ts'
 import { clientKey, createAddresses } from '../services/client-address.ts'
 import { ApiError } from '../services/errors.ts'
+import { isProbe } from '../services/probes.ts'
 import { loggableUrl } from '../services/loggable.ts'
 import { serializeFields, writeSerializedHead } from '../services/serialized-head.ts'
 import { answerError, createRefusal, hasUnmetExpectation, hostProblem, type Refusal } from './errors.ts'
@@ -142,7 +143,7 @@ export default fp<HotPathOptions>(async function hotPath (app, { requestId }) {
       sendError(arrival, request, response, unreadable)
       return true
     }
-    if (left < 0) {
+    if (left < 0 && !isProbe(request.url!)) {
       const seconds = Math.ceil(-left / 1000)
       const refusal = limited.get(seconds) ?? createRefusal(app, limits.address.refusal(-left))
       if (limited.size < 1000) limited.set(seconds, refusal)

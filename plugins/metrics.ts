@@ -50,6 +50,8 @@ export default fp<{ workers: Workers }>(async function metrics (app, { workers }
     ['halo_counters_flush_failures_total', 'Flushes that failed because a store was away; nothing is lost by them', 'sum', () => flusher.stats.failures],
     ['halo_counters_last_flush_seconds', 'How long the last flush with something in it took', 'max', () => flusher.stats.lastFlushMs / 1000],
     ['halo_counters_recoveries_total', 'Generations that began because Redis had lost its memory, or may have', 'sum', () => store.stats.recoveries],
+    ...(['database', 'redis', 'schema'] as const).map((name): Metric =>
+      [`halo_${name}_up`, `Whether the last check of the ${name} succeeded (1) or failed (0)`, 'min', () => Number(app.services.dependencies.last?.[name] ?? true)]),
     ['halo_engagement_streams', 'Listeners to event streams', 'sum', () => streams.stats.listeners],
     ['halo_engagement_streams_dropped_total', 'Listeners that were dropped because they were too slow', 'sum', () => streams.stats.dropped]
   ]

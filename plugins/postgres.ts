@@ -37,14 +37,16 @@ const watchStatementMs = 2000
 /** The connection pool, and the questions whether PostgreSQL answers and has the right schema. */
 export default fp<PostgresOptions>(async function haloPostgres (app, { connection }) {
   const { databasePool, databaseReplica } = app.config
+  // On the server, so that a statement nobody waits for stops working. PgBouncer refuses it as a startup parameter.
+  const stoppedAfter = (ms: number) => databasePool.isPrepared ? { statement_timeout: ms } : {}
   const ofRequests = {
     application_name: 'halo-api',
     max: databasePool.max,
     min: databasePool.min,
     maxLifetimeSeconds: databasePool.maxLifetimeSeconds,
     connectionTimeoutMillis: connectMs,
-    // On the server, so that a statement nobody waits for stops working; and here, for a silent server.
-    statement_timeout: statementMs,
+    ...stoppedAfter(statementMs),
+    // For a silent server.
     query_timeout: statementMs,
     keepAlive: true,
     types: integersAsNumbers
@@ -60,7 +62,7 @@ export default fp<PostgresOptions>(async function haloPostgres (app, { connectio
     application_name: 'halo-api-background',
     max: 2,
     connectionTimeoutMillis: 1000,
-    statement_timeout: backgroundStatementMs,
+    ...stoppedAfter(backgroundStatementMs),
     query_timeout: backgroundStatementMs + 1000,
     keepAlive: true,
     types: integersAsNumbers
@@ -72,7 +74,7 @@ export default fp<PostgresOptions>(async function haloPostgres (app, { connectio
     application_name: 'halo-api-watch',
     max: 1,
     connectionTimeoutMillis: connectMs,
-    statement_timeout: watchStatementMs,
+    ...stoppedAfter(watchStatementMs),
     query_timeout: watchStatementMs,
     keepAlive: true,
     types: integersAsNumbers
@@ -83,14 +85,10 @@ export default fp<PostgresOptions>(async function haloPostgres (app, { connectio
     ? undefined
     : openPool(app, { ...databaseReplica, ...ofRequests, application_name: 'halo-api-control', max: 1, min: 0 }))
 
-  // Probes have a connection of their own: a pool that is busy is not a database that is away.
-  const probe = openPool(app, {
-    ...connection,
-    application_name: 'halo-api-probe',
-    max: 1,
-    connectionTimeoutMillis: connectMs,
-    query_timeout: statementMs
-  })
+  // Probes have a connection of their own, because a pool that is busy is not a database that is unavailable; and the same
+  // settings, because a database that refuses those of requests is unavailable to them.
+  const probe = openPool(app, { ...connection, ...ofRequests, application_name: 'halo-api-probe', max: 1, min: 0 })
+  const prepared = (name: string, text: string) => databasePool.isPrepared ? { name, text } : { text }
 
   app.addHook('onReady', async () => {
     await Promise.all([app.pg.pool, app.replicaPool].map(async pool => { if (pool) await openConnections(pool, databasePool.min) }))
@@ -100,7 +98,7 @@ export default fp<PostgresOptions>(async function haloPostgres (app, { connectio
   app.decorate('postgresChecks', [
     {
       name: 'database',
-      async check () { await probe.query('select 1') }
+      async check () { await probe.query(prepared('probe', 'select 1')).catch(explain) }
     },
     {
       name: 'schema',
@@ -109,6 +107,8 @@ export default fp<PostgresOptions>(async function haloPostgres (app, { connectio
         if (version < required) {
           throw new Error(`The database has schema version ${version} and this service needs ${required}: run "npm run migrate"`)
         }
+        const { rows: [rights] } = await probe.query<{ missing: string | null }>(prepared('missing_rights', missingRights))
+        if (rights?.missing) throw new Error(`The user of the database has no right to: ${rights.missing}; grant them`)
       }
     }
   ])
@@ -130,4 +130,31 @@ function openPool (app: FastifyInstance, config: pg.PoolConfig): pg.Pool {
 async function openConnections (pool: pg.Pool, count: number): Promise<void> {
   const opened = await Promise.allSettled(Array.from({ length: count }, () => pool.connect()))
   for (const outcome of opened) if (outcome.status === 'fulfilled') outcome.value.release()
+}
+
+/** What a request needs to do with each table; checked by the probe, so that a missing grant is named before a user meets it. */
+const rights = {
+  users: 'select, insert, update, delete',
+  videos: 'select, insert, update, delete',
+  video_counters: 'select, insert, update',
+  video_likes: 'select, insert, update, delete',
+  comment_receipts: 'select, insert, delete',
+  counter_tombstones: 'select, insert, delete',
+  counter_fences: 'select, insert, update',
+  sessions: 'select, insert, update, delete',
+  revocations: 'select, insert, delete',
+  login_attempts: 'select, insert, update, delete',
+  known_addresses: 'select, insert, update, delete',
+  deleted_users: 'select, insert, delete'
+}
+
+const missingRights = `
+  select string_agg(format('%s on %s', privilege, name), ', ') as missing
+  from (values ${Object.entries(rights).flatMap(([table, list]) => list.split(', ').map(right => `('${table}', '${right}')`)).join(', ')}) as needed (name, privilege)
+  where not has_table_privilege(name, privilege)`
+
+/** Adds what to do where the error alone does not say it. */
+function explain (error: Error): never {
+  if (/unsupported startup parameter/i.test(error.message)) error.message += ': this is PgBouncer; set DB_PREPARED_STATEMENTS=false'
+  throw error
 }

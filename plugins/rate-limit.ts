@@ -7,6 +7,7 @@ import { clientKey, createAddresses } from '../services/client-address.ts'
 import type { ApiError } from '../services/errors.ts'
 import { createLimitFields, type LimitFields, type Taken } from '../services/limiter/limit-fields.ts'
 import { createLimit, type Limit } from '../services/limiter/limit.ts'
+import { isProbe } from '../services/probes.ts'
 import { policyNames, type PolicyName } from '../services/limiter/policies.ts'
 
 declare module 'fastify' {
@@ -65,7 +66,7 @@ export default fp(async function haloRateLimit (app) {
     const taken = arrivalOf(request.raw)?.addressToken ?? { limit: limits.address, left: limits.address.take(clientKey(app.clientAddressOf(request.raw))) }
     const { left } = request.addressToken = taken
     setFields(reply, fields.one(taken))
-    return left >= 0 ? undefined : limits.address.refusal(-left)
+    return left >= 0 || isProbe(request.raw.url!) ? undefined : limits.address.refusal(-left)
   })
   app.addHook('onRequest', (request, reply, done) => {
     done(app.rateLimitRefusal(request, reply))

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import redis, { type FastifyRedis } from '@fastify/redis'
 import fp from 'fastify-plugin'
-import type { Cluster, Redis } from 'ioredis'
+import { Cluster, type Redis } from 'ioredis'
 import type { Dependency } from '../services/dependencies.ts'
 import { connectRedis, connectTimeoutMs } from '../services/redis-connection.ts'
 
@@ -45,6 +45,11 @@ export default fp(async function haloRedis (app) {
 
   app.decorate('redisChecks', [{
     name: 'redis',
-    async check () { await client.ping() }
+    // What requests and the fence of the counters need (INFO, SCRIPT LOAD): a user without the rights answers PING all the same.
+    async check () {
+      const nodes = client instanceof Cluster ? client.nodes('master') : [client]
+      if (nodes.length === 0) throw new Error('no node of the cluster is known')
+      await Promise.all(nodes.flatMap(node => [node.info('server'), node.script('LOAD', 'return 1')]))
+    }
   }])
 }, { name: 'halo:redis', dependencies: ['halo:config', 'halo:errors'] })

@@ -73,7 +73,9 @@ function createServices (app: FastifyInstance, config: Config) {
       users,
       passwords,
       sessions,
-      attempts: createLoginAttempts(app.database),
+      attempts: createLoginAttempts(app.database, {
+        onFallback (cause) { app.log.error({ cause: (cause as Error | undefined)?.message }, 'login attempts cannot be counted in PostgreSQL: each process counts by itself') }
+      }),
       refreshTokens,
       revocations,
       auditKey: createHmac('sha256', config.jwt.secret).update('halo:audit').digest('base64url'),

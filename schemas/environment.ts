@@ -60,6 +60,11 @@ export const Environment = Type.Object({
   DB_MAX_OPEN_CONNS: count('Most connections to PostgreSQL for requests, of all `WEB_CONCURRENCY` processes together; each has up to 4 more for what no request waits for', 100, 1, 10_000),
   DB_MAX_IDLE_CONNS: count('Of these, connections that stay open while idle; one beyond these is closed after 10 s without work', 10, 0, 10_000),
   DB_CONN_MAX_LIFETIME: seconds('Seconds after which a connection is replaced', 3600),
+  DB_PREPARED_STATEMENTS: Type.Union([Type.Literal('true'), Type.Literal('false')], {
+    default: 'true',
+    description: '`false` behind PgBouncer: no named statements, no `statement_timeout` as a startup parameter (set it by `alter role … set statement_timeout`), and statements that nobody waits for are not stopped',
+    mend: 'use true or false'
+  }),
   DATA_DIR: text('Folder of the embedded PostgreSQL', '.data'),
 
   REDIS_URL: text('Redis as a URL; wins over the `REDIS_*` parts'),

@@ -26,18 +26,42 @@ export interface DatabaseOptions {
   slots: StatementSlots
   /** Other connections to the same server, over which statements are stopped. */
   control?: Pick<Pool, 'query'> | undefined
+  /** Whether statements are prepared under their names; not through PgBouncer's transaction mode. */
+  isPrepared?: boolean
 }
 
 /** Values that PostgreSQL refuses to keep: the client's doing. */
 const unkeepable = new Set(['22P02', '22021', '22003', '22P05', '22008', '22001'])
 
-/** Statements that were stopped, and servers that are full, starting or stopping: over in a moment. */
-const transient = new Set(['57014', '53300', '53400', '57P01', '57P02', '57P03', '40001', '40P01', '55P03', '25006'])
+/**
+ * What an SQLSTATE (PostgreSQL, Appendix A) says of the server, by its class or as a whole. Every one of them is answered
+ * 503: the request may succeed later, or elsewhere.
+ */
+const unable = {
+  /** The server is the wrong one, or the connection is broken: all connections made before are replaced. */
+  wrongServer: ['08', '25006', '0A000', '57P01', '57P02', '57P03', '58'],
+  /** The server is the right one and cannot do it now: full, out of memory, stopped, in conflict, without a right or a table. */
+  notNow: ['53', '57', '40', '55', '42501', '42P01', '42703', '42883', '42P05', '26000', 'XX001', 'XX002']
+}
 
-/** A schema that is not the one that this version needs; `/readyz` says so. */
-const unmigrated = new Set(['42P01', '42703'])
+const isOneOf = (state: string, states: readonly string[]): boolean => states.some(one => state.startsWith(one))
 
-export function createDatabase ({ pool, slots, control }: DatabaseOptions): Database {
+export function createDatabase ({ pool, slots, control, isPrepared = true }: DatabaseOptions): Database {
+  /** When each connection was seen first, and before which moment one is outdated: it leads to a server that is the wrong one. */
+  const seenAt = new WeakMap<PoolClient, number>()
+  let outdatedBefore = -Infinity
+
+  /** A connection that does not lead to a server that was found to be the wrong one. */
+  async function connect (): Promise<PoolClient> {
+    for (;;) {
+      const client = await pool.connect()
+      const since = seenAt.get(client) ?? performance.now()
+      seenAt.set(client, since)
+      if (since >= outdatedBefore) return client
+      client.release(true)
+    }
+  }
+
   /** Stops what a connection is doing. Never rejects: a statement that goes on meets its time limit. */
   async function cancel (client: PoolClient): Promise<void> {
     const { processID } = client as PoolClient & { processID?: number }
@@ -63,7 +87,9 @@ export function createDatabase ({ pool, slots, control }: DatabaseOptions): Data
       forget?.()
       if (cancelling) await cancelling
       // Not pool.query: that one throws the connection away at every error, a taken username included.
-      client.release(isAnswer(error) ? undefined : error as Error)
+      const isWrongServer = !isAnswer(error) || isOneOf((error as { code: string }).code, unable.wrongServer)
+      if (isWrongServer && isAnswer(error)) outdatedBefore = performance.now()
+      client.release(isWrongServer)
       throw error
     }
   }
@@ -74,9 +100,9 @@ export function createDatabase ({ pool, slots, control }: DatabaseOptions): Data
       // Opening a connection takes its time as well, and tells nothing of how busy the database is; nor does what is never sent.
       let startedAt: number | undefined
       try {
-        const client = await pool.connect()
+        const client = await connect()
         if (!interest?.isOver) startedAt = performance.now()
-        return await run<Row>(client, { name, text, values }, interest)
+        return await run<Row>(client, isPrepared ? { name, text, values } : { text, values }, interest)
       } catch (error) {
         throw error instanceof ApiError ? error : translate(error)
       } finally {
@@ -98,7 +124,7 @@ function translate (error: unknown): unknown {
   if (unkeepable.has(state)) {
     return new ApiError('invalid_request', { message: 'A value in the request cannot be stored', cause: error })
   }
-  if (!isAnswer(error) || state.startsWith('08') || transient.has(state) || unmigrated.has(state)) {
+  if (!isAnswer(error) || isOneOf(state, unable.wrongServer) || isOneOf(state, unable.notNow)) {
     return new ApiError('service_unavailable', { cause: error })
   }
   return error

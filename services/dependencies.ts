@@ -46,6 +46,9 @@ export function createDependencyService (options: DependencyOptions) {
   }
 
   return {
+    /** The last answer, without asking; undefined before the first one. */
+    get last (): Status | undefined { return last?.status },
+
     /** Never rejects; answers within `timeoutMs`, and at once who has asked a moment ago. */
     status (): Promise<Status> {
       const ageMs = last ? now() - last.at : Infinity

@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { clientKey } from './client-address.ts'
 import type { Database } from './database.ts'
 import { ApiError } from './errors.ts'
+import { ExpiringMap } from './expiring-map.ts'
 
 /** A try at a password. */
 export interface LoginAttempt {
@@ -124,13 +125,61 @@ const remember = {
 
 export type LoginAttempts = ReturnType<typeof createLoginAttempts>
 
+/** Attempts that a process remembers by itself while PostgreSQL cannot, and milliseconds for which it does. */
+const remembered = { maxSize: 50_000, maxAgeMs: 3_600_000 }
+
+/**
+ * The same waits for one (account, address), in the memory of the process: for when the table cannot be written (a full
+ * disk, a standby, a missing grant). Login is then neither impossible nor unthrottled.
+ */
+function createOwnAttempts (now: () => number) {
+  const attempts = new ExpiringMap<string, { failures: number, lastAt: number, running: number }>({ ...remembered, now })
+  const of = (key: string) => attempts.get(key) ?? { failures: 0, lastAt: -Infinity, running: 0 }
+  return {
+    begin (key: string, { free, doublesEvery, maxSeconds }: Limit): boolean {
+      const attempt = of(key)
+      const waitMs = attempt.failures < free ? 0 : Math.min(maxSeconds, 2 ** Math.min(30, (attempt.failures - free) / doublesEvery)) * 1000
+      if (attempt.running >= maxRunning || now() - attempt.lastAt < waitMs) return false
+      attempts.set(key, { ...attempt, running: attempt.running + 1 })
+      return true
+    },
+    end (key: string, outcome: 'failed' | 'succeeded' | 'withdrawn'): void {
+      const { failures, lastAt, running } = of(key)
+      attempts.set(key, {
+        failures: outcome === 'failed' ? failures + 1 : outcome === 'succeeded' ? 0 : failures,
+        lastAt: outcome === 'failed' ? now() : lastAt,
+        running: Math.max(0, running - 1)
+      })
+    }
+  }
+}
+
+export interface LoginAttemptOptions {
+  /** A number from 0 up to 1. */
+  chance?: () => number
+  now?: () => number
+  /** PostgreSQL could not count an attempt. */
+  onFallback?: (error: unknown) => void
+}
+
 /**
  * Growing waits for who guesses passwords, kept in PostgreSQL for all processes; by hashes, so that it holds no list of
  * emails.
- *
- * @param chance a number from 0 up to 1
  */
-export function createLoginAttempts (database: Database, chance: () => number = Math.random) {
+export function createLoginAttempts (database: Database, { chance = Math.random, now = performance.now.bind(performance), onFallback = () => {} }: LoginAttemptOptions = {}) {
+  const own = createOwnAttempts(now)
+
+  /** What PostgreSQL says, or what this process does by itself when PostgreSQL cannot. */
+  async function orElse<T> (work: () => Promise<T>, fallback: () => T): Promise<T> {
+    try {
+      return await work()
+    } catch (error) {
+      if (!(error instanceof ApiError) || error.code !== 'service_unavailable') throw error
+      onFallback(error.cause)
+      return fallback()
+    }
+  }
+
   const keysOf = ({ account, address }: LoginAttempt) => ({
     pair: hash(`pair:${clientKey(address)}:${account}`),
     address: hash(`address:${clientKey(address)}`),
@@ -157,12 +206,30 @@ export function createLoginAttempts (database: Database, chance: () => number = 
     return row!.tries <= crowd.free || chance() < crowd.budget / row!.tries
   }
 
+  /** As `begin` below, by PostgreSQL. */
+  async function beginInDatabase (attempt: LoginAttempt): Promise<boolean> {
+    const keys = keysOf(attempt)
+    if (!attempt.isKnownAddress) {
+      const [row] = await database.query<{ wait_seconds: number }>(addressWait, [keys.address, addressLimit.free, addressLimit.doublesEvery, addressLimit.maxSeconds])
+      if (row) {
+        const seconds = Math.max(1, Math.ceil(row.wait_seconds))
+        throw new ApiError('rate_limit_exceeded', { message: `Too many passwords were wrong at this address; try again in ${seconds} s`, retryAfter: seconds, violatedPolicies: ['failed-logins'] })
+      }
+    }
+    if (!await beginAt(keys.pair, limitOf(attempt))) return false
+    if (attempt.isKnownAddress || await isAmongFew(keys.account)) return true
+    await database.query(withdraw, [[keys.pair]])
+    return false
+  }
+
+  const limitOf = ({ isKnownAddress }: LoginAttempt): Limit => isKnownAddress ? knownPairLimit : pairLimit
+
   return {
-    /** Whether a user has logged in at this address before. */
-    async isKnownAddress (userId: number, address: string): Promise<boolean> {
+    /** Whether a user has logged in at this address before; false when that cannot be told. */
+    isKnownAddress: (userId: number, address: string): Promise<boolean> => orElse(async () => {
       const [row] = await database.query<{ is_known: boolean }>(isKnown, [userId, clientKey(address)])
       return row!.is_known
-    },
+    }, () => false),
 
     /**
      * Begins a try. False while it has to wait.
@@ -170,37 +237,31 @@ export function createLoginAttempts (database: Database, chance: () => number = 
      * @throws ApiError `rate_limit_exceeded` for an address that fails at too many accounts; `server_busy` while too many
      *   tries run
      */
-    async begin (attempt: LoginAttempt): Promise<boolean> {
-      const keys = keysOf(attempt)
-      if (!attempt.isKnownAddress) {
-        const [row] = await database.query<{ wait_seconds: number }>(addressWait, [keys.address, addressLimit.free, addressLimit.doublesEvery, addressLimit.maxSeconds])
-        if (row) {
-          const seconds = Math.max(1, Math.ceil(row.wait_seconds))
-          throw new ApiError('rate_limit_exceeded', { message: `Too many passwords were wrong at this address; try again in ${seconds} s`, retryAfter: seconds, violatedPolicies: ['failed-logins'] })
-        }
-      }
-      if (!await beginAt(keys.pair, attempt.isKnownAddress ? knownPairLimit : pairLimit)) return false
-      if (attempt.isKnownAddress || await isAmongFew(keys.account)) return true
-      await database.query(withdraw, [[keys.pair]])
-      return false
-    },
+    begin: (attempt: LoginAttempt): Promise<boolean> =>
+      orElse(() => beginInDatabase(attempt), () => own.begin(keysOf(attempt).pair, limitOf(attempt))),
 
     /** The password was a wrong one. */
     async fail (attempt: LoginAttempt): Promise<void> {
       const { pair, address } = keysOf(attempt)
-      await database.query(fail, [[pair]])
-      await database.query(countAddress, [address])
+      await orElse(async () => {
+        await database.query(fail, [[pair]])
+        await database.query(countAddress, [address])
+      }, () => { own.end(pair, 'failed') })
     },
 
     /** The password was never looked at. */
     async withdraw (attempt: LoginAttempt): Promise<void> {
-      await database.query(withdraw, [[keysOf(attempt).pair]])
+      const { pair } = keysOf(attempt)
+      await orElse(async () => { await database.query(withdraw, [[pair]]) }, () => { own.end(pair, 'withdrawn') })
     },
 
     /** It was the right one. What others have tried at the account is not forgotten by that. */
     async succeed (attempt: LoginAttempt, userId: number): Promise<void> {
-      await database.query(succeed, [keysOf(attempt).pair])
-      if (!attempt.isKnownAddress) await database.query(remember, [userId, clientKey(attempt.address)])
+      const { pair } = keysOf(attempt)
+      await orElse(async () => {
+        await database.query(succeed, [pair])
+        if (!attempt.isKnownAddress) await database.query(remember, [userId, clientKey(attempt.address)])
+      }, () => { own.end(pair, 'succeeded') })
     }
   }
 }

@@ -15,7 +15,11 @@ export interface LeaseClientOptions {
 const script = readFileSync(join(import.meta.dirname, 'scripts', 'lease.lua'), 'utf8')
 const sha = createHash('sha1').update(script).digest('hex')
 
-/** String: when the bucket of a client will be full again. The shard is one of the limiter's own. */
+/**
+ * String: when the bucket of a client will be full again. The shard is one of the limiter's own. The rate and the burst are
+ * part of the key: a time that was written under other settings means another number of tokens, and a client that was
+ * limited would stay refused after the limit was raised.
+ */
 const limitKey = (shard: number, policy: string, client: string): string => `halo:{l${shard}}:limit:${policy}:${client}`
 
 /** Milliseconds worth of tokens that must have flowed in before somebody who got none asks again. */
@@ -35,7 +39,7 @@ export function createLeaseClient ({ redis, policy, rate, burst }: LeaseClientOp
   }
 
   async function leaseShard (shard: number, requests: LeaseRequest[]): Promise<Lease[]> {
-    const keys = requests.map(({ client }) => limitKey(shard, policy, client))
+    const keys = requests.map(({ client }) => limitKey(shard, `${policy}:${rate}:${burst}`, client))
     const args = [perToken, burst * perToken, patience, ...requests.flatMap(({ wanted, owed }) => [wanted, owed])]
     const answers = await redis.evalsha(sha, keys.length, ...keys, ...args).catch((error: unknown) => {
       if (!(error instanceof Error && error.message.startsWith('NOSCRIPT'))) throw error

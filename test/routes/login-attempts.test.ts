@@ -107,8 +107,8 @@ onEachStore(t, 'a crowd cannot lock the owner out: not at all in a network where
   t.ok(compared() < 55, `${compared() - 1} of 60 guesses were looked at`)
   t.equal((await login(app, '2001:db8:1:2:ffff::8', person.email, person.password)).statusCode, 200, 'at home, at another address of its network, and after a logout')
   const rolls: number[] = []
-  const lucky = createLoginAttempts(app.database, () => rolls.push(0) && 0)
-  const unlucky = createLoginAttempts(app.database, () => 0.999)
+  const lucky = createLoginAttempts(app.database, { chance: () => rolls.push(0) && 0 })
+  const unlucky = createLoginAttempts(app.database, { chance: () => 0.999 })
   const road = { account: comparisonKey(person.email), address: '192.0.2.1', isKnownAddress: false }
   t.equal(await unlucky.begin(road), false)
   t.equal(await lucky.begin(road), true)
