@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { InjectOptions } from 'fastify'
 import type { Pool, PoolClient } from 'pg'
 import t, { type Test } from 'tap'
@@ -220,7 +221,11 @@ onEachStore(t, 'a client that was limited is free when the limit was raised, and
   const raised = [1, 2].map(() => createApp(t, { stores, databaseUrl, redisUrl: stores.redisUrl, env: { RATE_LIMIT_RPS: '10000000', RATE_LIMIT_BURST: '20' } }))
   for (const app of await Promise.all(raised)) {
     const statuses = []
-    for (let n = 0; n < 40; n++) statuses.push((await ask(app, '/api/v1/videos')).statusCode)
+    for (let n = 0; n < 40; n++) {
+      statuses.push((await ask(app, '/api/v1/videos')).statusCode)
+      // An injected request takes no turn of the event loop, in which leases of tokens come.
+      await sleep(2)
+    }
     t.strictSame([...new Set(statuses)], [200], 'a bucket is never emptier than its own policy makes it')
   }
 })

@@ -29,7 +29,8 @@ const patienceMs = 12
 export function createLeaseClient ({ redis, policy, rate, burst }: LeaseClientOptions) {
   const shardCount = redis instanceof Cluster ? 16 : 1
   const perToken = 1_000_000 / rate
-  const patience = Math.max(1, Math.floor(rate * patienceMs / 1000))
+  // No more than the bucket holds: a small one of a high rate is full long before.
+  const patience = Math.max(1, Math.min(burst, Math.floor(rate * patienceMs / 1000)))
 
   const shardOf = (client: string): number => {
     if (shardCount === 1) return 0
