@@ -42,6 +42,8 @@ export interface AppOptions {
   counterTimes?: Partial<CounterTimes>
   /** Those that serve behind the same port. */
   workers?: Workers
+  /** Where the log goes, for what is told of it. */
+  logDestination?: { readonly dropped: number }
 }
 
 /**
@@ -50,7 +52,7 @@ export interface AppOptions {
  * The order below is the order in which a request meets the hooks: the headers that every answer has, then
  * the limiter, then authentication, then the route.
  */
-export async function buildApp ({ config: settings, connection, logger, counterTimes, workers = alone }: AppOptions) {
+export async function buildApp ({ config: settings, connection, logger, counterTimes, workers = alone, logDestination = { dropped: 0 } }: AppOptions) {
   const stage: Lifecycle = { hasStarted: false, isDraining: false }
   const options = serverOptions(settings)
   const requestId = createRequestIds()
@@ -87,7 +89,7 @@ export async function buildApp ({ config: settings, connection, logger, counterT
   await app.register(audit)
   await app.register(recentWriters)
   await app.register(readCache)
-  await app.register(metrics, { workers })
+  await app.register(metrics, { workers, logDestination })
   await app.register(openapi)
 
   await app.register(hotPath, { requestId })

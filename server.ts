@@ -1,20 +1,48 @@
 import cluster from 'node:cluster'
 import { setTimeout as sleep } from 'node:timers/promises'
-import pino from 'pino'
-import { buildApp } from './app.ts'
-import { loadConfig, type Config, type ServerConnection } from './fastify.config.ts'
-import { migrate } from './db/migrate.ts'
-import { openDatabase, type OpenDatabase } from './db/open-database.ts'
-import { ConfigurationError } from './services/configuration-error.ts'
-import { createIdleCollector } from './services/idle-collector.ts'
-import { createLogDestination } from './services/log-destination.ts'
-import { createSupervisor, WorkerFailed } from './services/supervisor.ts'
-import { alone, createWorker, type Workers } from './services/worker.ts'
+import type { Config, ServerConnection } from './fastify.config.ts'
+import type { OpenDatabase } from './db/open-database.ts'
+import type { ToWorker } from './services/worker-messages.ts'
+import type { Workers } from './services/worker.ts'
+
+/**
+ * Requests to stop, from the first moment of the process on: everything else is loaded after this, because PID 1 of a
+ * container ignores a signal that has no handler, and any other process dies of it with whatever it has started.
+ */
+const stopRequest = Promise.withResolvers<string>()
+let stopRequests = 0
+let endAtOnce = (): void => { process.exit(1) }
+for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+  process.on(signal, () => {
+    // Ctrl-C reaches the whole group: the supervisor says when its workers stop.
+    if (cluster.isWorker && signal === 'SIGINT') return
+    requestStop(signal)
+  })
+}
+if (cluster.isWorker) {
+  process.on('message', (message: ToWorker) => { if (message.halo === 'drain') stopRequest.resolve(message.signal) })
+  // A supervisor that is gone replaces nobody.
+  process.on('disconnect', () => { process.exit(1) })
+}
+
+function requestStop (signal: string): void {
+  if (stopRequests++ === 0) stopRequest.resolve(signal)
+  // The supervisor of a worker has its own patience.
+  else if (!cluster.isWorker) endAtOnce()
+}
+
+const [{ default: pino }, { buildApp }, { loadConfig }, { migrate }, { openDatabase }, { ConfigurationError }, { createIdleCollector }, { createLogDestination }, { createSupervisor, WorkerFailed }, { alone, createWorker }] = await Promise.all([
+  import('pino'), import('./app.ts'), import('./fastify.config.ts'), import('./db/migrate.ts'), import('./db/open-database.ts'), import('./services/configuration-error.ts'),
+  import('./services/idle-collector.ts'), import('./services/log-destination.ts'), import('./services/supervisor.ts'), import('./services/worker.ts')
+])
 
 type App = Awaited<ReturnType<typeof buildApp>>
 
 /** Connections that may wait to be accepted: thousands of clients come back at once after a restart. The kernel has a say (somaxconn). */
 const backlog = 4096
+
+/** Milliseconds that the last lines of the log have to be written, whatever reads them. */
+const flushMs = 500
 
 const config = readConfigOrExit()
 const destination = createLogDestination({ isShared: config.workers > 1 })
@@ -23,37 +51,67 @@ const logger = pino({
   redact: ['req.headers.authorization', 'password', 'token', 'refresh_token']
 }, destination)
 
-await main().catch((error: unknown) => {
-  if (!(error instanceof WorkerFailed)) {
-    logger.fatal({ err: error }, 'the boot failed')
-    process.stderr.write(`\nHALO API could not start: ${(error as Error).message}\n`)
-  }
-  destination.flushSync()
-  process.exit(error instanceof WorkerFailed ? error.exitCode : 1)
+process.on('uncaughtException', error => {
+  // The state of the process is unknown from here on; whoever runs it starts a new one.
+  logger.fatal({ err: error }, 'uncaught exception')
+  exit(1)
 })
-
-async function main (): Promise<void> {
-  if (cluster.isWorker) return await serveAsWorker()
-  const database = await openDatabase(config.database)
-  try {
-    const serving = config.workers === 1 ? await serve(database.connection, alone) : await supervise(database)
-    stopOnSignal(serving, database)
-    if (config.environment !== 'production') printWelcome(serving.address, database)
-  } catch (error) {
-    await database.stop()
-    throw error
-  }
+endAtOnce = () => {
+  logger.warn('second signal: exit at once')
+  exit(1)
 }
 
-/** What serves: its address, how it ends in peace (with which exit code), and how it ends at once. */
+exit(await (cluster.isWorker ? runWorker() : run()).catch((error: unknown) => {
+  if (error instanceof WorkerFailed) return error.exitCode
+  logger.fatal({ err: error }, 'the boot failed')
+  process.stderr.write(`\nHALO API could not start: ${(error as Error).message}\n`)
+  return 1
+}))
+
+/** What serves: its address once it listens, how it ends in peace (with which exit code), and how it ends at once. */
 interface Serving {
-  address: string
+  address: Promise<string>
   drain: (signal: string) => Promise<number>
   kill: () => void
 }
 
+/** Runs the service until a stop is requested. @returns the exit code */
+async function run (): Promise<number> {
+  const opening = openDatabase(config.database)
+  const database = await Promise.race([opening, stopRequest.promise.then(() => undefined)])
+  // Stopped while it started: what comes up meanwhile is stopped again.
+  if (!database) return await opening.then(opened => opened.stop(), () => {}).then(() => 0)
+  try {
+    const serving = config.workers === 1 ? serve(database.connection, alone) : supervise(database)
+    endAtOnce = () => {
+      logger.warn('second signal: exit at once')
+      serving.kill()
+      exit(1)
+    }
+    if (config.environment !== 'production') serving.address.then(address => { printWelcome(address, database) }, () => {})
+    return await drainWhenAsked(serving)
+  } finally {
+    await database.stop()
+  }
+}
+
+async function runWorker (): Promise<number> {
+  if (config.database.kind === 'embedded') throw new Error('a worker is told its database')
+  const workers = createWorker({ wanted: config.workers })
+  return await drainWhenAsked(serve(config.database.connection, workers))
+}
+
+/** Waits for a request to stop, also while the boot is still under way. @throws the error of a boot that failed before it */
+async function drainWhenAsked ({ address, drain }: Serving): Promise<number> {
+  const failed = address.then(() => new Promise<never>(() => {}))
+  const signal = await Promise.race([stopRequest.promise, failed])
+  // A boot that fails from here on is nobody's concern any more.
+  failed.catch(() => {})
+  return await drain(signal)
+}
+
 /** Several processes, each of which serves as one that is alone does. */
-async function supervise ({ connection }: OpenDatabase): Promise<Serving> {
+function supervise ({ connection }: OpenDatabase): Serving {
   for (const warning of config.warnings) logger.warn(warning)
   const { drainDelayMs, drainTimeoutMs } = config.server
   const supervisor = createSupervisor({
@@ -66,35 +124,31 @@ async function supervise ({ connection }: OpenDatabase): Promise<Serving> {
     logger,
     drainMs: drainDelayMs + drainTimeoutMs + 2000
   })
-  return { address: await supervisor.start(), drain: supervisor.stop, kill: supervisor.kill }
+  return { address: supervisor.start(), drain: supervisor.stop, kill: supervisor.kill }
 }
 
-async function serveAsWorker (): Promise<void> {
-  if (config.database.kind === 'embedded') throw new Error('a worker is told its database')
-  const workers = createWorker({ wanted: config.workers, onDrain: end })
-  const { drain } = await serve(config.database.connection, workers)
-  let isEnding = false
-  function end (signal: string): void {
-    if (isEnding) return
-    isEnding = true
-    drain(signal).then(exit, () => { exit(1) })
+function serve (connection: ServerConnection, workers: Workers): Serving {
+  const building = buildApp({ config, connection, logger, workers, logDestination: destination })
+  const address = building.then(app => start(app, connection))
+  return {
+    address,
+    async drain (signal) {
+      // What was begun is brought to its end, so that it can be closed.
+      const hasStarted = await Promise.race([address.then(() => true, () => false), sleep(config.server.drainTimeoutMs, false, { ref: false })])
+      return hasStarted ? await drain(await building, signal) : 0
+    },
+    kill () {}
   }
-  process.on('SIGTERM', end)
-  // Ctrl-C reaches the whole group: the supervisor says when to stop.
-  process.on('SIGINT', () => {})
-  // A supervisor that is gone replaces nobody.
-  process.on('disconnect', () => { exit(1) })
 }
 
-async function serve (connection: ServerConnection, workers: Workers): Promise<Serving> {
-  const app = await buildApp({ config, connection, logger, workers })
+async function start (app: App, connection: ServerConnection): Promise<string> {
   // The boot waits a moment for the schema, so that the first request finds it, and for no longer.
   // And for what the Go service had counted, so that nobody sees a count begin again at zero.
   await Promise.race([keepSchemaCurrent(app, connection).then(() => app.counters.takenOver), sleep(2000)])
   const address = await listen(app)
   createIdleCollector().start()
   logger.info({ address, environment: config.environment }, 'listening')
-  return { address, drain: signal => drain(app, signal), kill () {} }
+  return address
 }
 
 async function listen (app: App): Promise<string> {
@@ -121,7 +175,7 @@ async function keepSchemaCurrent (app: App, connection: ServerConnection): Promi
       return
     } catch (error) {
       logger.error({ err: error }, 'the database could not be migrated; trying again')
-      await sleep(Math.min(500 * attempt, 5000))
+      await sleep(Math.min(500 * attempt, 5000), undefined, { ref: false })
     }
   }
 }
@@ -148,7 +202,7 @@ function printWelcome (address: string, database: OpenDatabase): void {
     `  counters   ${redis}`,
     ...config.workers > 1 ? [`  processes  ${config.workers} (WEB_CONCURRENCY)`] : [],
     `  listening  ${base}/api/v1`,
-    `  API page   ${base}/docs`,
+    ...config.hasApiDocs ? [`  API page   ${base}/docs`] : [],
     '  sample data: npm run seed      stop: Ctrl-C',
     '', ''
   ].join('\n'))
@@ -171,33 +225,7 @@ async function drain (app: App, signal: string): Promise<number> {
   return isClosed ? 0 : 1
 }
 
-/** SIGTERM and Ctrl-C: drains, then exits 0. A second signal ends all at once. */
-function stopOnSignal ({ drain, kill }: Serving, database: OpenDatabase): void {
-  let isStopping = false
-  async function end (signal: string): Promise<void> {
-    if (isStopping) {
-      logger.warn({ signal }, 'second signal: exit at once')
-      kill()
-      exit(1)
-    }
-    isStopping = true
-    const code = await drain(signal)
-    await database.stop()
-    exit(code)
-  }
-  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
-    process.on(signal, () => { end(signal).catch((error: unknown) => { logger.fatal({ err: error }, 'the stop failed'); exit(1) }) })
-  }
+/** Ends the process when the log is written, or cannot be. */
+function exit (code: number): void {
+  destination.flushWithin(flushMs).finally(() => { process.exit(code) })
 }
-
-function exit (code: number): never {
-  destination.flushSync()
-  process.exit(code)
-}
-
-process.on('uncaughtException', error => {
-  // The state of the process is unknown from here on; whoever runs it starts a new one.
-  logger.fatal({ err: error }, 'uncaught exception')
-  destination.flushSync()
-  process.exit(1)
-})

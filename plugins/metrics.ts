@@ -26,7 +26,7 @@ type Merge = 'sum' | 'max' | 'min'
 type Metric = [name: string, help: string, merge: Merge, read: () => number]
 
 /** Numbers for operators, in the text format of Prometheus at `/metrics`; each is read when it is asked for. */
-export default fp<{ workers: Workers }>(async function metrics (app, { workers }) {
+export default fp<{ workers: Workers, logDestination: { readonly dropped: number } }>(async function metrics (app, { workers, logDestination }) {
   const registry = new Registry()
   const { admission, statementSlots } = app
   const { flusher, store } = app.counters
@@ -52,6 +52,7 @@ export default fp<{ workers: Workers }>(async function metrics (app, { workers }
     ['halo_counters_recoveries_total', 'Generations that began because Redis had lost its memory, or may have', 'sum', () => store.stats.recoveries],
     ...(['database', 'redis', 'schema'] as const).map((name): Metric =>
       [`halo_${name}_up`, `Whether the last check of the ${name} succeeded (1) or failed (0)`, 'min', () => Number(app.services.dependencies.last?.[name] ?? true)]),
+    ['halo_log_lines_dropped_total', 'Log lines that were dropped because nobody read standard output', 'sum', () => logDestination.dropped],
     ['halo_engagement_streams', 'Listeners to event streams', 'sum', () => streams.stats.listeners],
     ['halo_engagement_streams_dropped_total', 'Listeners that were dropped because they were too slow', 'sum', () => streams.stats.dropped]
   ]

@@ -1,11 +1,61 @@
 import pino, { type DestinationStream } from 'pino'
 
+/** Characters that wait for a reader that is slow or stopped; lines beyond them are dropped and counted. */
+const maxBuffered = 4_000_000
+
+/** Milliseconds between two lines about dropped lines. */
+const reportMs = 5000
+
+export interface LogDestination extends DestinationStream {
+  /** Lines that were dropped because nobody read them. */
+  readonly dropped: number
+  /** Resolves when everything is written, or after some milliseconds: a reader that has stopped must not hold up the exit. */
+  flushWithin (ms: number): Promise<void>
+}
+
 /**
  * Standard output for log lines. They leave in batches, at the latest each second: one write for each request costs more
  * than its routing. Of several processes no batch is longer than a pipe takes whole (PIPE_BUF, pipe(7)), so that they
  * do not run into each other when the reader is slow.
+ *
+ * A reader that stops reading costs bounded memory and never blocks the process.
  */
-export function createLogDestination ({ isShared }: { isShared: boolean }): DestinationStream & { flushSync: () => void } {
+export function createLogDestination ({ isShared }: { isShared: boolean }): LogDestination {
+  // Node sets a pipe to O_NONBLOCK when it opens the stream of standard output. Without it a full pipe blocks a thread of
+  // libuv in write(2), which holds up even process.exit().
+  process.stdout.on('error', () => {})
   const batch = isShared ? { minLength: 3500, maxWrite: 4096 } : { minLength: 16_000 }
-  return pino.destination({ fd: 1, sync: false, periodicFlush: 1000, ...batch })
+  const stream = pino.destination({ fd: 1, sync: false, periodicFlush: 1000, maxLength: maxBuffered, ...batch })
+  // It retries for ever on a full or a broken pipe (sonic-boom 4.2), and pino calls it for fatal lines and at exit.
+  stream.flushSync = () => {}
+  let dropped = 0
+  let reported = 0
+  stream.on('drop', () => { dropped++ })
+  stream.on('error', () => {})
+
+  setInterval(() => {
+    const count = dropped - reported
+    if (count === 0) return
+    const before = dropped
+    stream.write(`${JSON.stringify({ level: 40, time: Date.now(), pid: process.pid, dropped: count, msg: 'log lines were dropped because nobody read standard output' })}\n`)
+    // The report itself may have been dropped: then the next one tells.
+    if (dropped === before) reported = dropped
+    else dropped = before
+  }, reportMs).unref()
+
+  return {
+    write: line => stream.write(line),
+
+    get dropped () { return dropped },
+
+    async flushWithin (ms) {
+      await new Promise<void>(resolve => {
+        const timer = setTimeout(resolve, ms)
+        stream.flush(() => {
+          clearTimeout(timer)
+          resolve()
+        })
+      })
+    }
+  }
 }

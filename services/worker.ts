@@ -27,11 +27,12 @@ const patienceMs = 1000
 
 export interface WorkerOptions {
   wanted: number
-  onDrain: (signal: string) => void
+  /** The supervisor asks for an end in peace; a process that must hear of it from its first moment listens itself. */
+  onDrain?: (signal: string) => void
 }
 
 /** The end of a worker's channel to its supervisor. */
-export function createWorker ({ wanted, onDrain }: WorkerOptions): Workers {
+export function createWorker ({ wanted, onDrain = () => {} }: WorkerOptions): Workers {
   let known = { running: wanted, wanted }
   let count = 0
   let shared: ReadMetrics | undefined

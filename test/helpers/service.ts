@@ -2,6 +2,7 @@ import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
 import type { Test } from 'tap'
+import { Environment } from '../../schemas/environment.ts'
 import { freePort } from './free-port.ts'
 
 /** The service as a process of its own, as operators run it. */
@@ -15,11 +16,15 @@ export interface Service {
   exit: Promise<{ code: number | null, signal: string | null }>
 }
 
+/** The environment of this process without any setting of the service: a developer may have some exported. */
+export function cleanEnvironment (): Record<string, string | undefined> {
+  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !(name in Environment.properties) && !name.startsWith('HALO_TEST')))
+}
+
 export async function startService (t: Test, env: Record<string, string>): Promise<Service> {
   const port = await freePort()
-  const { HALO_TEST_DATABASE_URL: _, DATABASE_URL: __, REDIS_URL: ___, ...inherited } = process.env
   const child = spawn(process.execPath, [join(import.meta.dirname, '..', '..', 'server.ts')], {
-    env: { ...inherited, SERVER_PORT: String(port), WEB_CONCURRENCY: '1', ...env }
+    env: { ...cleanEnvironment(), SERVER_PORT: String(port), WEB_CONCURRENCY: '1', ...env }
   })
   let output = ''
   child.stdout.on('data', data => { output += String(data) })
