@@ -51,9 +51,12 @@ export function createLogDestination ({ isShared }: { isShared: boolean }): LogD
     async flushWithin (ms) {
       await new Promise<void>(resolve => {
         const timer = setTimeout(resolve, ms)
+        // Twice: the first one waits for the write that is under way, and may leave less than a batch behind.
         stream.flush(() => {
-          clearTimeout(timer)
-          resolve()
+          stream.flush(() => {
+            clearTimeout(timer)
+            resolve()
+          })
         })
       })
     }
