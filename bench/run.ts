@@ -33,7 +33,7 @@ const help = `npm run bench [-- options]: what the service costs, with everythin
   --profile            also where the service's CPU time went; --scenario names one to look at
   --preload FILE       a module that the service loads first, to plant a fault
 
-It uses DATABASE_URL and REDIS_URL, or an embedded PostgreSQL and a Redis of its own (redis-server must be installed).
+It uses BENCH_DATABASE_URL and BENCH_REDIS_URL, or an embedded PostgreSQL and a Redis of its own (redis-server must be installed).
 Results are written to bench/results. It exits 1 when a gate of bench/gates.json fails, or --compare finds a scenario dearer.`
 
 const { values: options } = parseArgs({

@@ -11,6 +11,7 @@ import { seed } from '../db/seed.ts'
 import { loadConfig } from '../fastify.config.ts'
 import { freePort } from '../test/helpers/free-port.ts'
 import { startRedis } from '../test/helpers/redis-server.ts'
+import { cleanEnvironment } from '../test/helpers/service.ts'
 import { signToken } from '../test/helpers/token.ts'
 import type { BareTask } from './bare-server.ts'
 import { familyOf } from './measure.ts'
@@ -64,11 +65,14 @@ export function build (folder: string): void {
   execFileSync('npm', ['run', 'build'], { cwd: folder, stdio: ['ignore', 'ignore', 'inherit'] })
 }
 
-/** PostgreSQL and Redis: those that DATABASE_URL and REDIS_URL name, or a PostgreSQL and a Redis of the bench's own. */
+/**
+ * PostgreSQL and Redis: those that BENCH_DATABASE_URL and BENCH_REDIS_URL name, or a PostgreSQL and a Redis of the bench's own. It
+ * fills them with sample data: DATABASE_URL, which a developer may have exported for something else, is not looked at.
+ */
 export async function createWorld ({ users = 2000, videos = 100_000, onProgress = (text: string): void => { progress(text) } } = {}): Promise<World> {
   onProgress('building')
   build(root)
-  const database = await openDatabase(loadConfig({ ...process.env, DATA_DIR: process.env['DATA_DIR'] ?? join(root, '.data', 'bench') }).database)
+  const database = await openDatabase(loadConfig({ DATABASE_URL: process.env['BENCH_DATABASE_URL'], DATA_DIR: process.env['DATA_DIR'] ?? join(root, '.data', 'bench') }).database)
   const stops: (() => Promise<unknown>)[] = [database.stop]
   const stop = async (): Promise<void> => {
     for (const one of stops.splice(0).reverse()) await one()
@@ -76,9 +80,9 @@ export async function createWorld ({ users = 2000, videos = 100_000, onProgress 
   // Ctrl-C leaves nothing behind.
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => { stop().finally(() => process.exit(130)) })
   try {
-    if (!('connectionString' in database.connection)) throw new Error('Name the server by DATABASE_URL and not by its parts')
+    if (!('connectionString' in database.connection)) throw new Error('Name the server by BENCH_DATABASE_URL')
     const databaseUrl = database.connection.connectionString
-    const named = process.env['REDIS_URL']
+    const named = process.env['BENCH_REDIS_URL']
     const redis = named ? undefined : await startRedis()
     if (redis) stops.push(redis.stop)
     const redisUrl = named ?? redis!.url
@@ -126,10 +130,9 @@ export async function createWorld ({ users = 2000, videos = 100_000, onProgress 
 }
 
 function spawnProcess (env: Record<string, string>, folder: string, logFile = '/dev/null'): ChildProcess {
-  const { DATABASE_URL: _, REDIS_URL: __, NODE_ENV: ___, ...inherited } = process.env
   return spawn(process.execPath, [join(folder, 'dist', 'server.js')], {
     cwd: folder,
-    env: { ...inherited, ...env },
+    env: { ...cleanEnvironment(), ...env },
     // The log is written, as in production.
     stdio: ['ignore', openSync(logFile, 'a'), 'inherit']
   })

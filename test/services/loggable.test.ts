@@ -19,7 +19,11 @@ t.test('an address in the log has no secrets, and is else what it was', async t 
     [`/x?t=${token.replaceAll('.', '%2E')}`, '/x?[redacted]'],
     ['/x?q=halo%5frefresh_abc.0.def', '/x?[redacted]'],
     ['/x/%65yJhbGciOi%', '/x/[redacted]'],
-    ['/halo_refresh_abc.0.def', '/[redacted]']
+    ['/halo_refresh_abc.0.def', '/[redacted]'],
+    ['/x?code=123456&otp=1&pin=2&sid=3', '/x?code=[redacted]&otp=[redacted]&pin=[redacted]&sid=[redacted]'],
+    ['/x?sms_code=1&session=2&PHPSESSID=3&credential=4', '/x?sms_code=[redacted]&session=[redacted]&PHPSESSID=3&credential=[redacted]'],
+    ['/x?side=1&barcode=2&pinned=3', '/x?side=1&barcode=2&pinned=3'],
+    ['/x\u009b31m?q=\u0085', '/x\\u009b31m?q=\\u0085']
   ]) t.equal(loggableUrl(address!), shown)
 })
 
@@ -27,6 +31,7 @@ t.test('a header in the log has no secrets either', async t => {
   t.equal(loggableText('HALO/4.2 (Android 16)'), 'HALO/4.2 (Android 16)')
   t.equal(loggableText(`app ${token}`), 'app [redacted]')
   t.equal(loggableText('x halo_refresh_a.0.b y'), 'x [redacted] y')
+  t.equal(loggableText('a\u009b2J\u007fb'), 'a\\u009b2J\\u007fb', 'no control reaches a terminal')
 })
 
 t.test('no address takes long to be written down', async t => {

@@ -46,6 +46,27 @@ t.test('passwords, more than can wait, are refused at once and the event loop st
   for (const { reason } of refused) t.match(reason, { code: 'server_busy', retryAfter: 1 })
 })
 
+t.test('a password that would wait longer than two seconds is refused at once, and the others are answered in time', async t => {
+  // A hash of cost 13 takes most of a second: two may wait, whatever the length of the queue allows.
+  const passwords = createPasswordService({ cost: 13, threads: 1, maxQueue: 100, pepper })
+  t.teardown(() => passwords.close())
+  await passwords.hash('the thread is up')
+  const startedAt = performance.now()
+  const ended: number[] = []
+  const outcomes = await Promise.allSettled(Array.from({ length: 30 }, async () => {
+    try {
+      return await passwords.hash('x')
+    } finally {
+      ended.push(performance.now() - startedAt)
+    }
+  }))
+  const refused = outcomes.filter(outcome => outcome.status === 'rejected')
+  t.ok(refused.length >= 20 && refused.length < 30, `${refused.length} of 30 were refused`)
+  for (const { reason } of refused) t.match(reason, { code: 'server_busy', retryAfter: 1 })
+  t.ok(ended[0]! < 200, `the first refusal came after ${ended[0]!.toFixed(0)} ms`)
+  t.throws(() => { for (let n = 0; n < 30; n++) passwords.hash('x').catch(() => {}); passwords.requireRoom() }, { code: 'server_busy' })
+})
+
 t.test('every byte of a password counts, and one password has one form', async t => {
   const passwords = createPasswordService({ cost: 4, pepper })
   t.teardown(() => passwords.close())
