@@ -28,7 +28,7 @@ import { print, progress } from './world.ts'
  * and a million viewers take in Redis; and what a listener to the event stream takes in the process.
  *
  * The parts run alone with --part writes, flush, memory or streams. Redis is started for it, PostgreSQL is
- * DATABASE_URL or the embedded one.
+ * that of BENCH_DATABASE_URL or the embedded one.
  */
 
 const { values: { part } } = parseArgs({ options: { part: { type: 'string' } } })
@@ -43,7 +43,7 @@ const secret = 'a secret for a bench, which nobody logs in to'
 const names = createRedisKeys({ isCluster: false })
 const root = join(import.meta.dirname, '..')
 
-const database = await openDatabase(loadConfig({ ...process.env, DATA_DIR: process.env['DATA_DIR'] ?? join(root, '.data', 'bench') }).database)
+const database = await openDatabase(loadConfig({ DATABASE_URL: process.env['BENCH_DATABASE_URL'], DATA_DIR: process.env['DATA_DIR'] ?? join(root, '.data', 'bench') }).database)
 const redis = await startRedis()
 const pool = new pg.Pool({ ...database.connection, max: 2, types: integersAsNumbers })
 let service: ChildProcess | undefined
