@@ -44,7 +44,7 @@ export default fp(async function admission (app) {
   }
 
   /** Looked at last, because it costs most. */
-  const isExempt = ({ url }: IncomingMessage): boolean => isProbe(url!) || url!.split('?', 1)[0] === '/metrics'
+  const isExempt = (request: IncomingMessage): boolean => isProbe(request) || request.url!.split('?', 1)[0] === '/metrics'
 
   app.decorate('admission', {
     ...control,

@@ -143,7 +143,7 @@ export default fp<HotPathOptions>(async function hotPath (app, { requestId }) {
       sendError(arrival, request, response, unreadable)
       return true
     }
-    if (left < 0 && !isProbe(request.url!)) {
+    if (left < 0 && !isProbe(request)) {
       const seconds = Math.ceil(-left / 1000)
       const refusal = limited.get(seconds) ?? createRefusal(app, limits.address.refusal(-left))
       if (limited.size < 1000) limited.set(seconds, refusal)

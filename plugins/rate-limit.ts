@@ -66,7 +66,7 @@ export default fp(async function haloRateLimit (app) {
     const taken = arrivalOf(request.raw)?.addressToken ?? { limit: limits.address, left: limits.address.take(clientKey(app.clientAddressOf(request.raw))) }
     const { left } = request.addressToken = taken
     setFields(reply, fields.one(taken))
-    return left >= 0 || isProbe(request.raw.url!) ? undefined : limits.address.refusal(-left)
+    return left >= 0 || isProbe(request.raw) ? undefined : limits.address.refusal(-left)
   })
   app.addHook('onRequest', (request, reply, done) => {
     done(app.rateLimitRefusal(request, reply))

@@ -18,8 +18,14 @@ export interface NewUser {
   isAdult: boolean
 }
 
-/** Whether an account is not one that was deleted and whose rows are still to go. @param id the column with its id */
-export const isActive = (id: string): string => `not exists (select from deleted_users d where d.user_id = ${id})`
+/**
+ * The condition that an account is not one that was deleted and whose rows are still to go. As an array it is read once a
+ * statement; `coalesce` keeps PostgreSQL from guessing how many rows it leaves: with an anti-join, or without it, a page of
+ * videos was found by sorting all of them (EXPLAIN in test/routes/paging.test.ts).
+ *
+ * @param id the column with the account's id
+ */
+export const isActive = (id: string): string => `coalesce(${id} <> all (array(select user_id from deleted_users)), true)`
 
 /** The columns of an AccountRow, of users by a name of the statement. */
 export const accountColumns = (name: string): string =>

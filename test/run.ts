@@ -42,8 +42,9 @@ const env = {
   ...process.env,
   TAP_JOBS: options.jobs,
   HALO_TEST_LOGS: logs,
-  // Each file is a process, and some start the service in further ones: compiled once, they start twice as fast.
-  NODE_COMPILE_CACHE: join(root, '.tap', 'compile-cache'),
+  // Each file is a process, and some start the service in further ones: compiled once, they start twice as fast. What was
+  // compiled without coverage has none when it is taken from there.
+  NODE_COMPILE_CACHE: join(root, '.tap', isWhole ? 'compile-cache-with-coverage' : 'compile-cache'),
   ...servers.env
 }
 process.exitCode = await runAll().finally(servers.stop)

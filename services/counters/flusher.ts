@@ -48,7 +48,7 @@ export function createFlusher ({ store, ledger, known, log, periodMs = 300, now 
   const startedAt = now()
   const stats = { flushed: 0, failures: 0, lastFlushMs: 0 }
   /** Deleted videos before it are forgotten by this process. */
-  let seen: TombstoneCursor | undefined
+  let seen: TombstoneCursor = { transactionId: 0, id: 0 }
   /** Tombstones before it are done with, if this process does the work. */
   let buried: TombstoneCursor | undefined
   let timer: NodeJS.Timeout | undefined
@@ -86,7 +86,6 @@ export function createFlusher ({ store, ledger, known, log, periodMs = 300, now 
 
   /** Every process forgets what was deleted since its last look. */
   async function forgetDeleted (): Promise<void> {
-    seen ??= await ledger.newestTombstone()
     const { videoIds, cursor } = await ledger.deletedVideos(seen)
     for (const id of videoIds) known.forget(id)
     seen = cursor

@@ -166,14 +166,6 @@ const readDeletedVideos = {
     order by transaction_id, id limit 5000`
 }
 
-const newestTombstone = {
-  name: 'ledger_newest_tombstone',
-  text: `
-    select id, transaction_id::text::bigint as transaction_id from counter_tombstones
-    where transaction_id < pg_snapshot_xmin(pg_current_snapshot())
-    order by transaction_id desc, id desc limit 1`
-}
-
 // Only what this process has read: nobody else reads slower than an hour.
 const purge = {
   name: 'ledger_purge',
@@ -290,12 +282,6 @@ export function createLedger (database: Database, background: Database) {
       const rows = await background.query<{ id: number, video_id: number, transaction_id: number }>(readDeletedVideos, [String(since.transactionId), since.id])
       const last = rows.at(-1)
       return { videoIds: rows.map(row => row.video_id), cursor: last ? { transactionId: last.transaction_id, id: last.id } : since }
-    },
-
-    /** The cursor of the newest tombstone; that of nothing when there is none. */
-    async newestTombstone (): Promise<TombstoneCursor> {
-      const [row] = await background.query<{ id: number, transaction_id: number }>(newestTombstone)
-      return row ? { transactionId: row.transaction_id, id: row.id } : { transactionId: 0, id: 0 }
     },
 
     /** Deletes tombstones before a cursor, and receipts, that nobody needs any more. */

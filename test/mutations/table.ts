@@ -28,8 +28,8 @@ export const mutations: Mutation[] = [
   },
   {
     file: 'plugins/admission.ts',
-    from: 'isProbe(url!) || url!.split(\'?\', 1)[0] === \'/metrics\'',
-    to: 'isProbe(url!)',
+    from: 'isProbe(request) || request.url!.split(\'?\', 1)[0] === \'/metrics\'',
+    to: 'isProbe(request)',
     test: 'test/overload.test.ts',
     why: 'the metrics are refused in an overload'
   },

@@ -11,9 +11,9 @@ onEachStore(t, 'every route, for an address whose bucket is empty, answers 429 b
   const app = await createApp(t, { stores, env: tight })
   const { user, authorization } = await signUp(app)
   const id = await addVideo(app, user.id)
-  for (let n = 0; n < 3; n++) t.equal((await app.inject({ url: '/livez', headers: from('192.0.2.1') })).statusCode, 200)
+  for (let n = 0; n < 3; n++) t.equal((await app.inject({ url: '/errors', headers: from('192.0.2.1') })).statusCode, 200)
   for (const [method, url] of [
-    ['GET', '/health'], ['GET', '/livez'], ['GET', '/readyz'], ['GET', '/startupz'], ['GET', '/docs'], ['GET', '/openapi.json'], ['GET', '/errors'],
+    ['GET', '/docs'], ['GET', '/openapi.json'], ['GET', '/errors'], ['GET', '/metrics'],
     ['POST', '/api/v1/auth/register'], ['POST', '/api/v1/auth/login'], ['GET', '/api/v1/auth/me'],
     ['GET', '/api/v1/videos'], ['GET', `/api/v1/videos/${id}`], ['GET', `/api/v1/users/${user.id}/videos`],
     ['POST', `/api/v1/videos/${id}/engagement/likes`], ['GET', '/nothing/here'], ['DELETE', '/health'], ['OPTIONS', '/api/v1/videos']
@@ -22,16 +22,16 @@ onEachStore(t, 'every route, for an address whose bucket is empty, answers 429 b
     hasProblem(t, answer, 'rate_limit_exceeded', { message: 'This address may make 1 requests a second with a burst of 3; try again in 1 s' }, `${method} ${url}`)
     t.equal(answer.headers['access-control-allow-origin'], undefined)
   }
-  const readable = await app.inject({ url: '/livez', headers: { ...from('192.0.2.1'), origin: 'https://app.example' } })
+  const readable = await app.inject({ url: '/errors', headers: { ...from('192.0.2.1'), origin: 'https://app.example' } })
   t.equal(readable.statusCode, 429)
   t.equal(readable.headers['access-control-allow-origin'], '*', 'a web page can read why')
-  t.equal((await app.inject({ url: '/livez', headers: from('192.0.2.2') })).statusCode, 200, 'another address has its own bucket')
+  t.equal((await app.inject({ url: '/errors', headers: from('192.0.2.2') })).statusCode, 200, 'another address has its own bucket')
   t.equal((await app.inject({ url: '/api/v1/auth/me', headers: { ...from('192.0.2.3'), ...authorization } })).statusCode, 200)
 })
 
 t.test('addresses of one IPv6 /64 share a bucket, those of another do not', async t => {
   const app = await createApp(t, { stores: anyStores(), env: tight })
-  const status = async (address: string) => (await app.inject({ url: '/livez', headers: from(address) })).statusCode
+  const status = async (address: string) => (await app.inject({ url: '/errors', headers: from(address) })).statusCode
   for (const address of ['2001:db8:1:2::1', '2001:db8:1:2:ffff::9', '2001:0DB8:0001:0002:0:0:0:3']) t.equal(await status(address), 200, address)
   t.equal(await status('2001:db8:1:2:3:4:5:6'), 429)
   t.equal(await status('2001:db8:1:3::1'), 200)
@@ -40,7 +40,7 @@ t.test('addresses of one IPv6 /64 share a bucket, those of another do not', asyn
 t.test('an address, from a peer that is no trusted proxy, is not believed', async t => {
   const app = await createApp(t, { stores: anyStores(), env: { ...tight, TRUST_PROXY: '' } })
   const statuses: number[] = []
-  for (let n = 0; n < 5; n++) statuses.push((await app.inject({ url: '/livez', headers: from(`192.0.2.${n}`) })).statusCode)
+  for (let n = 0; n < 5; n++) statuses.push((await app.inject({ url: '/errors', headers: from(`192.0.2.${n}`) })).statusCode)
   t.strictSame(statuses, [200, 200, 200, 429, 429])
 })
 
@@ -63,7 +63,7 @@ onEachStore(t, 'login and register have tighter buckets of their own each', asyn
   t.equal((await post('/api/v1/auth/login', { ...person, password: 'wrong' })).statusCode, 401)
   hasProblem(t, await post('/api/v1/auth/login', person), 'rate_limit_exceeded', { message: message('login') })
   t.equal((await post('/api/v1/auth/login', person, '192.0.2.2')).statusCode, 200, 'another address has its own')
-  t.equal((await app.inject({ url: '/livez', headers: from('192.0.2.1') })).statusCode, 200, 'other routes are not affected')
+  t.equal((await app.inject({ url: '/errors', headers: from('192.0.2.1') })).statusCode, 200, 'other routes are not affected')
 })
 
 t.test('a request that comes through the port costs one token, whichever way it goes', async t => {
@@ -71,7 +71,7 @@ t.test('a request that comes through the port costs one token, whichever way it 
   await app.listen({ port: 0, host: '127.0.0.1' })
   const { port } = app.server.address() as AddressInfo
   const statuses: number[] = []
-  for (const path of ['/livez', '/api/v1/videos/1', '/nothing', '/livez', '/%']) statuses.push((await fetch(`http://127.0.0.1:${port}${path}`)).status)
+  for (const path of ['/errors', '/api/v1/videos/1', '/nothing', '/errors', '/%']) statuses.push((await fetch(`http://127.0.0.1:${port}${path}`)).status)
   t.strictSame(statuses, [200, 404, 404, 429, 429])
 })
 
@@ -84,16 +84,16 @@ t.test('a path that cannot be decoded costs a token as well', async t => {
 onEachStore(t, 'every answer says what is left, in the words of the IETF and in the older ones', async (t, stores) => {
   const app = await createApp(t, { stores, env: { RATE_LIMIT_RPS: '2', RATE_LIMIT_BURST: '5', TRUST_PROXY: '127.0.0.1' } })
   const answers = []
-  for (let n = 0; n < 7; n++) answers.push(await app.inject({ url: n === 1 ? '/nothing' : '/livez', headers: from('192.0.2.1') }))
+  for (let n = 0; n < 7; n++) answers.push(await app.inject({ url: n === 1 ? '/nothing' : '/errors', headers: from('192.0.2.1') }))
   t.strictSame(answers.map(answer => answer.statusCode), [200, 404, 200, 200, 200, 429, 429])
   const fields = answers.map(({ headers }) => [headers['ratelimit'], headers['x-ratelimit-remaining'], headers['x-ratelimit-reset']])
   t.match(fields, [4, 3, 2, 1, 0, 0, 0].map(left => [new RegExp(`^"address";r=${left};t=[123]$`), String(left), /^[123]$/]))
   for (const { headers } of answers) t.match(headers, { 'ratelimit-policy': '"address";q=5;w=3', 'x-ratelimit-limit': '5' })
   t.match(answers[5]!.headers, { 'retry-after': '1' })
-  t.match(answers[0]!.headers['access-control-expose-headers'] ?? (await app.inject({ url: '/livez', headers: { ...from('192.0.2.2'), origin: 'https://app.example' } })).headers['access-control-expose-headers'], /RateLimit, RateLimit-Policy, X-RateLimit-Limit/)
+  t.match(answers[0]!.headers['access-control-expose-headers'] ?? (await app.inject({ url: '/errors', headers: { ...from('192.0.2.2'), origin: 'https://app.example' } })).headers['access-control-expose-headers'], /RateLimit, RateLimit-Policy, X-RateLimit-Limit/)
 
   const without = await createApp(t, { stores, env: { RATE_LIMIT_LEGACY_HEADERS: 'false' } })
-  const { headers } = await without.inject('/livez')
+  const { headers } = await without.inject('/errors')
   t.ok('ratelimit' in headers)
   t.notOk('x-ratelimit-limit' in headers)
 })
