@@ -22,6 +22,9 @@ RUN npm ci --omit=dev --omit=optional && npm cache clean --force
 FROM node:24-slim
 # One arena for malloc: several keep 5 MB of each process that nobody uses.
 ENV NODE_ENV=production MALLOC_ARENA_MAX=1
+# server.ts handles signals from its first statement on; in the tenth of a second before it, in which Node starts, PID 1 would
+# lose them. With an init Node is not PID 1.
+RUN apt-get update && apt-get install -y --no-install-recommends tini && rm -rf /var/lib/apt/lists/*
 WORKDIR /app
 COPY --from=packages /app/node_modules node_modules
 COPY --from=build /app/dist dist
@@ -30,6 +33,6 @@ USER node
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
   CMD ["node", "-e", "fetch(`http://127.0.0.1:${process.env.SERVER_PORT || 8080}/livez`).then(r => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
-# Not npm: it would stand between the signals and the service. And no init: server.ts handles signals from its first statement
-# on, and the service leaves no orphans that somebody would have to reap.
+ENTRYPOINT ["/usr/bin/tini", "--"]
+# Not npm: it would stand between the signals and the service.
 CMD ["node", "dist/server.js"]

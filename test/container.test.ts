@@ -52,6 +52,7 @@ t.test('the image runs the compiled service, not as root, with a health check', 
   const command = last.find(({ word }) => word === 'CMD')!.rest
   t.strictSame(JSON.parse(command), packageJson.scripts['start:production']!.split(' '))
   t.equal(command.includes(`${buildConfig.compilerOptions.outDir}/server.js`), true)
+  t.equal(last.find(({ word }) => word === 'ENTRYPOINT')?.rest, '["/usr/bin/tini", "--"]', 'Node is not PID 1, which loses signals while it starts')
   t.equal(last.find(({ word }) => word === 'USER')?.rest, 'node')
   t.equal(last.find(({ word }) => word === 'ENV')?.rest, 'NODE_ENV=production MALLOC_ARENA_MAX=1', 'what the bench measures, too')
   t.equal(last.find(({ word }) => word === 'EXPOSE')?.rest, String(loadConfig({}).server.port))
@@ -67,6 +68,8 @@ t.test('docker-compose.yml starts postgres, redis, the migration and the service
   const { services } = parse(read('docker-compose.yml'), { merge: true }) as Compose
   t.strictSame(Object.keys(services), ['postgres', 'redis', 'migrate', 'api'])
   t.match(services['redis']!.command, /--appendonly yes/, 'counters outlive a restart')
+  t.match(services['redis']!.command, /--lazyfree-lazy-expire yes/, 'a large stream that ends does not stall Redis')
+  t.match(services['postgres']!.environment!['POSTGRES_PASSWORD'], /^\$\{DB_PASSWORD:\?/, 'the password has no default')
   for (const name of ['postgres', 'redis']) t.ok(services[name]!.healthcheck, `${name} has a health check`)
   t.strictSame(services['api']!.depends_on, {
     postgres: { condition: 'service_healthy' }, redis: { condition: 'service_healthy' }, migrate: { condition: 'service_completed_successfully' }
