@@ -137,18 +137,19 @@ export default fp<HotPathOptions>(async function hotPath (app, { requestId }) {
   /** Whether a request was answered, or is being answered, before Fastify has met it. */
   function isAnswered (arrival: Arrival, request: IncomingMessage, response: ServerResponse): boolean {
     const { left } = arrival.addressToken
-    const unreadable = hostProblem(request) ?? (hasUnmetExpectation(request) ? new ApiError('expectation_failed') : undefined)
-    if (unreadable) {
-      response.shouldKeepAlive = false
-      sendError(arrival, request, response, unreadable)
-      return true
-    }
     if (left < 0 && !isProbe(request)) {
       const seconds = Math.ceil(-left / 1000)
       const refusal = limited.get(seconds) ?? createRefusal(app, limits.address.refusal(-left))
       if (limited.size < 1000) limited.set(seconds, refusal)
       refuse(arrival, request, response, refusal)
       logLine(arrival, request, response, refusal.status)
+      return true
+    }
+    // The limiter comes first: a refusal of it costs less.
+    const unreadable = hostProblem(request) ?? (hasUnmetExpectation(request) ? new ApiError('expectation_failed') : undefined)
+    if (unreadable) {
+      response.shouldKeepAlive = false
+      sendError(arrival, request, response, unreadable)
       return true
     }
     if (admission.refusesAnyRequest(request, arrival.at)) return refuseForWantOfRoom(arrival, request, response)
