@@ -75,7 +75,11 @@ export async function startEmbeddedPostgres (directory: string, { isThrowAway = 
       if (code !== 0) throw new Error(`The embedded PostgreSQL in ${data} did not restart`)
     },
     async stop () {
-      if (await hasOtherClients(url)) return
+      // A connection that was closed a moment ago may still be listed.
+      for (let tries = 0; await hasOtherClients(url); tries++) {
+        if (tries === 5) return
+        await sleep(100)
+      }
       await run(binaries.pg_ctl, ['stop', '-D', data, '-m', 'fast', '-w', '-t', '10'], { ...identity, cwd: home })
     }
   }

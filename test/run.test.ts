@@ -5,10 +5,13 @@ import { join } from 'node:path'
 import t from 'tap'
 import { startRedis } from './helpers/redis-server.ts'
 import { availableStores, didNotRun, needsRedis } from './helpers/stores.ts'
+import { copyTree } from './helpers/tree-copy.ts'
 
 /** The test command, tested: it must not touch what is not its own, and must not pass what fails. */
 
-const root = join(import.meta.dirname, '..')
+/** The runs within this one have a tree of their own: tap clears its folder when a run begins. */
+const root = copyTree()
+t.teardown(() => rm(root, { recursive: true, force: true }))
 const stores = availableStores().find(({ redisUrl }) => redisUrl !== null)
 
 function runTests (args: string[], env: Record<string, string>): Promise<{ code: number, output: string }> {

@@ -45,7 +45,7 @@ for (const workers of [1, 2]) {
     const env = await settings(t, workers)
     if (!env) return didNotRun(t, needsRedis)
     // The first statement of server.ts comes after some 100 ms of Node's own start, in which no program can take a signal.
-    const moments = workers === 1 ? [400, 600, 800, 1100, 1800] : [500, 900, 1300, 2000]
+    const moments = workers === 1 ? [400, 700, 1100, 1800] : [500, 1000, 2000]
     for (const ms of moments) {
       const { code, signal, output } = await stopAfter(env, ms, ms % 200 === 0 ? 'SIGTERM' : 'SIGINT')
       t.strictSame({ code, signal }, { code: 0, signal: null }, `after ${ms} ms: ${output.slice(-300)}`)
@@ -92,11 +92,11 @@ for (const workers of [1, 2]) {
     const url = `http://127.0.0.1:${env['SERVER_PORT']}`
     await until('readiness', () => fetch(`${url}/readyz`).then(answer => answer.ok, () => false))
     const ask = async (count: number): Promise<void> => {
-      for (let n = 0; n < count; n += 50) await Promise.all(Array.from({ length: 50 }, () => fetch(`${url}/livez?${'x'.repeat(1500)}`).then(answer => answer.text())))
+      for (let n = 0; n < count; n += 50) await Promise.all(Array.from({ length: 50 }, () => fetch(`${url}/livez?${'x'.repeat(2000)}`).then(answer => answer.text())))
     }
-    await ask(4500)
+    await ask(2500)
     const before = residentOf(child)
-    await ask(4500)
+    await ask(2500)
     const after = residentOf(child)
     t.ok(after - before < 40 * workers, `from ${before.toFixed(0)} to ${after.toFixed(0)} MB`)
     t.match(await (await fetch(`${url}/metrics`)).text(), /^halo_log_lines_dropped_total [1-9]/m, 'lines were dropped, and counted')

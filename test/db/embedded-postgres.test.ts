@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { startEmbeddedPostgres } from '../../db/embedded-postgres.ts'
 import { runSql } from '../helpers/app.ts'
+import { until } from '../helpers/until.ts'
 
 async function folder (t: Test): Promise<string> {
   const path = await mkdtemp(join(tmpdir(), 'halo-embedded-'))
@@ -50,8 +51,8 @@ t.test('two processes on one folder share the server, and the last one out stops
   const directory = await folder(t)
   const [one, two] = await Promise.all([startEmbeddedPostgres(directory), startEmbeddedPostgres(directory)])
   t.equal(one.url, two.url)
-  const held = runSql(one.url, 'select pg_sleep(1)')
-  await new Promise(resolve => setTimeout(resolve, 100))
+  const held = runSql(one.url, 'select pg_sleep(3)')
+  await until('somebody uses it', async () => (await runSql(one.url, "select 1 from pg_stat_activity where query = 'select pg_sleep(3)'")).length > 0)
   await one.stop()
   await t.resolves(held, 'a stop leaves a server that somebody uses')
   t.strictSame(await runSql(two.url, 'select 1 as n'), [{ n: 1 }])

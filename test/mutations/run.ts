@@ -1,8 +1,8 @@
 import { spawnSync } from 'node:child_process'
-import { cpSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { dirname, join } from 'node:path'
+import { readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { parseArgs } from 'node:util'
+import { copyTree } from '../helpers/tree-copy.ts'
 import { mutations, type Mutation } from './table.ts'
 
 const usage = `Usage: npm run test:mutations [-- --sample 8] [-- --seed 1] [-- --only TEXT]
@@ -28,9 +28,8 @@ if (!Number.isInteger(seed) || !(count >= 1)) {
   process.exit(2)
 }
 
-const folder = mkdtempSync(join(tmpdir(), 'halo-mutations-'))
+const folder = copyTree()
 process.on('exit', () => { rmSync(folder, { recursive: true, force: true }) })
-copyTree()
 const chosen = choose()
 process.stdout.write(`${chosen.length} of ${mutations.length} mutations, seed ${seed}\n`)
 let failed = 0
@@ -43,16 +42,6 @@ for (const mutation of chosen) {
 }
 process.stdout.write(`mutations: ${chosen.length - failed} as expected, ${failed} not\n`)
 process.exitCode = failed === 0 ? 0 : 1
-
-/** The files that git knows, and those that are new, with the packages as a link. */
-function copyTree (): void {
-  const { stdout } = spawnSync('git', ['ls-files', '--cached', '--others', '--exclude-standard'], { cwd: root, encoding: 'utf8' })
-  for (const file of stdout.split('\n').filter(Boolean)) {
-    mkdirSync(join(folder, dirname(file)), { recursive: true })
-    cpSync(join(root, file), join(folder, file))
-  }
-  symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'))
-}
 
 function choose (): Mutation[] {
   const matching = mutations.filter(({ file, why }) => values.only === undefined || file.includes(values.only) || why.includes(values.only))
