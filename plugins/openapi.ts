@@ -19,6 +19,9 @@ const logo = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 150 40" heigh
 /** Seconds for which clients may keep the files of the API page: they change with the version of a package. */
 const fileMaxAge = 86_400
 
+/** The address of the page or of one of its files, spelled without escapes, empty segments or dots as segments. */
+const plainPath = /^\/docs(?:\/static)?(?:\/\w[\w.-]*)?\/?$/
+
 /** Tokens for a file of the API page: the largest, compressed, takes about 0.5 ms of CPU to send. */
 const fileCost = 10
 
@@ -71,7 +74,8 @@ export default fp(async function openapi (app) {
 
 /**
  * Keeps what the routes of a scope have answered once, and sends that from then on: the files of the API page are read,
- * and the document is serialised, once a process. Only addresses of files that exist are kept, so that memory is bounded.
+ * and the document is serialised, once a process. A file is kept under its plain address alone: one file has any number of
+ * spellings (%73wagger, static//), and each would be compressed anew and take memory of its own.
  */
 function keepResponses (scope: { addHook: Function }): void {
   const kept = new Map<string, StaticResponse>()
@@ -83,7 +87,7 @@ function keepResponses (scope: { addHook: Function }): void {
   })
   scope.addHook('onSend', async (request: FastifyRequest, reply: FastifyReply, payload: unknown) => {
     const path = pathOf(request)
-    if (request.method !== 'GET' || reply.statusCode !== 200 || kept.has(path)) return payload
+    if (request.method !== 'GET' || reply.statusCode !== 200 || kept.has(path) || !plainPath.test(path)) return payload
     const response = createStaticResponse(await bytesOf(payload), String(reply.getHeader('content-type') ?? ''))
     kept.set(path, response)
     return encode(request, reply, response, fileMaxAge) ?? ''

@@ -12,7 +12,7 @@ export interface EngagementOptions {
   ledger: Ledger
   known: KnownVideos
   /** Who is shown which adult content; what somebody is not shown they do not engage with. */
-  viewers: Pick<ViewerService, 'viewOf' | 'gate'>
+  viewers: Pick<ViewerService, 'viewOf'>
   /** Until when the ledger is known to have everything, in milliseconds since 1970; undefined when never. */
   flushedUntil: () => number | undefined
 }
