@@ -31,9 +31,9 @@ function requestStop (signal: string): void {
   else if (!cluster.isWorker) endAtOnce()
 }
 
-const [{ default: pino }, { buildApp }, { loadConfig }, { migrate }, { openDatabase }, { ConfigurationError }, { createIdleCollector }, { createLogDestination }, { createSupervisor, WorkerFailed }, { alone, createWorker }] = await Promise.all([
+const [{ default: pino }, { buildApp }, { loadConfig }, { migrate }, { openDatabase }, { ConfigurationError }, { createLogDestination }, { createSupervisor, WorkerFailed }, { alone, createWorker }] = await Promise.all([
   import('pino'), import('./app.ts'), import('./fastify.config.ts'), import('./db/migrate.ts'), import('./db/open-database.ts'), import('./services/configuration-error.ts'),
-  import('./services/idle-collector.ts'), import('./services/log-destination.ts'), import('./services/supervisor.ts'), import('./services/worker.ts')
+  import('./services/log-destination.ts'), import('./services/supervisor.ts'), import('./services/worker.ts')
 ])
 
 type App = Awaited<ReturnType<typeof buildApp>>
@@ -146,7 +146,6 @@ async function start (app: App, connection: ServerConnection): Promise<string> {
   // And for what the Go service had counted, so that nobody sees a count begin again at zero.
   await Promise.race([keepSchemaCurrent(app, connection).then(() => app.counters.takenOver), sleep(2000)])
   const address = await listen(app)
-  createIdleCollector().start()
   logger.info({ address, environment: config.environment }, 'listening')
   return address
 }

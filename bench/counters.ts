@@ -15,7 +15,6 @@ import { createLedger } from '../services/counters/ledger.ts'
 import { createRedisKeys } from '../services/counters/redis-keys.ts'
 import { createRedisStore } from '../services/counters/redis-store.ts'
 import { createDatabase } from '../services/database.ts'
-import { createStatementSlots } from '../services/statement-slots.ts'
 import { integersAsNumbers } from '../db/integers.ts'
 import { startRedis } from '../test/helpers/redis-server.ts'
 import { signToken } from '../test/helpers/token.ts'
@@ -210,7 +209,7 @@ async function benchMemory (port: number, ids: Ids): Promise<void> {
   const million = 1_000_000
   const client = redis.client
   const used = async (): Promise<number> => Number(/used_memory:(\d+)/.exec(await client.info('memory'))![1])
-  const backing = createDatabase({ pool, slots: createStatementSlots({ max: 2, maxWaiting: 10, slowMs: Infinity }) })
+  const backing = createDatabase({ pool })
   const store = createRedisStore({ redis: client, recovery: createLedger(backing, backing).recovery })
   const id = ids.videos.at(-1)!
   print('\nMemory in Redis')

@@ -7,7 +7,6 @@ import { createLedger } from '../services/counters/ledger.ts'
 import { takeOver } from '../services/counters/takeover.ts'
 import { describe, repairCounters, verifyCounters } from '../services/counters/verify.ts'
 import { createDatabase } from '../services/database.ts'
-import { createStatementSlots } from '../services/statement-slots.ts'
 import { integersAsNumbers } from './integers.ts'
 import { openDatabase } from './open-database.ts'
 
@@ -22,7 +21,7 @@ try {
   const redis = config.redis === null ? undefined : connectRedis(config.redis)
   try {
     await redis?.connect()
-    const database = createDatabase({ pool, slots: createStatementSlots({ max: 10, maxWaiting: 10, slowMs: Infinity }) })
+    const database = createDatabase({ pool })
     if (command === 'takeover') {
       if (!redis) throw new ConfigurationError(['REDIS_URL (or REDIS_HOST) is missing: name the Redis in which the Go service had counted'])
       const { videos, skipped } = (await takeOver(redis, createLedger(database, database), { force: true }))!

@@ -17,12 +17,12 @@ declare module 'fastify' {
 export default fp(async function audit (app) {
   app.decorateRequest('client', {
     getter () {
-      const { clientAddress: ip, headers, log } = this
+      const { id: reqId, clientAddress: ip, headers, log } = this
       const userAgent = loggableText(headers['user-agent'] ?? '').slice(0, 255)
       return {
         address: ip,
         userAgent,
-        audit (event, fields) { log.info({ audit: event, ...fields, ip, userAgent }, 'audit') }
+        audit (event, fields) { log.info({ reqId, audit: event, ...fields, ip, userAgent }, 'audit') }
       }
     }
   })

@@ -11,8 +11,8 @@ declare module 'fastify' {
 }
 
 /**
- * Which web pages may read the answers. A request pays for what depends on it alone, its Origin; this stands
- * before the limiter, so that a page can read a 429 as well.
+ * The CORS headers of responses. Only what depends on the request, its Origin, is computed for each; @fastify/cors answers
+ * preflights (below).
  */
 export default fp(async function cors (app) {
   const { origins } = app.config.cors
@@ -23,10 +23,6 @@ export default fp(async function cors (app) {
   app.decorate('corsHeaders', origin => {
     if (origin === undefined) return vary
     return origins === '*' ? forAnyOrigin : forOrigin.get(origin) ?? vary
-  })
-  app.addHook('onRequest', (request, reply, done) => {
-    reply.headers(app.corsHeaders(request.headers.origin))
-    done()
   })
 }, { name: 'halo:cors', dependencies: ['halo:config', 'halo:errors'] })
 

@@ -1,14 +1,14 @@
 import fp from 'fastify-plugin'
 import { createDatabase, type Database } from '../services/database.ts'
-import { createStatementSlots, type StatementSlots } from '../services/statement-slots.ts'
+import { createBoundedQueue, type BoundedQueue } from '../services/bounded-queue.ts'
 import { createReplicaReads, type ReadDatabase, type ReplicaReads } from '../services/replica-reads.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
     /** What requests wait for. */
     database: Database
-    /** Those of the statements that requests wait for. */
-    statementSlots: StatementSlots
+    /** The queue of the statements that requests wait for. */
+    databaseQueue: BoundedQueue
     /** What no request waits for. */
     backgroundDatabase: Database
     /** What must be learnt in time. */
@@ -20,24 +20,28 @@ declare module 'fastify' {
   }
 }
 
+/**
+ * Statements of requests that run at once, at the most. More than a database has processors for make each other slower, until
+ * all of them meet their time limit.
+ */
+const maxConcurrent = 20
+
 /** Statements on the pools, with a bounded queue and errors that the service knows. */
 export default fp(async function database (app) {
   const { max, isPrepared } = app.config.databasePool
-  // Ten callers for each connection: with statements of a few milliseconds the last one waits for less than its patience.
-  const createSlots = () => createStatementSlots({ max, maxWaiting: max * 10 })
-  const slots = createSlots()
-  const primary = createDatabase({ pool: app.pg.pool, slots, control: isPrepared ? app.backgroundPool : undefined, isPrepared })
-  // Nobody waits for these, and they may take long.
-  const ofBackground = { maxWaitMs: 1000, patienceMs: 1000, slowMs: Infinity }
-  const background = createDatabase({ pool: app.backgroundPool, slots: createStatementSlots({ ...ofBackground, max: 2, maxWaiting: 100 }), isPrepared })
-  app.decorate('statementSlots', slots)
+  const createQueue = () => createBoundedQueue({ concurrency: Math.min(max, maxConcurrent), maxWaiting: max * 10, maxWaitMs: 400, usualMs: 5 })
+  const queue = createQueue()
+  const primary = createDatabase({ pool: app.pg.pool, queue, control: isPrepared ? app.backgroundPool : undefined, isPrepared })
+  // No request waits for these, and they may take long.
+  const background = (concurrency: number, maxWaiting: number) => createBoundedQueue({ concurrency, maxWaiting, maxWaitMs: 1000, usualMs: 0 })
+  app.decorate('databaseQueue', queue)
   app.decorate('database', primary)
-  app.decorate('backgroundDatabase', background)
-  app.decorate('watchDatabase', createDatabase({ pool: app.watchPool, slots: createStatementSlots({ ...ofBackground, max: 1, maxWaiting: 2 }), isPrepared }))
+  app.decorate('backgroundDatabase', createDatabase({ pool: app.backgroundPool, queue: background(2, 100), isPrepared }))
+  app.decorate('watchDatabase', createDatabase({ pool: app.watchPool, queue: background(1, 2), isPrepared }))
 
   const replica = app.replicaPool && createReplicaReads({
     primary,
-    replica: createDatabase({ pool: app.replicaPool, slots: createSlots(), control: isPrepared ? app.replicaControlPool : undefined, isPrepared }),
+    replica: createDatabase({ pool: app.replicaPool, queue: createQueue(), control: isPrepared ? app.replicaControlPool : undefined, isPrepared }),
     onChange (isUsed, lagMs) {
       if (isUsed) app.log.info({ lagMs: Math.round(lagMs) }, 'reads go to the replica')
       else app.log.warn('the replica lags or is away: reads go to the primary')
@@ -45,7 +49,7 @@ export default fp(async function database (app) {
   })
   app.decorate('replicaReads', replica)
   // Not the statements of the primary themselves: whoever replaces `database.query` replaces these reads too.
-  app.decorate<ReadDatabase>('readDatabase', replica ?? { maxAgeMs: 0, query: (statement, values, interest) => app.database.query(statement, values, interest) })
+  app.decorate<ReadDatabase>('readDatabase', replica ?? { maxAgeMs: 0, query: (statement, values, signal) => app.database.query(statement, values, signal) })
   if (replica) {
     app.addHook('onReady', async () => { replica.start() })
     app.addHook('onClose', async () => { replica.close() })

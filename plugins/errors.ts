@@ -1,13 +1,10 @@
 import { randomUUID } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
-import type { FastifyBaseLogger, FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
-import createRouter from 'find-my-way'
-import { ApiError, catalogue, problem, type ErrorCode, type Problem, type Violation } from '../services/errors.ts'
-import { loggableUrl } from '../services/loggable.ts'
-import { STATUS_CODES } from '../services/node-http.ts'
-import { serializeFields } from '../services/serialized-head.ts'
+import { ApiError, catalogue, problem, type ErrorCode, type Violation } from '../services/errors.ts'
+import { STATUS_CODES } from '../services/http/node-http.ts'
 
 const contentType = 'application/problem+json; charset=utf-8'
 
@@ -33,33 +30,23 @@ const codeOfStatus: Record<number, ErrorCode> = {
 
 /** The one place that turns errors into HTTP: every answer that is not 2xx or 304 comes from here. */
 export default fp(async function errors (app) {
-  answerForNode(app)
-  app.setErrorHandler((error, request, reply) => sendError(app, error, request, reply))
-
-  const methodsOf = collectMethods(app)
-  app.setNotFoundHandler((request, reply) => {
-    const allowed = methodsOf(request.url)
-    // A route for files takes every path below it, also of files that there are not.
-    const error = allowed.length > 0 && !allowed.includes(request.method)
-      ? new ApiError('method_not_allowed', {
-        message: `This address takes ${allowed.join(', ')}, not ${request.method}`,
-        headers: { allow: allowed.join(', ') }
-      })
-      : new ApiError('not_found')
-    return sendError(app, error, request, reply)
+  app.server.on('connect', (request: IncomingMessage, socket: Socket) => {
+    answerOnSocket(app, socket, new ApiError('method_not_allowed', { message: 'This service is no proxy: it does not take CONNECT' }), 'CONNECT')
   })
+  app.setErrorHandler((error, request, reply) => sendError(error, request, reply))
+  app.setNotFoundHandler((request, reply) => sendError(new ApiError('not_found'), request, reply))
 }, { name: 'halo:errors', dependencies: ['halo:config'] })
 
 /**
- * For what fails before there is a route: a path that cannot be decoded, for example. No hook has run for it,
- * so what every answer has is done here: the headers, and the limiter (by the peer's address: without a route
- * Fastify believes no proxy).
+ * Answers a request whose URL the router cannot decode. It has no route, so no hook has run for it: this calls what the first
+ * hooks call.
  */
 export function frameworkErrors (error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
   const { server } = request
-  reply.headers({ ...server.securityHeaders, ...server.corsHeaders(request.headers.origin), 'x-request-id': request.id })
-  sendError(server, server.rateLimitRefusal(request, reply) ?? error, request, reply)
-  request.log.info({ method: request.method, url: loggableUrl(request.raw.url ?? ''), status: reply.statusCode, ip: server.clientAddressOf(request.raw) }, 'request')
+  server.requests.begin(request, reply)
+  const refusal = server.takeAddressToken(request)
+  reply.headers(server.responseHeaders.of(request))
+  sendError(refusal ?? error, request, reply)
 }
 
 /** For what is not HTTP, or too slow or too large to become a request: there is only a socket to answer on. */
@@ -92,92 +79,25 @@ function answerOnSocket (app: FastifyInstance, socket: Socket, refusal: ApiError
     ...Object.entries(headers).map(([name, value]) => `${name}: ${value}`),
     '', body
   ].join('\r\n'))
-  app.log?.info({ reqId: requestId, status: refusal.statusCode, error: refusal.code, cause, ip: socket.remoteAddress }, 'request refused: it could not be read')
+  app.requests?.logUnreadable({ reqId: requestId, status: refusal.statusCode, error: refusal.code, cause, ip: socket.remoteAddress })
 }
 
-/**
- * Why a request that Node has parsed is refused before anything else (RFC 9112 §3.2): without exactly one Host, the
- * proxies on its way may have read another host than this service does.
- */
-export function hostProblem ({ rawHeaders, headers, httpVersionMinor }: IncomingMessage): ApiError | undefined {
-  if (headers.host === undefined) {
-    return httpVersionMinor === 0 ? undefined : new ApiError('invalid_request', { message: 'An HTTP/1.1 request has a Host header' })
-  }
-  let count = 0
-  for (let index = 0; index < rawHeaders.length; index += 2) {
-    const name = rawHeaders[index]!
-    if (name.length === 4 && name.toLowerCase() === 'host') count++
-  }
-  return count > 1 ? new ApiError('invalid_request', { message: 'A request has one Host header' }) : undefined
-}
-
-/** Answers what Node would answer, or close, by itself: an expectation that is not 100-continue, and CONNECT. */
-function answerForNode (app: FastifyInstance): void {
-  app.server.on('checkExpectation', (request, response) => {
-    refused.add(request)
-    app.server.emit('request', request, response)
-  })
-  app.server.on('connect', (request: IncomingMessage, socket: Socket) => {
-    answerOnSocket(app, socket, new ApiError('method_not_allowed', { message: 'This service is no proxy: it does not take CONNECT' }), 'CONNECT')
-  })
-}
-
-/** Requests with an Expect that is not 100-continue (RFC 9110 §10.1.1). */
-const refused = new WeakSet<IncomingMessage>()
-
-/** Whether a request has an Expect that cannot be met. */
-export const hasUnmetExpectation = (request: IncomingMessage): boolean => refused.has(request)
-
-function sendError (app: FastifyInstance, error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
-  const { status, headers, body } = answerError(app, error, {
-    url: request.url, requestId: request.id, hasToken: request.headers.authorization !== undefined, isCutOff: request.raw.destroyed, log: request.log
-  })
-  return reply.code(status).headers(headers).send(body)
-}
-
-/** What of a request its error's answer depends on. */
-export interface FailedRequest {
-  url: string
-  requestId: string
-  hasToken: boolean
-  /** Whether the client has left. */
-  isCutOff: boolean
-  log: FastifyBaseLogger
-}
-
-/** The answer to a request that failed, and its line in the log where an operator should know. */
-export function answerError (app: FastifyInstance, error: unknown, { url, requestId, hasToken, isCutOff, log }: FailedRequest): { status: number, headers: Record<string, string>, body: Problem } {
+function sendError (error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
   const answer = toApiError(error)
+  const { server } = request
+  const reqId = request.id
   if (answer.statusCode === 500) {
-    log.error({ err: error }, 'unexpected error')
-  } else if (answer.statusCode === 503 && !isCutOff) {
-    log.warn({ error: answer.code, cause: String(answer.cause ?? '') }, answer.message)
+    server.log.error({ reqId, err: error }, 'unexpected error')
+  } else if (answer.statusCode === 503 && !request.raw.destroyed && answer.code !== 'server_busy') {
+    server.log.warn({ reqId, error: answer.code, cause: String(answer.cause ?? '') }, answer.message)
   }
-  const headers: Record<string, string> = { ...answer.headers, 'content-type': contentType, 'cache-control': 'no-store' }
-  if (answer.retryAfter !== undefined) headers['retry-after'] = String(answer.retryAfter)
+  reply.code(answer.statusCode).headers({ ...answer.headers, 'content-type': contentType, 'cache-control': 'no-store' })
+  if (answer.retryAfter !== undefined) reply.header('retry-after', String(answer.retryAfter))
   // RFC 6750 §3: the scheme alone when no token came, the reason when one did.
-  if (answer.statusCode === 401) headers['www-authenticate'] = `Bearer realm="halo"${hasToken ? ', error="invalid_token"' : ''}`
-  return { status: answer.statusCode, headers, body: problem(answer, app.config.publicUrl, url.split('?', 1)[0]!, requestId) }
-}
-
-/** An answer to many requests alike, of which only the path and the id differ. */
-export interface Refusal {
-  status: number
-  /** As text (serialized-head.ts). */
-  fields: string
-  body: (path: string, requestId: string) => string
-}
-
-/** What a request is refused with that has no token to be told about. */
-export function createRefusal (app: FastifyInstance, error: ApiError): Refusal {
-  const { status, headers, body } = answerError(app, error, { url: '/', requestId: '', hasToken: false, isCutOff: true, log: app.log })
-  // An id has no character that JSON would write otherwise (app.ts).
-  const [start, middle, end] = JSON.stringify({ ...body, instance: '\u0000', request_id: '\u0000' }).split('"\\u0000"')
-  return {
-    status,
-    fields: serializeFields(Object.entries(headers).flat()),
-    body: (path, requestId) => `${start}${JSON.stringify(path)}${middle}"${requestId}"${end}`
+  if (answer.statusCode === 401) {
+    reply.header('www-authenticate', `Bearer realm="halo"${request.headers.authorization === undefined ? '' : ', error="invalid_token"'}`)
   }
+  return reply.send(problem(answer, server.config.publicUrl, request.url.split('?', 1)[0]!, reqId))
 }
 
 function toApiError (error: unknown): ApiError {
@@ -219,22 +139,4 @@ function detailOf (keyword: string, params: Record<string, unknown>): string | u
   if (keyword === 'format' && params['format'] === 'username') return 'must be of one alphabet, without invisible characters, NUL, half of a surrogate pair, or a space at either end'
   if (keyword === 'format' && params['format'] === 'text') return 'has a character that cannot be stored: NUL or half of a surrogate pair'
   return undefined
-}
-
-/** A router of its own that knows which methods an address takes; it is asked only when there is no route. */
-function collectMethods (app: FastifyInstance): (url: string) => string[] {
-  const router = createRouter({ maxParamLength: 16_384, ignoreTrailingSlash: true })
-  const methods = new Set<string>()
-  app.addHook('onRoute', ({ method, url }) => {
-    for (const one of [method].flat()) {
-      // The wildcard of the CORS preflight is no address of its own.
-      if (one === 'OPTIONS' || router.hasRoute(one as 'GET', url)) continue
-      methods.add(one)
-      router.on(one as 'GET', url, () => {})
-    }
-  })
-  return url => {
-    const path = url.split('?', 1)[0]!
-    return [...methods].filter(method => router.find(method as 'GET', path) !== null).sort()
-  }
 }

@@ -1,6 +1,6 @@
 import type { ServerResponse } from 'node:http'
 import fp from 'fastify-plugin'
-import { NodeServerResponse } from '../services/node-http.ts'
+import { HeadResponse } from '../services/http/response-head.ts'
 
 /** Where in its life the process is. */
 export interface Lifecycle {
@@ -14,22 +14,19 @@ declare module 'fastify' {
   }
 }
 
-/** server.ts sets it, the probes of routes/health.ts tell it. */
+/** server.ts sets it, the probes of routes/health.ts report it. */
 export default fp<{ lifecycle: Lifecycle }>(async function lifecycle (app, options) {
   app.decorate('lifecycle', options.lifecycle)
 }, { name: 'halo:lifecycle' })
 
 /**
- * Answers that say `Connection: close` from the moment the process drains, those to requests that were in
- * flight then among them: clients move on to another process by themselves, and the drain does not wait for
- * connections that nobody uses. A hook would cost every request what this costs only then.
+ * Responses that say `Connection: close` while the process drains, those to requests that were in flight then among them:
+ * clients move on to another process by themselves, and the drain does not wait for idle connections. A hook would cost
+ * every request what this costs only then.
  */
 export function drainingResponse (lifecycle: Lifecycle): typeof ServerResponse {
-  class DrainingResponse extends NodeServerResponse {
-    override _storeHeader (head: string, fields?: unknown): void {
-      if (lifecycle.isDraining) this.shouldKeepAlive = false
-      super._storeHeader(head, fields)
-    }
+  class DrainingResponse extends HeadResponse {
+    override get isDraining (): boolean { return lifecycle.isDraining }
   }
   // Node's types make the class generic in its request, which a subclass of it cannot be.
   return DrainingResponse as unknown as typeof ServerResponse

@@ -3,7 +3,7 @@ import type { AddressInfo } from 'node:net'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { AggregatorRegistry, Gauge, Registry, type MetricObject } from 'prom-client'
-import { createServer } from '../services/node-http.ts'
+import { createServer } from '../services/http/node-http.ts'
 import type { Workers } from '../services/worker.ts'
 
 declare module 'fastify' {
@@ -28,7 +28,7 @@ type Metric = [name: string, help: string, merge: Merge, read: () => number]
 /** Numbers for operators, in the text format of Prometheus at `/metrics`; each is read when it is asked for. */
 export default fp<{ workers: Workers, logDestination: { readonly dropped: number } }>(async function metrics (app, { workers, logDestination }) {
   const registry = new Registry()
-  const { admission, statementSlots } = app
+  const { requests, loadShedding, databaseQueue } = app
   const { flusher, store } = app.counters
   const { streams } = app.services
 
@@ -36,14 +36,12 @@ export default fp<{ workers: Workers, logDestination: { readonly dropped: number
     ['halo_workers_wanted', 'Processes that should serve', 'max', () => workers.state().wanted],
     ['halo_workers', 'Processes that serve and have told their numbers', 'sum', () => 1],
     ['halo_resident_bytes', 'Resident memory of the processes', 'sum', () => process.memoryUsage.rss()],
-    ['halo_requests_in_flight', 'Requests under way, without event streams', 'sum', () => admission.stats.inFlight],
-    ['halo_event_loop_delay_seconds', 'By how much a timer was late when it was last looked at', 'max', () => admission.stats.delayMs / 1000],
-    ['halo_requests_in_flight_limit', 'Requests that may be under way at this moment; it falls while there is too much to do', 'sum', () => admission.stats.bound],
-    ['halo_overload_refused_part', 'The part of the answers from memory that is refused at this moment', 'max', () => admission.stats.refusedPart],
-    ['halo_overload_refusals_total', 'Requests that were refused because there was too much to do', 'sum', () => admission.stats.refused],
-    ['halo_database_statements_running', 'Statements that requests wait for, under way', 'sum', () => statementSlots.stats.running],
-    ['halo_database_statements_waiting', 'Statements that wait for their turn', 'sum', () => statementSlots.stats.waiting],
-    ['halo_database_statements_limit', 'Statements that may run at once at this moment', 'sum', () => statementSlots.stats.limit],
+    ['halo_requests_total', 'Requests that are over: answered, refused, or aborted by the client', 'sum', () => requests.total],
+    ['halo_requests_in_flight', 'Requests in flight, without event streams', 'sum', () => requests.inFlight],
+    ['halo_requests_shed_total', 'Requests that were answered 503 because the process was overloaded', 'sum', () => loadShedding.refused],
+    ['halo_event_loop_delay_seconds', 'By how much a timer was late when it was last measured', 'max', () => loadShedding.delayMs / 1000],
+    ['halo_database_statements_running', 'Statements that requests wait for, running', 'sum', () => databaseQueue.stats.running],
+    ['halo_database_statements_waiting', 'Statements that wait in the queue', 'sum', () => databaseQueue.stats.waiting],
     ['halo_counters_flush_lag_seconds', 'Seconds since everything that was counted had reached PostgreSQL', 'max', () => flusher.stats.lagMs / 1000],
     ['halo_counters_pending', 'Counters, likes and receipts that PostgreSQL does not have yet', 'max', () => store.stats.pending],
     ['halo_counters_flushed_total', 'Counters, likes and receipts that were written', 'sum', () => flusher.stats.flushed],
@@ -82,7 +80,7 @@ export default fp<{ workers: Workers, logDestination: { readonly dropped: number
     server.close()
     server.closeAllConnections()
   })
-}, { name: 'halo:metrics', dependencies: ['halo:admission', 'halo:counters', 'halo:database', 'halo:services'] })
+}, { name: 'halo:metrics', dependencies: ['halo:load-shedding', 'halo:request-context', 'halo:counters', 'halo:database', 'halo:services'] })
 
 /** Answers `GET /metrics` and nothing else. */
 function createMetricsServer (app: FastifyInstance): Server {

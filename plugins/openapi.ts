@@ -5,7 +5,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { Problem } from '../schemas/problem.ts'
 import { createStaticResponse, type StaticResponse } from '../services/static-response.ts'
-import { isKnown, takesGzip } from './read-cache.ts'
+import { isKnown, takesGzip } from './response-cache.ts'
 
 declare module 'fastify' {
   interface FastifyReply {

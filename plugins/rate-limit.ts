@@ -1,41 +1,40 @@
 import rateLimit, { type CreateRateLimitOptions, type FastifyRateLimitOptions, type FastifyRateLimitStore } from '@fastify/rate-limit'
-import type { IncomingMessage } from 'node:http'
-import type { FastifyReply, FastifyRequest, onRequestAsyncHookHandler, onRequestHookHandler } from 'fastify'
+import type { FastifyRequest, onRequestAsyncHookHandler, onRequestHookHandler } from 'fastify'
 import fp from 'fastify-plugin'
-import { arrivalOf } from '../services/arrival.ts'
-import { clientKey, createAddresses } from '../services/client-address.ts'
+import { clientKey } from '../services/client-address.ts'
 import type { ApiError } from '../services/errors.ts'
 import { createLimitFields, type LimitFields, type Taken } from '../services/limiter/limit-fields.ts'
 import { createLimit, type Limit } from '../services/limiter/limit.ts'
-import { isProbe } from '../services/probes.ts'
 import { policyNames, type PolicyName } from '../services/limiter/policies.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
-    /** The policies of the configuration, at work. */
+    /** The policies of the configuration, with their buckets. */
     limits: Record<PolicyName, Limit>
-    /** What answers say of them. */
+    /** The header fields that tell clients of their limits. */
     limitFields: LimitFields
-    /** Takes a token of a request's address; the error to answer with if there was none. */
-    rateLimitRefusal (request: FastifyRequest, reply: FastifyReply): ApiError | undefined
+    /** Takes a token of a request's address. @returns the error to answer with if there was none */
+    takeAddressToken (request: FastifyRequest): ApiError | undefined
     /** A hook for routes that have a policy of their own beside that of the address. */
     limited (name: PolicyName, options?: LimitedOptions): onRequestAsyncHookHandler
     /**
      * A hook for routes that take more than the one token of the client's address that every request takes. A hot read,
-     * which costs one, takes about 0.05 ms of CPU. A function is asked when the request was validated (preHandler).
+     * which costs one, takes about 0.05 ms of CPU. A function is called with the validated request (preHandler).
      */
     costing (cost: number | ((request: FastifyRequest) => number)): onRequestHookHandler
-    /** Address of the client of a request, as `request.clientAddress`, where there is no request of Fastify yet. */
-    clientAddressOf (request: IncomingMessage): string
   }
   interface FastifyRequest {
-    /** The token of its address. */
+    /** The token of its client address; undefined before the rate limiter has run. */
     addressToken: Taken | undefined
+    /** The token of a policy of the route, if there is one. */
+    routeToken: Taken | undefined
+  }
+  interface FastifyContextConfig {
     /**
-     * Address of the client: the peer's, or what the proxies of TRUST_PROXY say. Limits, lockouts and logs use it; Fastify's
-     * own `ip` takes an address with a port for another client.
+     * A probe of Kubernetes or a load balancer. Probes are never limited or shed: a limiter must not be able to kill a pod. They
+     * cost no store call each, because their answer is kept for a moment (dependencies.ts).
      */
-    readonly clientAddress: string
+    isProbe?: boolean
   }
 }
 
@@ -45,43 +44,32 @@ interface LimitedOptions {
 }
 
 /**
- * Every request takes a token of its client address (services/limiter), before anything else is done for it and for
- * addresses that do not exist as well. That is asked in a synchronous hook of our own: through the handler of
- * @fastify/rate-limit the same question takes ten times as long. Routes with a policy of their own
- * use the plugin, with the same buckets as its store.
+ * Every request takes a token of its client address (services/limiter), before anything else is done for it, and for
+ * addresses that do not exist as well. A synchronous hook of our own takes it: the handler of @fastify/rate-limit takes ten
+ * times as long for the same. Routes with a policy of their own use the package, with our buckets as its store.
  */
 export default fp(async function haloRateLimit (app) {
   const { policies, hasLegacyHeaders } = app.config.rateLimit
   const limits = Object.fromEntries(policyNames.map(name => [name, createLimit(name, policies[name], app.redisClient)])) as Record<PolicyName, Limit>
-  const fields = createLimitFields({ hasLegacyHeaders })
   app.decorate('limits', limits)
-  app.decorate('limitFields', fields)
+  app.decorate('limitFields', createLimitFields({ hasLegacyHeaders }))
   app.decorateRequest('addressToken', undefined)
-  const addressOf = createAddresses(app.config.server.trustProxy)
-  app.decorate('clientAddressOf', request => arrivalOf(request)?.ip ?? addressOf(request))
-  app.decorateRequest('clientAddress', { getter () { return this.server.clientAddressOf(this.raw) } })
+  app.decorateRequest('routeToken', undefined)
 
-  app.decorate('rateLimitRefusal', (request, reply) => {
-    // Taken before, by whatever came through the port (plugins/hot-path.ts).
-    const taken = arrivalOf(request.raw)?.addressToken ?? { limit: limits.address, left: limits.address.take(clientKey(app.clientAddressOf(request.raw))) }
-    const { left } = request.addressToken = taken
-    setFields(reply, fields.one(taken))
-    return left >= 0 || isProbe(request.raw) ? undefined : limits.address.refusal(-left)
-  })
-  app.addHook('onRequest', (request, reply, done) => {
-    done(app.rateLimitRefusal(request, reply))
-  })
-
-  /** Takes what a route costs beyond the one token that every request has taken. */
-  function charge (request: FastifyRequest, reply: FastifyReply, tokens: number): ApiError | undefined {
-    if (tokens <= 0) return undefined
-    const left = limits.address.take(clientKey(request.clientAddress), tokens)
+  function takeAddressToken (request: FastifyRequest, cost?: number): ApiError | undefined {
+    const left = limits.address.take(clientKey(request.clientAddress), cost)
     request.addressToken = { limit: limits.address, left }
-    setFields(reply, fields.one(request.addressToken))
     return left >= 0 ? undefined : limits.address.refusal(-left)
   }
+  app.decorate('takeAddressToken', request => takeAddressToken(request))
+  app.addHook('onRequest', (request, reply, done) => {
+    const refusal = takeAddressToken(request)
+    done(refusal && !request.routeOptions.config.isProbe ? refusal : undefined)
+  })
+
   app.decorate('costing', cost => (request, reply, done) => {
-    done(charge(request, reply, (typeof cost === 'number' ? cost : cost(request)) - 1))
+    const tokens = (typeof cost === 'number' ? cost : cost(request)) - 1
+    done(tokens > 0 ? takeAddressToken(request, tokens) : undefined)
   })
 
   await app.register(rateLimit, { global: false, store: BucketStore })
@@ -91,22 +79,18 @@ export default fp(async function haloRateLimit (app) {
     const { per, burst } = limit.policy
     const keyGenerator = per === 'user' ? keyOfUser : keyOfAddress
     const check = app.createRateLimit({ max: burst, keyGenerator, limit } as CreateRateLimitOptions)
-    return async (request, reply) => {
+    return async request => {
       const result = await check(request)
       if (result.isAllowed) return
-      if (!isSilent || result.isExceeded) setFields(reply, fields.two(request.addressToken!, { limit, left: result.remaining }))
+      if (!isSilent || result.isExceeded) request.routeToken = { limit, left: result.remaining }
       if (result.isExceeded) throw limit.refusal(result.ttl)
     }
   })
-}, { name: 'halo:rate-limit', dependencies: ['halo:config', 'halo:errors', 'halo:redis'] })
+}, { name: 'halo:rate-limit', dependencies: ['halo:config', 'halo:errors', 'halo:redis', 'halo:request-context'] })
 
 const keyOfAddress = (request: FastifyRequest): string => clientKey(request.clientAddress)
 
 const keyOfUser = (request: FastifyRequest): string => String(request.user.user_id)
-
-function setFields (reply: FastifyReply, fields: string[]): void {
-  for (let index = 0; index < fields.length; index += 2) reply.header(fields[index]!, fields[index + 1])
-}
 
 /** The options of a route's limit, with what it takes its tokens from. */
 type BucketOptions = CreateRateLimitOptions & FastifyRateLimitOptions & { limit?: Limit }

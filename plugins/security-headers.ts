@@ -9,17 +9,12 @@ declare module 'fastify' {
 }
 
 /**
- * Helmet decides which headers there are, once: it answers one request of a throw-away server here, and
- * what it set goes out with every answer as one constant block. Run for every request, it halves the
- * speed of a hot read to say the same words each time.
+ * @fastify/helmet decides which security headers there are, once: it answers one request of a throw-away server here, and what
+ * it set goes out with every response (plugins/response-headers.ts). As a hook of every request it halves the speed of a
+ * hot read, to set the same constants each time.
  */
 export default fp(async function securityHeaders (app) {
-  const block = await headersOfHelmet()
-  app.decorate('securityHeaders', block)
-  app.addHook('onRequest', (request, reply, done) => {
-    reply.headers(block)
-    done()
-  })
+  app.decorate('securityHeaders', await headersOfHelmet())
 }, { name: 'halo:security-headers', dependencies: ['halo:errors'] })
 
 async function headersOfHelmet (): Promise<Record<string, string>> {

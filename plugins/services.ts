@@ -3,7 +3,6 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import fp from 'fastify-plugin'
 import { createAccountPurge } from '../services/account-purge.ts'
 import { createAccountService } from '../services/accounts.ts'
-import { createCachedVideos } from '../services/cached-videos.ts'
 import { createCursors } from '../services/cursors.ts'
 import { createDependencyService } from '../services/dependencies.ts'
 import { createEngagementStreams } from '../services/engagement-streams.ts'
@@ -87,7 +86,6 @@ function createServices (app: FastifyInstance, config: Config) {
     }),
     streams: createEngagementStreams({ read: ids => engagement.counters(ids), maxPerClient: config.quotas.streamsPerAddress }),
     videos,
-    cachedVideos: createCachedVideos(videos),
     dependencies: createDependencyService({
       dependencies: [...app.postgresChecks, ...app.redisChecks],
       onChange (name, isUp, error) {

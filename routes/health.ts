@@ -34,11 +34,13 @@ const startupSchema = {
   response: responses({ 200: Readiness, 503: Readiness })
 }
 
+const config = { isProbe: true }
+
 const routes: Routes = async app => {
-  app.get('/health', { schema: healthSchema }, health)
-  app.get('/livez', { schema: livenessSchema }, livez)
-  app.get('/readyz', { schema: readinessSchema }, readyz)
-  app.get('/startupz', { schema: startupSchema }, startupz)
+  app.get('/health', { config, schema: healthSchema }, health)
+  app.get('/livez', { config, schema: livenessSchema }, livez)
+  app.get('/readyz', { config, schema: readinessSchema }, readyz)
+  app.get('/startupz', { config, schema: startupSchema }, startupz)
 }
 export default routes
 

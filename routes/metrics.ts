@@ -13,7 +13,7 @@ const metricsSchema = {
 const routes: Routes = async app => {
   // plugins/metrics.ts serves them on a port of their own.
   if (app.config.metricsPort !== null) return
-  app.get('/metrics', { schema: metricsSchema }, metrics)
+  app.get('/metrics', { schema: metricsSchema, config: { isNeverShed: true } }, metrics)
 }
 export default routes
 

@@ -1,7 +1,6 @@
 import type { Pool, PoolClient, QueryConfig } from 'pg'
 import { ApiError } from './errors.ts'
-import type { Interest } from './interest.ts'
-import type { StatementSlots } from './statement-slots.ts'
+import type { BoundedQueue } from './bounded-queue.ts'
 
 /** A statement with a name, under which each connection prepares it once. */
 export interface Statement {
@@ -11,19 +10,19 @@ export interface Statement {
 
 export interface Database {
   /**
-   * Runs one statement on a pooled connection. It is stopped when nobody is interested in it any more, or never begun.
+   * Runs one statement on a pooled connection. When the signal is aborted, the statement is cancelled, or never begun.
    *
    * @throws ApiError `server_busy` when too many callers wait for a connection already, or one has waited too long;
    *   `service_unavailable` when the server is away, silent or stopped the statement;
    *   `invalid_request` when a value cannot be kept. Broken constraints come as the database's own error.
    */
-  query<Row> (statement: Statement, values?: unknown[], interest?: Interest): Promise<Row[]>
+  query<Row> (statement: Statement, values?: unknown[], signal?: AbortSignal): Promise<Row[]>
 }
 
 export interface DatabaseOptions {
   pool: Pick<Pool, 'connect'>
-  /** How many run at once, and who waits for it. */
-  slots: StatementSlots
+  /** In front of the pool: how many statements run at once, and how many callers wait. Without one the pool decides. */
+  queue?: BoundedQueue
   /** Other connections to the same server, over which statements are stopped. */
   control?: Pick<Pool, 'query'> | undefined
   /** Whether statements are prepared under their names; not through PgBouncer's transaction mode. */
@@ -46,7 +45,7 @@ const unable = {
 
 const isOneOf = (state: string, states: readonly string[]): boolean => states.some(one => state.startsWith(one))
 
-export function createDatabase ({ pool, slots, control, isPrepared = true }: DatabaseOptions): Database {
+export function createDatabase ({ pool, queue, control, isPrepared = true }: DatabaseOptions): Database {
   /** When each connection was seen first, and before which moment one is outdated: it leads to a server that is the wrong one. */
   const seenAt = new WeakMap<PoolClient, number>()
   let outdatedBefore = -Infinity
@@ -69,22 +68,23 @@ export function createDatabase ({ pool, slots, control, isPrepared = true }: Dat
   }
 
   /** Runs a statement on a connection that is this caller's alone. */
-  async function run<Row> (client: PoolClient, config: QueryConfig, interest: Interest | undefined): Promise<Row[]> {
-    if (interest?.isOver) {
+  async function run<Row> (client: PoolClient, config: QueryConfig, signal: AbortSignal | undefined): Promise<Row[]> {
+    if (signal?.aborted) {
       client.release()
       throw new ApiError('service_unavailable', { message: 'Nobody waits for this any more' })
     }
     let cancelling: Promise<void> | undefined
-    const forget = interest?.onEnd(() => { cancelling = cancel(client) })
+    const onAbort = (): void => { cancelling = cancel(client) }
+    signal?.addEventListener('abort', onAbort)
     try {
       const result = await client.query(config)
-      forget?.()
+      signal?.removeEventListener('abort', onAbort)
       // A connection that is to be stopped is nobody else's before it was.
       if (cancelling) await cancelling
       client.release()
       return result.rows as Row[]
     } catch (error) {
-      forget?.()
+      signal?.removeEventListener('abort', onAbort)
       if (cancelling) await cancelling
       // Not pool.query: that one throws the connection away at every error, a taken username included.
       const isWrongServer = !isAnswer(error) || isOneOf((error as { code: string }).code, unable.wrongServer)
@@ -95,19 +95,15 @@ export function createDatabase ({ pool, slots, control, isPrepared = true }: Dat
   }
 
   return {
-    async query<Row> ({ name, text }: Statement, values: unknown[] = [], interest?: Interest): Promise<Row[]> {
-      await slots.enter()
-      // Opening a connection takes its time as well, and tells nothing of how busy the database is; nor does what is never sent.
-      let startedAt: number | undefined
-      try {
-        const client = await connect()
-        if (!interest?.isOver) startedAt = performance.now()
-        return await run<Row>(client, isPrepared ? { name, text, values } : { text, values }, interest)
-      } catch (error) {
-        throw error instanceof ApiError ? error : translate(error)
-      } finally {
-        slots.leave(startedAt === undefined ? undefined : performance.now() - startedAt)
+    async query<Row> ({ name, text }: Statement, values: unknown[] = [], signal?: AbortSignal): Promise<Row[]> {
+      const ask = async (): Promise<Row[]> => {
+        try {
+          return await run<Row>(await connect(), isPrepared ? { name, text, values } : { text, values }, signal)
+        } catch (error) {
+          throw error instanceof ApiError ? error : translate(error)
+        }
       }
+      return await (queue ? queue.run(ask) : ask())
     }
   }
 }

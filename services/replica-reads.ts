@@ -1,7 +1,6 @@
 import { steadyNow } from './clock.ts'
 import type { Database } from './database.ts'
 import { ApiError } from './errors.ts'
-import type { Interest } from './interest.ts'
 
 export interface ReplicaReadsOptions {
   primary: Database
@@ -92,15 +91,15 @@ export function createReplicaReads ({ primary, replica, maxLagMs = 500, periodMs
     get maxAgeMs (): number { return isUsed ? maxLagMs : 0 },
 
     /** As Database.query. A replica that dies in the middle of it costs a second try, on the primary. */
-    async query<Row> (statement: Parameters<Database['query']>[0], values?: unknown[], interest?: Interest): Promise<Row[]> {
-      if (!judge()) return await primary.query<Row>(statement, values, interest)
+    async query<Row> (statement: Parameters<Database['query']>[0], values?: unknown[], signal?: AbortSignal): Promise<Row[]> {
+      if (!judge()) return await primary.query<Row>(statement, values, signal)
       try {
-        return await replica.query<Row>(statement, values, interest)
+        return await replica.query<Row>(statement, values, signal)
       } catch (error) {
-        if (!(error instanceof ApiError) || error.statusCode < 500 || interest?.isOver) throw error
+        if (!(error instanceof ApiError) || error.statusCode < 500 || signal?.aborted) throw error
         reachedAt = -Infinity
         judge()
-        return await primary.query<Row>(statement, values, interest)
+        return await primary.query<Row>(statement, values, signal)
       }
     },
 

@@ -7,7 +7,6 @@ import type { Cursors, Position } from './cursors.ts'
 import type { Database, Statement } from './database.ts'
 import type { EngagementService } from './engagement.ts'
 import { ApiError } from './errors.ts'
-import type { Interest } from './interest.ts'
 import type { ReadDatabase } from './replica-reads.ts'
 import { serializeUrl } from './urls.ts'
 import { isActive } from './users.ts'
@@ -142,16 +141,16 @@ export interface Reader {
   /** Whether it must be what is there at this moment: the reader has just written. */
   isFresh?: boolean
   /** Whether the reader still waits. */
-  interest?: Interest
+  signal?: AbortSignal
 }
 
 export type VideoService = ReturnType<typeof createVideoService>
 
 export function createVideoService ({ database, readDatabase }: VideoDatabases, engagement: EngagementService, cursors: Cursors, { maxLive, gate }: { maxLive: number, gate: 'server' | 'client' }) {
   /** One statement and one round trip to the counters, however many videos. */
-  async function read (statement: Statement, values: unknown[], { source = readDatabase, interest }: { source?: ReadDatabase, interest?: Interest | undefined } = {}): Promise<{ rows: VideoRow[], videos: Video[] }> {
+  async function read (statement: Statement, values: unknown[], { source = readDatabase, signal }: { source?: ReadDatabase, signal?: AbortSignal | undefined } = {}): Promise<{ rows: VideoRow[], videos: Video[] }> {
     const readAt = steadyNow() - source.maxAgeMs
-    const rows = await source.query<VideoRow>(statement, values, interest)
+    const rows = await source.query<VideoRow>(statement, values, signal)
     const counters = await engagement.read(rows, readAt)
     return { rows, videos: rows.map((row, index) => toVideo(row, counters[index]!)) }
   }
@@ -159,7 +158,7 @@ export function createVideoService ({ database, readDatabase }: VideoDatabases, 
   const tooManyLive = (): ApiError =>
     new ApiError('too_many_live_videos', { message: `${maxLive} of your videos are live already: end one of them first` })
 
-  const primary: ReadDatabase = { maxAgeMs: 0, query: (statement, values, interest) => database.query(statement, values, interest) }
+  const primary: ReadDatabase = { maxAgeMs: 0, query: (statement, values, signal) => database.query(statement, values, signal) }
 
   const sourceFor = ({ isFresh = false }: Reader): ReadDatabase => isFresh ? primary : readDatabase
 
@@ -225,7 +224,7 @@ export function createVideoService ({ database, readDatabase }: VideoDatabases, 
       const { rows, videos } = await read(createListStatement(shown, after !== undefined), [
         limit + 1, ...(after ? [after.createdMicros, after.id] : [offset]), ...(filters.userId === undefined ? [] : [filters.userId]),
         ...('ownerId' in shown ? [shown.ownerId] : [])
-      ], { source: sourceFor(reader), interest: reader.interest })
+      ], { source: sourceFor(reader), signal: reader.signal })
       const last = rows.length > limit ? rows[limit - 1] : undefined
       return { videos: videos.slice(0, limit), nextCursor: last && cursors.encode(positionOf(last), scope) }
     },

@@ -5,11 +5,10 @@ import type { InjectOptions } from 'fastify'
 import t, { type Test } from 'tap'
 import { loadConfig } from '../fastify.config.ts'
 import { createBearers } from '../services/bearers.ts'
-import { createCachedReads } from '../services/cached-reads.ts'
 import { createKnownVideos } from '../services/counters/known-videos.ts'
 import { createRecent } from '../services/engagement.ts'
 import { createTokenBuckets } from '../services/limiter/token-buckets.ts'
-import { createReadCache } from '../services/read-cache.ts'
+import { createResponseCache } from '../services/http/response-cache.ts'
 import { createRecentWriters } from '../services/recent-writers.ts'
 import { createSessionUses } from '../services/session-uses.ts'
 import { createViewerService } from '../services/viewers.ts'
@@ -113,7 +112,7 @@ t.test('no text in a field, parameter or header keeps the event loop busy', asyn
 
 t.test('what the response cache holds is bounded, keys and headers included, and what nobody asks for expires', async t => {
   let now = 0
-  const cache = createReadCache({ maxBytes: 8_000_000, now: () => now })
+  const cache = createResponseCache({ maxBytes: 8_000_000, now: () => now })
   const link = 'x'.repeat(45_000)
   const before = process.memoryUsage().heapUsed
   for (let n = 0; n < 20_000; n++) await cache.get(`${n}:${'k'.repeat(7000)}`, async () => ({ body: '[]', headers: { link: `${n}${link}` } }))
@@ -131,7 +130,6 @@ t.test('no map in the process grows with a million clients', async t => {
   const writers = createRecentWriters()
   const beats = createRecent<number>(60_000)
   const buckets = createTokenBuckets({ rate: 1, burst: 1000 })
-  const reads = createCachedReads()
   const known = createKnownVideos({ read: async ids => ids.map(id => ({ video_id: id, user_id: 1, is_adult_content: false, view_count: 0, generation: 0, view_n: 0, comment_base: 0, comment_n: 0, like_count: 0, legacy_likes: 0 })) })
   const viewers = createViewerService({ gate: 'server', database: { query: async () => [] } })
   const uses = createSessionUses({ noteUse: async () => {} })
@@ -143,14 +141,13 @@ t.test('no map in the process grows with a million clients', async t => {
     writers.add(n)
     beats.get(String(n), async () => n).catch(() => {})
     buckets.take(String(n), 0)
-    reads.set(`/api/v1/videos?limit=${n}`, false, 'key')
     uses.note(String(n))
     bearers.read(String(n))
     if (n % 10 === 0) viewers.viewOf(n).catch(() => {})
     if (n % 10_000 === 0) await known.get(Array.from({ length: 10_000 }, (_, index) => n + index))
   }
   for (const [name, size, bound] of [
-    ['recent writers', writers.size, 200_000], ['recent heartbeats', beats.size, 100_000], ['token buckets', buckets.size, 500_001], ['cached addresses', reads.addresses.length, 5000],
+    ['recent writers', writers.size, 200_000], ['recent heartbeats', beats.size, 100_000], ['token buckets', buckets.size, 500_001],
     ['known videos', known.size, 100_000], ['viewers', viewers.size, 50_001], ['session uses', uses.size, 100_000], ['bearers', bearers.size, 20_000]
   ] as const) t.ok(size > 0 && size <= bound, `${name}: ${size} of at most ${bound}`)
 })
@@ -424,7 +421,7 @@ onEachStore(t, 'nothing that one client sends appears in the response of another
     const all = JSON.stringify([...second.headers]) + await second.text()
     t.notMatch(all, /~~~~|!!!!|CCCC-1|evil/, base)
     t.match(second.headers.get('link'), new RegExp(`^<${base}\\?limit=2&cursor=[\\w-]+>; rel="next"$`))
-    t.equal(app.readCache.stats.entries, base === '/api/v1/videos' ? 1 : 2, 'unknown members are part of no key')
+    t.equal(app.responseCache.stats.entries, base === '/api/v1/videos' ? 1 : 2, 'unknown members are part of no key')
   }
 })
 

@@ -40,8 +40,7 @@ function failing (errors: (object | undefined)[]) {
     return client as unknown as PoolClient
   }
   const pool = { connect: async () => idle.shift() ?? open() } as unknown as Pick<Pool, 'connect'>
-  const slots = { stats: { running: 0, waiting: 0, limit: 1 }, enter: async () => {}, leave () {} }
-  return { database: createStatements({ pool, slots }), released, idle, open }
+  return { database: createStatements({ pool }), released, idle, open }
 }
 
 t.test('every error of a server that cannot do it is a 503, and a connection to the wrong server is not used again', async t => {

@@ -1,4 +1,4 @@
-import { serializeFields } from '../serialized-head.ts'
+import { serializeFields } from '../http/response-head.ts'
 import type { Limit } from './limit.ts'
 
 /** A token that was taken, or asked for in vain. */
@@ -8,13 +8,13 @@ export interface Taken {
   left: number
 }
 
-/** Fields for so many tokens left are written down once each. */
+/** Number of tokens left up to which the fields are serialised once and kept. */
 const maxWritten = 10_000
 
 /**
- * What an answer says of the limits that its request met, as names and values in turn or as text: RateLimit-Policy and RateLimit
- * (draft-ietf-httpapi-ratelimit-headers), where a quota is a whole bucket in the time in which it fills; and
- * X-RateLimit-*, which came before them and have room for one policy, the last one.
+ * Builds the rate limit fields of responses: RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers), where a
+ * quota is a full bucket in the time in which it fills; and X-RateLimit-*, which older clients read and which have room
+ * for one policy, the narrower one.
  */
 export function createLimitFields ({ hasLegacyHeaders }: { hasLegacyHeaders: boolean }) {
   const written = new Map<Limit, Written[]>()
@@ -23,9 +23,12 @@ export function createLimitFields ({ hasLegacyHeaders }: { hasLegacyHeaders: boo
     const reset = String(Math.ceil((burst - left) / rate))
     const policy = `"${name}";q=${burst};w=${Math.ceil(burst / rate)}`
     const state = `"${name}";r=${left};t=${reset}`
-    const legacy = hasLegacyHeaders ? ['x-ratelimit-limit', String(burst), 'x-ratelimit-remaining', String(left), 'x-ratelimit-reset', reset] : []
-    const list = [...fieldsOf(policy, state), ...legacy]
-    return { policy, state, legacy, legacyText: serializeFields(legacy), list, text: serializeFields(list) }
+    const legacy: Record<string, string> = hasLegacyHeaders
+      ? { 'x-ratelimit-limit': String(burst), 'x-ratelimit-remaining': String(left), 'x-ratelimit-reset': reset }
+      : {}
+    const headers = { 'ratelimit-policy': policy, ratelimit: state, ...legacy }
+    const toText = (fields: Record<string, string>): string => serializeFields(Object.entries(fields).flat())
+    return { policy, state, legacy, legacyText: toText(legacy), headers, text: toText(headers) }
   }
 
   function find ({ limit, left }: Taken): Written {
@@ -37,27 +40,38 @@ export function createLimitFields ({ hasLegacyHeaders }: { hasLegacyHeaders: boo
   }
 
   return {
-    one: (taken: Taken): string[] => find(taken).list,
-
-    /** Of two policies, the general one first. */
-    two (general: Taken, special: Taken): string[] {
-      const [first, { policy, state, legacy }] = [find(general), find(special)]
-      return [...fieldsOf(`${first.policy}, ${policy}`, `${first.state}, ${state}`), ...legacy]
+    /**
+     * The fields as an object, of the policy of the client's address and of a route's own policy.
+     *
+     * @param address undefined before the rate limiter has run
+     */
+    headers (address: Taken | undefined, route: Taken | undefined): Record<string, string> {
+      if (!address) return {}
+      const first = find(address)
+      if (!route) return first.headers
+      const { policy, state, legacy } = find(route)
+      return { 'ratelimit-policy': `${first.policy}, ${policy}`, ratelimit: `${first.state}, ${state}`, ...legacy }
     },
 
-    /** The same as text, of one policy or of two. */
-    serialized (general: Taken, special: Taken | undefined): string {
-      const first = find(general)
-      if (!special) return first.text
-      const { policy, state, legacyText } = find(special)
+    /** The same as text. */
+    serialized (address: Taken | undefined, route: Taken | undefined): string {
+      if (!address) return ''
+      const first = find(address)
+      if (!route) return first.text
+      const { policy, state, legacyText } = find(route)
       return `ratelimit-policy: ${first.policy}, ${policy}\r\nratelimit: ${first.state}, ${state}\r\n${legacyText}`
     }
   }
 }
 
-/** What is said of so many tokens of a limit: in parts, as names and values in turn, and as text. */
-interface Written { policy: string, state: string, legacy: string[], legacyText: string, list: string[], text: string }
-
-const fieldsOf = (policy: string, state: string): string[] => ['ratelimit-policy', policy, 'ratelimit', state]
+/** The fields for a number of tokens left of a limit: in parts, as an object, and as text. */
+interface Written {
+  policy: string
+  state: string
+  legacy: Record<string, string>
+  legacyText: string
+  headers: Record<string, string>
+  text: string
+}
 
 export type LimitFields = ReturnType<typeof createLimitFields>

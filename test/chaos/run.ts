@@ -2,7 +2,6 @@ import { randomInt } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { createDatabase } from '../../services/database.ts'
-import { createStatementSlots } from '../../services/statement-slots.ts'
 import { describe, verifyCounters } from '../../services/counters/verify.ts'
 import { beginCounting, commenters, readLedger, readLikes, readShown, readStored, startLoad, type Load, type Stored } from './load.ts'
 import { createWorld, presenceMs, type World } from './world.ts'
@@ -208,7 +207,7 @@ async function account (scenario: Scenario, load: Load, before: Stored, after: S
   const shown = await readShown(world)
   const ledger = await readLedger(world)
   if (shown.some(one => one !== ledger)) failures.push(`the processes show something else than PostgreSQL has:\n${difference(ledger, shown)}`)
-  const { drifts } = await verifyCounters({ database: createDatabase({ pool: world.pool, slots: createStatementSlots({ max: 10, maxWaiting: 10 }) }), redis: world.redis })
+  const { drifts } = await verifyCounters({ database: createDatabase({ pool: world.pool }), redis: world.redis })
   failures.push(...drifts.map(describe))
 
   return {

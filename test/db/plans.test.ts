@@ -2,7 +2,6 @@ import pg from 'pg'
 import t from 'tap'
 import { createLedger } from '../../services/counters/ledger.ts'
 import { createDatabase as createPool } from '../../services/database.ts'
-import { createStatementSlots } from '../../services/statement-slots.ts'
 import { createDatabase, runSql } from '../helpers/app.ts'
 import { integersAsNumbers } from '../../db/integers.ts'
 import { onEachStore } from '../helpers/stores.ts'
@@ -16,8 +15,7 @@ onEachStore(t, 'a flush of 2,500 counters and likes takes as long after one of a
   /** Milliseconds of each flush, on one new connection. */
   async function flush (sizes: number[], generation: number): Promise<number[]> {
     const pool = new pg.Pool({ connectionString: databaseUrl, max: 1, types: integersAsNumbers })
-    const slots = createStatementSlots({ max: 1, maxWaiting: 10, maxWaitMs: 60_000, patienceMs: 60_000, slowMs: Infinity })
-    const database = createPool({ pool, slots })
+    const database = createPool({ pool })
     const ledger = createLedger(database, database)
     const times: number[] = []
     for (const [round, size] of sizes.entries()) {

@@ -1,10 +1,10 @@
 import t from 'tap'
-import { createReadCache, type LoadedAnswer } from '../../services/read-cache.ts'
+import { createResponseCache, type LoadedResponse } from '../../services/http/response-cache.ts'
 
 t.test('a load that began before a write, and ends after the load of who has written, overwrites nothing', async t => {
   let time = 1000
-  const cache = createReadCache({ maxBytes: 1_000_000, now: () => time })
-  const [before, after] = [Promise.withResolvers<LoadedAnswer>(), Promise.withResolvers<LoadedAnswer>()]
+  const cache = createResponseCache({ maxBytes: 1_000_000, now: () => time })
+  const [before, after] = [Promise.withResolvers<LoadedResponse>(), Promise.withResolvers<LoadedResponse>()]
   const slow = cache.get('key', () => before.promise)
   time += 1
   const fresh = cache.get('key', () => after.promise, { isFresh: true })

@@ -35,7 +35,7 @@ t.test('reads go to a replica that is close behind, and to the primary when it l
   }
   const read = async (headers = {}) => {
     used.replica = used.primary = 0
-    app.readCache.forget('')
+    app.responseCache.forget('')
     const single = await app.inject({ url: `/api/v1/videos/${id}`, headers })
     const list = await app.inject({ url: '/api/v1/videos', headers })
     t.equal(single.statusCode, 200)

@@ -1,5 +1,5 @@
 import { Type } from '@sinclair/typebox'
-import type { FastifyReply, onRequestAsyncHookHandler } from 'fastify'
+import type { FastifyReply, FastifyRequest, onRequestAsyncHookHandler } from 'fastify'
 import { Id, PathId } from '../../../schemas/atoms.ts'
 import { Counters, CountersOfVideo, Engagement, Metric } from '../../../schemas/engagement.ts'
 import { responses } from '../../../schemas/problem.ts'
@@ -137,8 +137,7 @@ const stream: Handler<typeof streamSchema> = async function (request, reply) {
   const client = clientKey(request.clientAddress)
   streams.requireRoom(client)
   const counters = await this.counters.engagement.countersOf(request.params.id, this.callerOf(request))
-  const { raw } = openEventStream(reply)
-  this.admission.untrack(raw)
+  const { raw } = openEventStream(request, reply)
   // Who has left while the counters were read is told nothing, and would never leave again.
   if (raw.destroyed || raw.socket === null || raw.socket.destroyed) return
   const lastEventId = request.headers['last-event-id']
@@ -147,10 +146,11 @@ const stream: Handler<typeof streamSchema> = async function (request, reply) {
 }
 
 /** From here on the response is the stream's: Fastify sends nothing more, and silence is no reason to cut it. */
-function openEventStream (reply: FastifyReply): FastifyReply {
+function openEventStream (request: FastifyRequest, reply: FastifyReply): FastifyReply {
   reply.hijack()
+  request.server.requests.markAsStream(request)
   reply.raw.writeHead(200, {
-    ...reply.getHeaders() as Record<string, string>,
+    ...request.server.responseHeaders.of(request),
     'content-type': 'text/event-stream; charset=utf-8',
     'cache-control': 'no-cache, no-transform',
     // nginx would collect the events into pages.

@@ -1,9 +1,9 @@
 import { Type } from '@sinclair/typebox'
-import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { FastifyRequest } from 'fastify'
 import { PathId } from '../../../schemas/atoms.ts'
 import { responses } from '../../../schemas/problem.ts'
 import type { Handler, Routes } from '../../../schemas/route.ts'
-import { viewKey } from '../../../services/cached-videos.ts'
+import { pageAddress, pageKey, videoKey, videoKeyPrefix } from '../../../services/cached-videos.ts'
 import type { AdultView } from '../../../services/viewers.ts'
 import { NewVideo, Video, VideoListQuery, VideoPatch } from '../../../schemas/video.ts'
 
@@ -54,9 +54,9 @@ const removeSchema = {
 }
 
 const routes: Routes = async app => {
-  app.get('/videos', { schema: listSchema }, list)
-  app.get('/users/:user_id/videos', { schema: listOfUserSchema }, listOfUser)
-  app.get('/videos/:id', { schema: getSchema }, get)
+  app.get('/videos', { schema: listSchema, config: { cacheKey: pageKeyOf } }, list)
+  app.get('/users/:user_id/videos', { schema: listOfUserSchema, config: { cacheKey: pageKeyOf } }, list)
+  app.get('/videos/:id', { schema: getSchema, config: { cacheKey: videoKeyOf } }, get)
 
   app.authenticated(scope => {
     scope.post('/videos', { schema: createSchema, preHandler: scope.limited('publishing') }, create)
@@ -66,18 +66,31 @@ const routes: Routes = async app => {
 }
 export default routes
 
-const list: Handler<typeof listSchema> = async function (request, reply) {
-  return await sendPage(request, reply, request.query)
+const videoKeyOf = ({ params }: FastifyRequest, view: AdultView): string => videoKey((params as { id: number }).id, view)
+
+/** The list of all videos, or of one user's. */
+const pageOf = ({ query, params }: FastifyRequest) => ({ query: query as VideoListQuery, userId: (params as { user_id?: number }).user_id })
+
+function pageKeyOf (request: FastifyRequest, view: AdultView): string {
+  const { query, userId } = pageOf(request)
+  return pageKey(query, userId, view)
 }
 
-const listOfUser: Handler<typeof listOfUserSchema> = async function (request, reply) {
-  return await sendPage(request, reply, request.query, request.params.user_id)
+const list: Handler<typeof listSchema> = async function (request, reply) {
+  const { services: { videos }, config: { publicUrl } } = this
+  const { query, userId } = pageOf(request as FastifyRequest)
+  const { limit, offset, cursor, live, adult } = query
+  return await reply.sendCached(async reader => {
+    const { videos: value, nextCursor } = await videos.list({ live, adult, userId }, { limit, offset, cursor }, reader)
+    if (nextCursor === undefined) return { value }
+    const next = pageAddress({ ...query, offset: 0, cursor: nextCursor }, userId)
+    return { value, headers: { link: `<${publicUrl}${next}>; rel="next"`, 'x-next-cursor': nextCursor } }
+  })
 }
 
 const get: Handler<typeof getSchema> = async function (request, reply) {
   const { id } = request.params
-  const { key, load } = this.services.cachedVideos.one(id, await readViewer(request))
-  return await reply.sendCached(key, load)
+  return await reply.sendCached(async reader => ({ value: await this.services.videos.get(id, reader) }))
 }
 
 const create: Handler<typeof createSchema> = async function (request, reply) {
@@ -88,53 +101,13 @@ const create: Handler<typeof createSchema> = async function (request, reply) {
 const update: Handler<typeof updateSchema> = async function (request) {
   const { id } = request.params
   const video = await this.services.videos.update(id, request.user.user_id, request.body)
-  this.readCache.forget(this.services.cachedVideos.prefix(id))
+  this.responseCache.forget(videoKeyPrefix(id))
   return video
 }
 
 const remove: Handler<typeof removeSchema> = async function (request, reply) {
   const { id } = request.params
   await this.services.videos.remove(id, request.user.user_id)
-  this.readCache.forget(this.services.cachedVideos.prefix(id))
+  this.responseCache.forget(videoKeyPrefix(id))
   return await reply.code(204).send(null)
 }
-
-/** Who reads, and which adult content they are shown. */
-async function readViewer (request: FastifyRequest): Promise<AdultView> {
-  const { server } = request
-  const userId = server.callerOf(request)
-  // Read-your-writes: their own first adult video changes what they are shown.
-  if (userId !== undefined && server.recentWriters.has(userId)) server.viewers.forget(userId)
-  const view = await server.viewers.viewOf(userId)
-  request.viewer = { userId, view }
-  return view
-}
-
-async function sendPage (request: FastifyRequest, reply: FastifyReply, query: VideoListQuery, userId?: number): Promise<FastifyReply> {
-  const { services: { videos }, config: { publicUrl } } = request.server
-  const view = await readViewer(request)
-  const { limit, offset, cursor, live, adult } = query
-  return await reply.sendCached(`videos:${viewKey(view)}:${addressOf(query, userId)}`, async (isFresh, interest) => {
-    const { videos: shown, nextCursor } = await videos.list({ live, adult, userId }, { limit, offset, cursor }, { view, isFresh, interest })
-    return {
-      body: serialize(reply, shown),
-      ...nextCursor === undefined ? {} : { headers: { link: `<${publicUrl}${addressOf({ ...query, offset: 0, cursor: nextCursor }, userId)}>; rel="next"`, 'x-next-cursor': nextCursor } }
-    }
-  })
-}
-
-/**
- * The address of a page, from its parsed query alone. It is the cache key as well as the address in Link (RFC 8288): what
- * a client sends beyond the query that was parsed cannot reach another client's response.
- */
-function addressOf ({ limit, offset, cursor, live, adult }: VideoListQuery, userId: number | undefined): string {
-  const query = new URLSearchParams({ limit: String(limit) })
-  if (offset > 0) query.set('offset', String(offset))
-  if (live !== undefined) query.set('live', String(live))
-  if (adult !== undefined) query.set('adult', adult)
-  if (cursor !== undefined) query.set('cursor', cursor)
-  return `/api/v1${userId === undefined ? '' : `/users/${userId}`}/videos?${query.toString()}`
-}
-
-/** By the schema of the route, as Fastify would. */
-const serialize = (reply: FastifyReply, answer: unknown): string => reply.serialize(answer) as string

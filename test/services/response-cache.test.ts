@@ -1,7 +1,6 @@
 import t from 'tap'
 import { ApiError } from '../../services/errors.ts'
-import { Interest } from '../../services/interest.ts'
-import { compressAnswer, createReadCache, type LoadedAnswer } from '../../services/read-cache.ts'
+import { compressResponse, createResponseCache, type LoadedResponse } from '../../services/http/response-cache.ts'
 
 const away = new ApiError('service_unavailable')
 const gone = new ApiError('not_found')
@@ -11,8 +10,8 @@ function scene (maxBytes = 1_000_000) {
   let loads = 0
   let fails: Error | undefined
   let says = 'a'
-  const cache = createReadCache({ maxBytes, now: () => time })
-  const load = async (): Promise<LoadedAnswer> => {
+  const cache = createResponseCache({ maxBytes, now: () => time })
+  const load = async (): Promise<LoadedResponse> => {
     loads++
     const [error, word] = [fails, says]
     await new Promise(resolve => setImmediate(resolve))
@@ -142,7 +141,7 @@ t.test('an answer is compressed once, and a small one not at all', async t => {
   const { cache } = scene()
   const large = await cache.get('large', async () => ({ body: 'x'.repeat(5000) }))
   t.ok(large.isCompressible)
-  t.equal(await compressAnswer(large), await compressAnswer(large))
+  t.equal(await compressResponse(large), await compressResponse(large))
   t.ok(large.compressed!.length < 500)
   t.notOk((await cache.get('small', async () => ({ body: 'x' }))).isCompressible)
 })
@@ -166,28 +165,28 @@ t.test('while somebody loads a half old answer, it is given to all others; an ol
   t.notOk(other.cache.peekStale('key'))
 })
 
-t.test('a load is over for all when the last who waited has left, and the next one who asks begins another', async t => {
+t.test('a load is aborted when the last client that waits for it has left, and the next request begins another', async t => {
   const { cache } = scene()
-  const seen: Interest[] = []
-  const ask = (isFresh: boolean, interest: Interest): Promise<LoadedAnswer> => {
-    seen.push(interest)
-    return new Promise((resolve, reject) => { interest.onEnd(() => { reject(away) }) })
+  const seen: AbortSignal[] = []
+  const ask = (isFresh: boolean, signal: AbortSignal): Promise<LoadedResponse> => {
+    seen.push(signal)
+    return new Promise((resolve, reject) => { signal.addEventListener('abort', () => { reject(away) }) })
   }
-  const [one, two] = [new Interest(), new Interest()]
-  const answers = [cache.get('key', ask, { interest: () => one }), cache.get('key', ask, { interest: () => two })]
+  const [one, two] = [new AbortController(), new AbortController()]
+  const answers = [one, two].map(client => cache.get('key', ask, { signal: () => client.signal }))
   t.equal(seen.length, 1)
-  one.end()
-  t.notOk(seen[0]!.isOver)
-  two.end()
-  t.ok(seen[0]!.isOver)
+  one.abort()
+  t.notOk(seen[0]!.aborted)
+  two.abort()
+  t.ok(seen[0]!.aborted)
   const next = cache.get('key', async () => ({ body: 'next' }))
   t.strictSame((await Promise.allSettled(answers)).map(({ status }) => status), ['rejected', 'rejected'])
   t.equal((await next).body, 'next')
 
-  const gone = new Interest()
-  gone.end()
-  await t.rejects(cache.get('other', ask, { interest: () => gone }), away)
-  cache.get('third', ask, { interest: () => new Interest() }).catch(() => {})
+  await t.rejects(cache.get('other', ask, { signal: () => AbortSignal.abort() }), away)
+  const client = new AbortController()
+  cache.get('third', ask, { signal: () => client.signal }).catch(() => {})
   cache.get('third', ask).catch(() => {})
-  t.notOk(seen.at(-1)!.isOver, 'who has no interest of their own stays')
+  client.abort()
+  t.notOk(seen.at(-1)!.aborted, 'a client without a signal stays')
 })

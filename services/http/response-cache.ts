@@ -1,0 +1,268 @@
+import { hash } from 'node:crypto'
+import { promisify } from 'node:util'
+import { gzip } from 'node:zlib'
+import { ApiError } from '../errors.ts'
+
+/** A serialised response. */
+export interface CachedResponse {
+  /** A short one is text, which leaves in one write with its head; a long one is bytes, converted once. */
+  body: string | Buffer
+  /** Strong: the same bytes have the same one (RFC 9110 §8.8.3). */
+  etag: string
+  /** Headers that belong to this response, such as Link. */
+  headers: Record<string, string>
+  /** When its load began, by the monotonic clock, in milliseconds: its content is at least as new as this. */
+  loadedAt: number
+  /** Whether compressing pays. */
+  isCompressible: boolean
+  /** Compressed by gzip, once a client has asked for it. */
+  compressed: Buffer | undefined
+  /** Its heads by variant, made when they are first needed (plugins/response-cache.ts). */
+  heads: unknown[]
+}
+
+export interface LoadedResponse {
+  body: string
+  headers?: Record<string, string>
+}
+
+/**
+ * Loads a response.
+ *
+ * @param isFresh whether it must be what is stored now, for a user who has just written
+ * @param signal aborted when no client waits for it any more
+ */
+export type Load = (isFresh: boolean, signal: AbortSignal) => Promise<LoadedResponse>
+
+export interface GetOptions {
+  /** For a user who has just written: loaded now, also when another load is running. */
+  isFresh?: boolean
+  /** Returns a signal that is aborted when the client leaves; called only when something is loaded. */
+  signal?: () => AbortSignal
+}
+
+export interface ResponseCacheOptions {
+  /** Bytes that all entries may hold, keys and headers included; what was loaded longest ago goes first. */
+  maxBytes: number
+  now?: () => number
+}
+
+/** Milliseconds for which an response stands. */
+const maxAgeMs = 950
+
+/** Milliseconds after which an response is loaded anew while it is still given: a hot one never makes anybody wait. */
+const refreshAfterMs = 500
+
+/** Milliseconds for which an response goes on being given while its load fails. */
+const maxStaleMs = 10 * 60_000
+
+/** Milliseconds for which an response goes on being given while there is too much to do to load all of them. */
+const maxOverloadMs = 10_000
+
+/** Milliseconds between two loads that fail. */
+const retryMs = 250
+
+/** Milliseconds for which bytes are given again, with the time that they tell, when nothing but that time is new. */
+const sameBytesMs = 10_000
+
+/** Bytes below which compressing costs more than it saves: one packet stays one packet. */
+const minCompressedBytes = 1400
+
+const compress = promisify(gzip)
+
+interface Entry {
+  response: CachedResponse
+  renderedAt: number
+  failedAt: number
+  bytes: number
+}
+
+export type ResponseCache = ReturnType<typeof createResponseCache>
+
+/**
+ * Answers that many ask for, as bytes, for less than a second: however many ask, each is loaded about twice a
+ * second, and by one load at a time. While loads fail, what was known goes on being given.
+ */
+export function createResponseCache ({ maxBytes, now = performance.now.bind(performance) }: ResponseCacheOptions) {
+  // A Map keeps the order of insertion; what is used is put at the end once a load.
+  const entries = new Map<string, Entry>()
+  let order = entries.entries()
+  let candidate: { key: string, entry: Entry } | undefined
+  const loads = new Map<string, { loading: Promise<CachedResponse>, join: (signal: AbortSignal | undefined) => void }>()
+  let bytes = 0
+
+  /** Single flight: one load for all requests of a key. It is aborted when all their clients have left; a later request begins another. */
+  function load (key: string, ask: Load, { isFresh = false, signal }: GetOptions): Promise<CachedResponse> {
+    const running = loads.get(key)
+    if (running) {
+      running.join(signal?.())
+      return running.loading
+    }
+    const controller = new AbortController()
+    const settle = (): void => { if (loads.get(key) === shared) loads.delete(key) }
+    const shared = {
+      join: shareAbort(() => {
+        settle()
+        controller.abort()
+      }),
+      loading: loadNow(key, ask, isFresh, controller.signal).finally(settle)
+    }
+    shared.join(signal?.())
+    loads.set(key, shared)
+    return shared.loading
+  }
+
+  async function loadNow (key: string, ask: Load, isFresh: boolean, signal: AbortSignal): Promise<CachedResponse> {
+    const loadedAt = now()
+    try {
+      const loaded = await ask(isFresh, signal)
+      const before = entries.get(key)
+      // Overtaken by a load that began later, after a write: that one knows more.
+      if (before && before.response.loadedAt > loadedAt) return before.response
+      return store(key, loaded, loadedAt, before)
+    } catch (error) {
+      const entry = entries.get(key)
+      if (signal.aborted) throw error
+      if (entry && isUnavailable(error)) entry.failedAt = now()
+      // It does not exist any more, or this reader may not see it.
+      else if (entry && entry.response.loadedAt <= loadedAt) drop(key)
+      throw error
+    }
+  }
+
+  function store (key: string, { body, headers = {} }: LoadedResponse, loadedAt: number, before: Entry | undefined): CachedResponse {
+    const isSame = before !== undefined && loadedAt - before.renderedAt < sameBytesMs && saysTheSame(before.response, body, headers)
+    const response = isSame ? { ...before.response, loadedAt } : toResponse(body, headers, loadedAt)
+    drop(key)
+    const entry: Entry = { response, renderedAt: isSame ? before.renderedAt : loadedAt, failedAt: -Infinity, bytes: 0 }
+    entry.bytes = sizeOf(key, response)
+    entries.set(key, entry)
+    bytes += entry.bytes
+    for (let oldest = nextOldest(); oldest && (bytes > maxBytes || now() - oldest.entry.response.loadedAt >= maxStaleMs); oldest = nextOldest()) drop(oldest.key)
+    return response
+  }
+
+  /**
+   * The entry that was loaded longest ago. One iterator goes on from where the last call left it: a new one would walk over
+   * all that was deleted before (see ExpiringMap).
+   */
+  function nextOldest (): { key: string, entry: Entry } | undefined {
+    while (entries.size > 0) {
+      if (candidate && entries.get(candidate.key) === candidate.entry) return candidate
+      const next = order.next()
+      if (next.done) order = entries.entries()
+      else candidate = { key: next.value[0], entry: next.value[1] }
+    }
+    return undefined
+  }
+
+  function drop (key: string): void {
+    bytes -= entries.get(key)?.bytes ?? 0
+    entries.delete(key)
+  }
+
+  return {
+    get stats () { return { entries: entries.size, bytes } },
+
+    /** A response that stands, at once; undefined when one would have to be loaded, or should be and nobody does. */
+    peek (key: string): CachedResponse | undefined {
+      const entry = entries.get(key)
+      if (!entry) return undefined
+      const age = now() - entry.response.loadedAt
+      return age < refreshAfterMs || (age < maxAgeMs && loads.has(key)) ? entry.response : undefined
+    },
+
+    /** A response that may be older than it should be, for who would get none. */
+    peekStale (key: string): CachedResponse | undefined {
+      const entry = entries.get(key)
+      return entry && now() - entry.response.loadedAt < maxOverloadMs ? entry.response : undefined
+    },
+
+    /**
+     * The response for a key. Rejects with the error of the load, if nothing is known or the error is the response.
+     */
+    async get (key: string, ask: Load, options: GetOptions = {}): Promise<CachedResponse> {
+      const { isFresh = false } = options
+      if (isFresh) loads.delete(key)
+      const entry = isFresh ? undefined : entries.get(key)
+      if (!entry) return await load(key, ask, options)
+      const age = now() - entry.response.loadedAt
+      if (age < refreshAfterMs) return entry.response
+      if (now() - entry.failedAt < retryMs && age < maxStaleMs) return entry.response
+      // It is for all who come after as well.
+      const loading = load(key, ask, {})
+      if (age < maxAgeMs) {
+        // Whoever comes after it failed hears of it.
+        loading.catch(() => {})
+        return entry.response
+      }
+      return await loading.catch((error: unknown) => {
+        if (isUnavailable(error) && age < maxStaleMs) return entry.response
+        throw error
+      })
+    },
+
+    /** Milliseconds by which a response is older than it may be; 0 for one that stands. */
+    overdueMs: ({ loadedAt }: CachedResponse): number => Math.max(0, now() - loadedAt - maxAgeMs),
+
+    /** Forgets all keys that begin so. */
+    forget (prefix: string): void {
+      for (const key of [...entries.keys(), ...loads.keys()]) {
+        if (!key.startsWith(prefix)) continue
+        drop(key)
+        loads.delete(key)
+      }
+    }
+  }
+}
+
+/**
+ * Bytes that an entry may come to hold: text in two bytes a character, or bytes and the same again compressed; and its
+ * serialised heads (plugins/response-cache.ts), one for each of four variants.
+ */
+function sizeOf (key: string, { body, headers }: CachedResponse): number {
+  const ofHeaders = Object.entries(headers).reduce((sum, [name, value]) => sum + name.length + value.length, 0)
+  return 2 * (key.length + body.length + ofHeaders) + 4 * (ofHeaders + 700) + 500
+}
+
+function toResponse (body: string, headers: Record<string, string>, loadedAt: number): CachedResponse {
+  const isShort = Buffer.byteLength(body) < minCompressedBytes
+  return {
+    body: isShort ? body : Buffer.from(body),
+    etag: `"${hash('sha1', body, 'base64url')}"`,
+    headers,
+    loadedAt,
+    isCompressible: !isShort,
+    compressed: undefined,
+    heads: []
+  }
+}
+
+/** Returns a function that adds a waiting client, and calls back when all of them have left. A client without a signal stays. */
+function shareAbort (onAllLeft: () => void): (signal: AbortSignal | undefined) => void {
+  let waiting = 0
+  const leave = (): void => { if (--waiting === 0) onAllLeft() }
+  return signal => {
+    waiting++
+    if (signal?.aborted) leave()
+    else signal?.addEventListener('abort', leave, { once: true })
+  }
+}
+
+/** Whether a response is the same to a client as another one, although their bytes tell the times of two reads. */
+function saysTheSame (response: CachedResponse, body: string, headers: Record<string, string>): boolean {
+  return withoutTimes(String(response.body)) === withoutTimes(body) &&
+    Object.keys({ ...response.headers, ...headers }).every(name => response.headers[name] === headers[name])
+}
+
+/** A quote within a text is escaped in JSON: this finds members alone. */
+const withoutTimes = (body: string): string => body.replace(/"as_of":"[^"]*"/g, '')
+
+/** The bytes of a compressible response, compressed: by whoever wants them first, for all who come after. */
+export async function compressResponse (response: CachedResponse): Promise<Buffer> {
+  response.compressed ??= await compress(response.body)
+  return response.compressed
+}
+
+/** Whether a load failed because a part of the service is away: then what is known is better than nothing. */
+const isUnavailable = (error: unknown): boolean => !(error instanceof ApiError) || error.statusCode >= 500
