@@ -83,8 +83,10 @@ export default fp(async function requestContext (app) {
     queue?.add(onClose)
 
     function onClose (): void {
-      response.off('close', onClose)
-      queue?.delete(onClose)
+      if (queue) {
+        response.off('close', onClose)
+        queue.delete(onClose)
+      }
       if (!request.isEventStream) inFlight--
       total++
       // A response that is finished has left its socket; that of `app.inject` has a socket that is never destroyed.

@@ -13,10 +13,13 @@ export interface LogDestination extends DestinationStream {
   flushWithin (ms: number): Promise<void>
 }
 
+/** Milliseconds after which the last lines are written, however few they are. */
+const flushMs = 1000
+
 /**
- * Standard output for log lines. They leave in batches, at the latest each second: one write for each request costs more
- * than its routing. Of several processes no batch is longer than a pipe takes whole (PIPE_BUF, pipe(7)), so that they
- * do not run into each other when the reader is slow.
+ * Standard output for log lines. They are written in batches, at the latest each second: one write for each line costs more than
+ * routing a request, and sonic-boom's own buffer twice as much as making the line. Of several processes no batch is longer
+ * than a pipe takes as a whole (PIPE_BUF, pipe(7)), so that their lines do not mix when the reader is slow.
  *
  * A reader that stops reading costs bounded memory and never blocks the process.
  */
@@ -24,31 +27,50 @@ export function createLogDestination ({ isShared }: { isShared: boolean }): LogD
   // Node sets a pipe to O_NONBLOCK when it opens the stream of standard output. Without it a full pipe blocks a thread of
   // libuv in write(2), which holds up even process.exit().
   process.stdout.on('error', () => {})
-  const batch = isShared ? { minLength: 3500, maxWrite: 4096 } : { minLength: 16_000 }
-  const stream = pino.destination({ fd: 1, sync: false, periodicFlush: 1000, maxLength: maxBuffered, ...batch })
+  const maxBatch = isShared ? 3500 : 16_000
+  const stream = pino.destination({ fd: 1, sync: false, maxLength: maxBuffered, ...isShared ? { maxWrite: 4096 } : {} })
   // It retries for ever on a full or a broken pipe (sonic-boom 4.2), and pino calls it for fatal lines and at exit.
   stream.flushSync = () => {}
   let dropped = 0
   let reported = 0
-  stream.on('drop', () => { dropped++ })
+  let batch = ''
+  let lines = 0
+  stream.on('drop', () => { dropped += lines })
   stream.on('error', () => {})
+
+  function writeBatch (): void {
+    if (lines > 0) stream.write(batch)
+    batch = ''
+    lines = 0
+  }
+
+  function write (line: string): void {
+    // Counted in UTF-16 code units: 3,500 leaves room for some that are more than one byte.
+    if (lines > 0 && batch.length + line.length > maxBatch) writeBatch()
+    batch += line
+    lines++
+  }
+  setInterval(writeBatch, flushMs).unref()
 
   setInterval(() => {
     const count = dropped - reported
     if (count === 0) return
     const before = dropped
-    stream.write(`${JSON.stringify({ level: 40, time: Date.now(), pid: process.pid, dropped: count, msg: 'log lines were dropped because nobody read standard output' })}\n`)
+    writeBatch()
+    write(`${JSON.stringify({ level: 40, time: Date.now(), pid: process.pid, dropped: count, msg: 'log lines were dropped because nobody read standard output' })}\n`)
+    writeBatch()
     // The report itself may have been dropped: then the next one tells.
     if (dropped === before) reported = dropped
     else dropped = before
   }, reportMs).unref()
 
   return {
-    write: line => stream.write(line),
+    write,
 
     get dropped () { return dropped },
 
     async flushWithin (ms) {
+      writeBatch()
       await new Promise<void>(resolve => {
         const timer = setTimeout(resolve, ms)
         // Twice: the first one waits for the write that is under way, and may leave less than a batch behind.
