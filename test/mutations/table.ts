@@ -27,11 +27,11 @@ export const mutations: Mutation[] = [
     why: 'a video or user that came back under the old id is forgotten as deleted'
   },
   {
-    file: 'plugins/admission.ts',
-    from: 'isProbe(request) || request.url!.split(\'?\', 1)[0] === \'/metrics\'',
-    to: 'isProbe(request)',
+    file: 'plugins/load-shedding.ts',
+    from: 'isProbe || isNeverShed || cacheKey ? undefined',
+    to: 'isProbe || cacheKey ? undefined',
     test: 'test/overload.test.ts',
-    why: 'the metrics are refused in an overload'
+    why: 'an overloaded process refuses its metrics'
   },
   {
     file: 'services/counters/scripts/forget.lua',
@@ -48,18 +48,18 @@ export const mutations: Mutation[] = [
     why: 'a lower total of views overwrites a higher one in the ledger'
   },
   {
-    file: 'plugins/hot-path.ts',
-    from: '      admission.track(response)\n      return true',
-    to: '      return true',
-    test: 'test/plugins/admission.test.ts',
-    why: 'a request answered before Fastify is not counted as under way by load shedding'
+    file: 'plugins/request-context.ts',
+    from: '    inFlight++\n    response.on',
+    to: '    response.on',
+    test: 'test/overload.test.ts',
+    why: 'requests in flight are not counted by load shedding'
   },
   {
-    file: 'plugins/hot-path.ts',
-    from: '      admission.track(response)\n      // Fastify',
-    to: '      // Fastify',
-    test: 'test/plugins/admission.test.ts',
-    why: 'a request that goes through Fastify is not counted as under way by load shedding'
+    file: 'plugins/request-context.ts',
+    from: 'queue?.add(onClose)',
+    to: 'queue?.size',
+    test: 'test/plugins/pipeline.test.ts',
+    why: 'a pipelined request whose connection is closed is never counted as over'
   },
   {
     file: 'services/login-attempts.ts',
@@ -118,17 +118,17 @@ export const mutations: Mutation[] = [
     why: 'a 429 does not say which limit it was'
   },
   {
-    file: 'services/read-cache.ts',
+    file: 'services/http/response-cache.ts',
     from: 'bytes -= entries.get(key)?.bytes ?? 0',
     to: 'bytes -= 0',
-    test: 'test/services/read-cache.test.ts',
+    test: 'test/services/response-cache.test.ts',
     why: 'the cache does not give back the bytes of what it drops'
   },
   {
-    file: 'services/read-cache.ts',
-    from: 'if (entry && isAway(error)) entry.failedAt = now()',
-    to: 'if (entry && isAway(error)) entry.failedAt = 0',
-    test: 'test/services/read-cache.test.ts',
+    file: 'services/http/response-cache.ts',
+    from: 'if (entry && isUnavailable(error)) entry.failedAt = now()',
+    to: 'if (entry && isUnavailable(error)) entry.failedAt = 0',
+    test: 'test/services/response-cache.test.ts',
     why: 'a database that is away is asked at every request'
   },
   {
@@ -258,18 +258,18 @@ export const mutations: Mutation[] = [
     why: 'adult content is shown without adult mode'
   },
   {
-    file: 'plugins/admission.ts',
-    from: 'response.off(\'close\', leave)',
-    to: 'response.on(\'close\', () => {})',
+    file: 'plugins/request-context.ts',
+    from: 'if (!request.isEventStream) inFlight--',
+    to: 'inFlight--',
     test: 'test/overload.test.ts',
-    why: 'a stream that ends is subtracted twice from the requests under way'
+    why: 'a stream that ends is subtracted twice from the requests in flight'
   },
   {
-    file: 'plugins/errors.ts',
-    from: 'allowed.length > 0 && !allowed.includes(request.method)',
-    to: 'allowed.length > 1 && !allowed.includes(request.method)',
+    file: 'plugins/method-not-allowed.ts',
+    from: 'headers: { allow: allowed }',
+    to: 'headers: {}',
     test: 'test/routes/bad-input.test.ts',
-    why: 'a wrong method of an address with one method answers 404'
+    why: 'a 405 has no Allow header'
   },
   {
     file: 'plugins/errors.ts',
@@ -280,8 +280,8 @@ export const mutations: Mutation[] = [
   },
   {
     file: 'plugins/errors.ts',
-    from: 'if (answer.retryAfter !== undefined) headers',
-    to: 'if (answer.retryAfter === 0) headers',
+    from: 'if (answer.retryAfter !== undefined) reply',
+    to: 'if (answer.retryAfter === 0) reply',
     test: 'test/routes/sessions.test.ts',
     why: 'a 503 does not say when to come back'
   },
@@ -377,9 +377,9 @@ export const mutations: Mutation[] = [
     why: 'the reset time of the RateLimit header does not depend on what is left'
   },
   {
-    file: 'services/read-cache.ts',
-    from: 'if (before && before.answer.loadedAt > loadedAt) return before.answer',
-    to: 'if (before && before.answer.loadedAt > loadedAt + 1e6) return before.answer',
+    file: 'services/http/response-cache.ts',
+    from: 'if (before && before.response.loadedAt > loadedAt) return before.response',
+    to: 'if (before && before.response.loadedAt > loadedAt + 1e6) return before.response',
     test: 'test/services/overtaken-load.test.ts',
     why: 'a load that began before a write overwrites what was read after it'
   },
@@ -455,8 +455,8 @@ export const mutations: Mutation[] = [
   },
   {
     file: 'plugins/errors.ts',
-    from: 'url.split(\'?\', 1)[0]!, requestId) }',
-    to: 'url, requestId) }',
+    from: 'request.url.split(\'?\', 1)[0]!, reqId)',
+    to: 'request.url, reqId)',
     test: 'test/plugins/errors.test.ts',
     why: 'the query, with what secrets are in it, stands in the body of an error'
   },

