@@ -3,6 +3,7 @@ import autoload from '@fastify/autoload'
 import type { TypeBoxTypeProvider } from '@fastify/type-provider-typebox'
 import fastify, { type FastifyBaseLogger } from 'fastify'
 import { serverOptions, type Config, type ServerConnection } from './fastify.config.ts'
+import adultAccess from './plugins/adult-access.ts'
 import audit from './plugins/audit.ts'
 import auth from './plugins/auth.ts'
 import config from './plugins/config.ts'
@@ -27,9 +28,8 @@ import securityHeaders from './plugins/security-headers.ts'
 import services from './plugins/services.ts'
 import slowReaders from './plugins/slow-readers.ts'
 import validation from './plugins/validation.ts'
-import viewers from './plugins/viewers.ts'
-import type { CounterTimes } from './services/counters/store.ts'
-import { alone, type Workers } from './services/worker.ts'
+import type { CounterTimes } from './services/engagement/counters/store.ts'
+import { alone, type Workers } from './services/runtime/worker.ts'
 
 export interface AppOptions {
   config: Readonly<Config>
@@ -81,7 +81,7 @@ export async function buildApp ({ config: settings, connection, logger, counterT
 
   await app.register(postgres, { connection })
   await app.register(database)
-  await app.register(viewers)
+  await app.register(adultAccess)
   await app.register(counters, { times: counterTimes })
   await app.register(services)
   await app.register(auth)

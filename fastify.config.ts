@@ -6,10 +6,10 @@ import { resolve } from 'node:path'
 import type { FastifyHttpOptions } from 'fastify'
 import { Value } from '@sinclair/typebox/value'
 import { Environment } from './schemas/environment.ts'
-import { ConfigurationError } from './services/configuration-error.ts'
-import { ed25519Prefix, isEd25519Key } from './services/token-keys.ts'
-import type { Policies } from './services/limiter/policies.ts'
-import type { RedisAddress } from './services/redis-connection.ts'
+import { ConfigurationError } from './services/runtime/configuration-error.ts'
+import { ed25519Prefix, isEd25519Key } from './services/accounts/token-keys.ts'
+import type { Policies } from './services/traffic/limiter/policies.ts'
+import type { RedisAddress } from './services/stores/redis-connection.ts'
 
 export type DatabaseConfig =
   | { kind: 'embedded', directory: string }

@@ -2,8 +2,8 @@ import cluster from 'node:cluster'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Config, ServerConnection } from './fastify.config.ts'
 import type { OpenDatabase } from './db/open-database.ts'
-import type { ToWorker } from './services/worker-messages.ts'
-import type { Workers } from './services/worker.ts'
+import type { ToWorker } from './services/runtime/worker-messages.ts'
+import type { Workers } from './services/runtime/worker.ts'
 
 /**
  * Requests to stop, from the first moment of the process on: everything else is loaded after this, because PID 1 of a
@@ -32,8 +32,8 @@ function requestStop (signal: string): void {
 }
 
 const [{ default: pino }, { buildApp }, { loadConfig }, { migrate }, { openDatabase }, { ConfigurationError }, { createLogDestination }, { createSupervisor, WorkerFailed }, { alone, createWorker }] = await Promise.all([
-  import('pino'), import('./app.ts'), import('./fastify.config.ts'), import('./db/migrate.ts'), import('./db/open-database.ts'), import('./services/configuration-error.ts'),
-  import('./services/log-destination.ts'), import('./services/supervisor.ts'), import('./services/worker.ts')
+  import('pino'), import('./app.ts'), import('./fastify.config.ts'), import('./db/migrate.ts'), import('./db/open-database.ts'), import('./services/runtime/configuration-error.ts'),
+  import('./services/runtime/log-destination.ts'), import('./services/runtime/supervisor.ts'), import('./services/runtime/worker.ts')
 ])
 
 type App = Awaited<ReturnType<typeof buildApp>>
@@ -164,7 +164,7 @@ async function listen (app: App): Promise<string> {
 /** Development migrates by itself, as soon as the database answers; production only says what is missing. */
 async function keepSchemaCurrent (app: App, connection: ServerConnection): Promise<void> {
   if (config.environment === 'production') {
-    await app.services.dependencies.status()
+    await app.services.healthChecks.status()
     return
   }
   for (let attempt = 1; ; attempt++) {

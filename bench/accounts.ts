@@ -4,7 +4,7 @@ import fastify from 'fastify'
 import fp from 'fastify-plugin'
 import { loadConfig } from '../fastify.config.ts'
 import auth from '../plugins/auth.ts'
-import { createRefreshTokens } from '../services/refresh-tokens.ts'
+import { createRefreshTokens } from '../services/accounts/refresh-tokens.ts'
 import { createGenerator } from './generator.ts'
 import { machine, median } from './measure.ts'
 import { createWorld, print, secret } from './world.ts'
@@ -29,7 +29,7 @@ async function benchTokens (algorithm: string, env: Record<string, string>): Pro
   for (const name of ['halo:config', 'halo:errors', 'halo:rate-limit', 'halo:services']) await app.register(stand(name))
   app.decorate('config', config)
   const nobody = { isLoaded: true, isRevoked: () => false }
-  app.decorate('services', { refreshTokens: createRefreshTokens([secret]), revocations: nobody, sessionUses: { note: () => {} } } as never)
+  app.decorate('services', { refreshTokens: createRefreshTokens([secret]), revocations: nobody, sessionActivity: { note: () => {} } } as never)
   await app.register(auth)
   await app.ready()
   const session = { sid: 'A'.repeat(22), generation: 0, expiresAt: new Date(Date.now() + 1e9) }
@@ -39,7 +39,7 @@ async function benchTokens (algorithm: string, env: Record<string, string>): Pro
   const time = (from: number, times: number): number => {
     const startedAt = performance.now()
     for (let round = 0; round < times; round++) {
-      for (let n = from; n < from + count; n++) app.bearers.read(tokens[n])
+      for (let n = from; n < from + count; n++) app.verifiedTokens.read(tokens[n])
     }
     return (performance.now() - startedAt) * 1000 / count / times
   }

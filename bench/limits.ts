@@ -1,4 +1,4 @@
-import { createListStatement, videoById } from '../services/videos.ts'
+import { createListStatement, videoById } from '../services/videos/videos.ts'
 import type { BareTask } from './bare-server.ts'
 import type { Kind } from './generator.ts'
 import type { LimitName } from './scenarios.ts'

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { createCursors } from '../services/cursors.ts'
+import { createCursors } from '../services/videos/cursors.ts'
 import { machine, median } from './measure.ts'
 import { createWorld, print, progress, secret } from './world.ts'
 

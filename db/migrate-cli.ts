@@ -1,6 +1,6 @@
 import { parseArgs } from 'node:util'
 import { loadConfig } from '../fastify.config.ts'
-import { ConfigurationError } from '../services/configuration-error.ts'
+import { ConfigurationError } from '../services/runtime/configuration-error.ts'
 import { migrate, MigrationRefused } from './migrate.ts'
 import { openDatabase } from './open-database.ts'
 

@@ -4,7 +4,7 @@ import bcrypt from 'bcryptjs'
 import pg from 'pg'
 import { from as copyFrom } from 'pg-copy-streams'
 import type { ServerConnection } from '../fastify.config.ts'
-import { comparisonKey } from '../services/users.ts'
+import { comparisonKey } from '../services/accounts/users.ts'
 import { demoLogin, seedUser, seedUsername, seedVideo } from './seed-data.ts'
 
 export interface SeedOptions {

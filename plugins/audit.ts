@@ -1,6 +1,6 @@
 import fp from 'fastify-plugin'
-import type { Client } from '../services/accounts.ts'
-import { loggableText } from '../services/loggable.ts'
+import type { Client } from '../services/accounts/accounts.ts'
+import { loggableText } from '../services/runtime/log-redaction.ts'
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -11,7 +11,7 @@ declare module 'fastify' {
 
 /**
  * One line in the log for each thing that happens to accounts: who, from where, by which request. Never a password, a
- * token or a hash: what a line may have is named by services/accounts.ts, and test/run.ts looks for them in what all
+ * token or a hash: what a line may have is named by services/accounts/accounts.ts, and test/run.ts looks for them in what all
  * tests have logged.
  */
 export default fp(async function audit (app) {

@@ -2,10 +2,10 @@ import jwt from '@fastify/jwt'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Session } from '../schemas/user.ts'
-import { createAccessTokens, type Claims, type TokenSigner } from '../services/access-tokens.ts'
-import type { LoggedIn } from '../services/accounts.ts'
-import { createBearers, type Bearers } from '../services/bearers.ts'
-import { publicKeys, readTokenKeys, type TokenKey } from '../services/token-keys.ts'
+import { createAccessTokens, type Claims, type TokenSigner } from '../services/accounts/access-tokens.ts'
+import type { LoggedIn } from '../services/accounts/accounts.ts'
+import { createVerifiedTokens, type VerifiedTokens } from '../services/accounts/verified-tokens.ts'
+import { publicKeys, readTokenKeys, type TokenKey } from '../services/accounts/token-keys.ts'
 
 declare module '@fastify/jwt' {
   interface FastifyJWT {
@@ -16,7 +16,7 @@ declare module '@fastify/jwt' {
 declare module 'fastify' {
   interface FastifyInstance {
     /** Whose tokens they are. */
-    bearers: Bearers
+    verifiedTokens: VerifiedTokens
     /** A scope in which every route needs a valid token; its bearer is `request.user`. */
     authenticated (routes: (scope: FastifyInstance) => Promise<void> | void): void
     /** Who asks, where a token is welcome and not needed; undefined without one, or with one that is not valid (any more). */
@@ -31,7 +31,7 @@ declare module 'fastify' {
 /** Who is asking: tokens are made and read here and nowhere else. */
 export default fp(async function auth (app) {
   const { jwt: settings } = app.config
-  const { refreshTokens, revocations, sessionUses } = app.services
+  const { refreshTokens, revocations, sessionActivity } = app.services
   const keys = readTokenKeys(settings)
   for (const key of keys) await registerKey(app, key)
   const signers = app.jwt as unknown as Record<string, TokenSigner>
@@ -43,8 +43,8 @@ export default fp(async function auth (app) {
     lifetimeSeconds: settings.expiresInSeconds,
     acceptsLegacy: settings.acceptsLegacy
   })
-  const bearers = createBearers({ verify: accessTokens.verify, revocations, onUse: sessionUses.note })
-  app.decorate('bearers', bearers)
+  const verifiedTokens = createVerifiedTokens({ verify: accessTokens.verify, revocations, onUse: sessionActivity.note })
+  app.decorate('verifiedTokens', verifiedTokens)
   app.decorate('publicKeys', publicKeys(keys))
 
   app.decorate('tokensOf', ({ account, session }) => {
@@ -56,7 +56,7 @@ export default fp(async function auth (app) {
   app.decorate('callerOf', request => {
     if (request.headers.authorization === undefined) return undefined
     try {
-      return bearers.read(request.headers.authorization).user_id
+      return verifiedTokens.read(request.headers.authorization).user_id
     } catch {
       return undefined
     }
@@ -66,7 +66,7 @@ export default fp(async function auth (app) {
     this.register(async scope => {
       scope.addHook('onRequest', (request, reply, done) => {
         try {
-          request.user = bearers.read(request.headers.authorization)
+          request.user = verifiedTokens.read(request.headers.authorization)
           done()
         } catch (error) {
           done(error as Error)

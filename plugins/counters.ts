@@ -2,14 +2,14 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { Cluster } from 'ioredis'
-import { createFlusher, type Flusher } from '../services/counters/flusher.ts'
-import { createKnownVideos } from '../services/counters/known-videos.ts'
-import { createLedger, type Ledger } from '../services/counters/ledger.ts'
-import { createMemoryStore } from '../services/counters/memory-store.ts'
-import { createRedisStore } from '../services/counters/redis-store.ts'
-import { counterTimes, type CounterStore, type CounterTimes } from '../services/counters/store.ts'
-import { takeOver } from '../services/counters/takeover.ts'
-import { createEngagementService, type EngagementService } from '../services/engagement.ts'
+import { createFlusher, type Flusher } from '../services/engagement/counters/flusher.ts'
+import { createKnownVideos } from '../services/engagement/counters/known-videos.ts'
+import { createLedger, type Ledger } from '../services/engagement/counters/ledger.ts'
+import { createMemoryStore } from '../services/engagement/counters/memory-store.ts'
+import { createRedisStore } from '../services/engagement/counters/redis-store.ts'
+import { counterTimes, type CounterStore, type CounterTimes } from '../services/engagement/counters/store.ts'
+import { takeOver } from '../services/engagement/counters/takeover.ts'
+import { createEngagementService, type EngagementService } from '../services/engagement/engagement.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -49,7 +49,7 @@ export default fp<CountersOptions>(async function counters (app, { times = {} })
     store,
     ledger,
     flusher,
-    engagement: createEngagementService({ store, ledger, known, viewers: app.viewers, flushedUntil: () => store.stats.flushedUntil }),
+    engagement: createEngagementService({ store, ledger, known, viewers: app.adultAccess, flushedUntil: () => store.stats.flushedUntil }),
     takenOver: takeOverWhenPossible(app, ledger, abort.signal)
   })
   app.addHook('onReady', async () => {
@@ -61,7 +61,7 @@ export default fp<CountersOptions>(async function counters (app, { times = {} })
     abort.abort()
     await flusher.close()
   })
-}, { name: 'halo:counters', dependencies: ['halo:config', 'halo:database', 'halo:redis', 'halo:viewers'] })
+}, { name: 'halo:counters', dependencies: ['halo:config', 'halo:database', 'halo:redis', 'halo:adult-access'] })
 
 /** Settings of Redis with which it loses counters, or stalls. */
 function warnOfSettings ({ redisClient, log }: FastifyInstance): void {

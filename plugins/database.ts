@@ -1,7 +1,7 @@
 import fp from 'fastify-plugin'
-import { createDatabase, type Database } from '../services/database.ts'
-import { createBoundedQueue, type BoundedQueue } from '../services/bounded-queue.ts'
-import { createReplicaReads, type ReadDatabase, type ReplicaReads } from '../services/replica-reads.ts'
+import { createDatabase, type Database } from '../services/stores/database.ts'
+import { createBoundedQueue, type BoundedQueue } from '../services/traffic/bounded-queue.ts'
+import { createReplicaRouter, type ReadDatabase, type ReplicaRouter } from '../services/stores/replica-router.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -16,7 +16,7 @@ declare module 'fastify' {
     /** For reads that may be a moment old: a replica close behind, or the primary. */
     readDatabase: ReadDatabase
     /** Undefined without a replica. */
-    replicaReads: ReplicaReads | undefined
+    replicaRouter: ReplicaRouter | undefined
   }
 }
 
@@ -39,7 +39,7 @@ export default fp(async function database (app) {
   app.decorate('backgroundDatabase', createDatabase({ pool: app.backgroundPool, queue: background(2, 100), isPrepared }))
   app.decorate('watchDatabase', createDatabase({ pool: app.watchPool, queue: background(1, 2), isPrepared }))
 
-  const replica = app.replicaPool && createReplicaReads({
+  const replica = app.replicaPool && createReplicaRouter({
     primary,
     replica: createDatabase({ pool: app.replicaPool, queue: createQueue(), control: isPrepared ? app.replicaControlPool : undefined, isPrepared }),
     onChange (isUsed, lagMs) {
@@ -47,7 +47,7 @@ export default fp(async function database (app) {
       else app.log.warn('the replica lags or is away: reads go to the primary')
     }
   })
-  app.decorate('replicaReads', replica)
+  app.decorate('replicaRouter', replica)
   // Not the statements of the primary themselves: whoever replaces `database.query` replaces these reads too.
   app.decorate<ReadDatabase>('readDatabase', replica ?? { maxAgeMs: 0, query: (statement, values, signal) => app.database.query(statement, values, signal) })
   if (replica) {

@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http'
 import fp from 'fastify-plugin'
-import { ApiError } from '../services/errors.ts'
+import { ApiError } from '../services/shared/errors.ts'
 
 /**
  * Rules of HTTP that Node would enforce with a response of its own, without our headers and log line: exactly one Host, and no

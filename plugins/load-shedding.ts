@@ -1,5 +1,5 @@
 import fp from 'fastify-plugin'
-import { ApiError } from '../services/errors.ts'
+import { ApiError } from '../services/shared/errors.ts'
 import { createLoadShedder } from '../services/traffic/load-shedder.ts'
 
 declare module 'fastify' {

@@ -1,7 +1,7 @@
 import { Type } from '@sinclair/typebox'
 import type { HTTPMethods } from 'fastify'
 import fp from 'fastify-plugin'
-import { ApiError } from '../services/errors.ts'
+import { ApiError } from '../services/shared/errors.ts'
 
 /**
  * Answers 405 with `Allow` to the methods that an address does not take (RFC 9110 §15.5.6): a route for each of them, so that

@@ -4,7 +4,7 @@ import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { AggregatorRegistry, Gauge, Registry, type MetricObject } from 'prom-client'
 import { createServer } from '../services/http/node-http.ts'
-import type { Workers } from '../services/worker.ts'
+import type { Workers } from '../services/runtime/worker.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -49,16 +49,16 @@ export default fp<{ workers: Workers, logDestination: { readonly dropped: number
     ['halo_counters_last_flush_seconds', 'How long the last flush with something in it took', 'max', () => flusher.stats.lastFlushMs / 1000],
     ['halo_counters_recoveries_total', 'Generations that began because Redis had lost its memory, or may have', 'sum', () => store.stats.recoveries],
     ...(['database', 'redis', 'schema'] as const).map((name): Metric =>
-      [`halo_${name}_up`, `Whether the last check of the ${name} succeeded (1) or failed (0)`, 'min', () => Number(app.services.dependencies.last?.[name] ?? true)]),
+      [`halo_${name}_up`, `Whether the last check of the ${name} succeeded (1) or failed (0)`, 'min', () => Number(app.services.healthChecks.last?.[name] ?? true)]),
     ['halo_log_lines_dropped_total', 'Log lines that were dropped because nobody read standard output', 'sum', () => logDestination.dropped],
     ['halo_engagement_streams', 'Listeners to event streams', 'sum', () => streams.stats.listeners],
     ['halo_engagement_streams_dropped_total', 'Listeners that were dropped because they were too slow', 'sum', () => streams.stats.dropped]
   ]
-  const { replicaReads } = app
-  if (replicaReads) {
+  const { replicaRouter } = app
+  if (replicaRouter) {
     numbers.push(
-      ['halo_replica_used', 'Whether reads go to the replica (1) or to the primary (0)', 'min', () => Number(replicaReads.stats.isUsed)],
-      ['halo_replica_lag_seconds', 'By how much the replica lies behind at most', 'max', () => Math.min(replicaReads.stats.lagMs / 1000, 86_400)]
+      ['halo_replica_used', 'Whether reads go to the replica (1) or to the primary (0)', 'min', () => Number(replicaRouter.stats.isUsed)],
+      ['halo_replica_lag_seconds', 'By how much the replica lies behind at most', 'max', () => Math.min(replicaRouter.stats.lagMs / 1000, 86_400)]
     )
   }
   for (const [name, help, aggregator, read] of numbers) {

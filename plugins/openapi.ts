@@ -4,7 +4,7 @@ import swaggerUi from '@fastify/swagger-ui'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { Problem } from '../schemas/problem.ts'
-import { createStaticResponse, type StaticResponse } from '../services/static-response.ts'
+import { createStaticResponse, type StaticResponse } from '../services/http/static-response.ts'
 import { isKnown, takesGzip } from './response-cache.ts'
 
 declare module 'fastify' {

@@ -5,7 +5,7 @@ import pg from 'pg'
 import type { ServerConnection } from '../fastify.config.ts'
 import { integersAsNumbers } from '../db/integers.ts'
 import { requiredSchemaVersion, schemaVersion } from '../db/migrate.ts'
-import type { Dependency } from '../services/dependencies.ts'
+import type { Dependency } from '../services/stores/health-checks.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {

@@ -1,11 +1,11 @@
 import rateLimit, { type CreateRateLimitOptions, type FastifyRateLimitOptions, type FastifyRateLimitStore } from '@fastify/rate-limit'
 import type { FastifyRequest, onRequestAsyncHookHandler, onRequestHookHandler } from 'fastify'
 import fp from 'fastify-plugin'
-import { clientKey } from '../services/client-address.ts'
-import type { ApiError } from '../services/errors.ts'
-import { createLimitFields, type LimitFields, type Taken } from '../services/limiter/limit-fields.ts'
-import { createLimit, type Limit } from '../services/limiter/limit.ts'
-import { policyNames, type PolicyName } from '../services/limiter/policies.ts'
+import { clientKey } from '../services/http/client-key.ts'
+import type { ApiError } from '../services/shared/errors.ts'
+import { createLimitFields, type LimitFields, type Taken } from '../services/traffic/limiter/limit-fields.ts'
+import { createLimit, type Limit } from '../services/traffic/limiter/limit.ts'
+import { policyNames, type PolicyName } from '../services/traffic/limiter/policies.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -32,7 +32,7 @@ declare module 'fastify' {
   interface FastifyContextConfig {
     /**
      * A probe of Kubernetes or a load balancer. Probes are never limited or shed: a limiter must not be able to kill a pod. They
-     * cost no store call each, because their answer is kept for a moment (dependencies.ts).
+     * cost no store call each, because their answer is kept for a moment (health-checks.ts).
      */
     isProbe?: boolean
   }

@@ -1,7 +1,7 @@
 import fp from 'fastify-plugin'
-import { writersChannel } from '../services/counters/redis-keys.ts'
-import { connectRedis, databaseOf } from '../services/redis-connection.ts'
-import { createRecentWriters, type RecentWriters } from '../services/recent-writers.ts'
+import { writersChannel } from '../services/engagement/counters/redis-keys.ts'
+import { connectRedis, databaseOf } from '../services/stores/redis-connection.ts'
+import { createRecentWriters, type RecentWriters } from '../services/http/read-your-writes.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {

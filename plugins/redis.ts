@@ -2,8 +2,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import redis, { type FastifyRedis } from '@fastify/redis'
 import fp from 'fastify-plugin'
 import { Cluster, type Redis } from 'ioredis'
-import type { Dependency } from '../services/dependencies.ts'
-import { connectRedis, connectTimeoutMs } from '../services/redis-connection.ts'
+import type { Dependency } from '../services/stores/health-checks.ts'
+import { connectRedis, connectTimeoutMs } from '../services/stores/redis-connection.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {

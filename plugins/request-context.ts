@@ -3,8 +3,8 @@ import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 import { LogController, type FastifyReply, type FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
-import { createAddresses } from '../services/client-address.ts'
-import { loggableUrl } from '../services/loggable.ts'
+import { createAddresses } from '../services/http/client-address.ts'
+import { loggableUrl } from '../services/runtime/log-redaction.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {

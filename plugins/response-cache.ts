@@ -2,7 +2,7 @@ import type { FastifyReply, FastifyRequest, onRequestHookHandler } from 'fastify
 import fp from 'fastify-plugin'
 import { compressResponse, createResponseCache, type CachedResponse, type LoadedResponse, type ResponseCache } from '../services/http/response-cache.ts'
 import { serializeFields, writeSerializedHead } from '../services/http/response-head.ts'
-import type { AdultView } from '../services/viewers.ts'
+import type { AdultView } from '../services/accounts/adult-access.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -40,23 +40,23 @@ export const contentType = 'application/json; charset=utf-8'
  * handler, which fills the same entry by `sendCached`. Both are written by `send` below: ETag, 304, gzip, Cache-Control.
  */
 export default fp(async function responseCache (app) {
-  const { viewers, recentWriters, responseHeaders } = app
+  const { adultAccess, recentWriters, responseHeaders } = app
   const cache = createResponseCache({ maxBytes: app.config.readCache.maxBytes })
   const corsVary = app.corsHeaders(undefined)['vary']
   app.decorate('responseCache', cache)
 
   /** What the sender may see; undefined when that has to be read from the database, or the cache must not answer. */
   function peekView (request: FastifyRequest): AdultView | undefined {
-    if (request.headers.authorization === undefined) return viewers.anonymous
+    if (request.headers.authorization === undefined) return adultAccess.anonymous
     const userId = app.callerOf(request)
-    if (userId === undefined) return viewers.anonymous
-    return recentWriters.has(userId) ? undefined : viewers.peek(userId)
+    if (userId === undefined) return adultAccess.anonymous
+    return recentWriters.has(userId) ? undefined : adultAccess.peek(userId)
   }
 
   async function readView (userId: number | undefined): Promise<AdultView> {
     // Read-your-writes: their own first adult video changes what they are shown.
-    if (userId !== undefined && recentWriters.has(userId)) viewers.forget(userId)
-    return await viewers.viewOf(userId)
+    if (userId !== undefined && recentWriters.has(userId)) adultAccess.forget(userId)
+    return await adultAccess.viewOf(userId)
   }
 
   const wantsGzip = ({ headers }: FastifyRequest, { isCompressible }: CachedResponse): boolean =>
@@ -118,7 +118,7 @@ export default fp(async function responseCache (app) {
     send(request, this, response, isCompressed)
     return this
   })
-}, { name: 'halo:response-cache', dependencies: ['halo:auth', 'halo:load-shedding', 'halo:recent-writers', 'halo:response-headers', 'halo:viewers'] })
+}, { name: 'halo:response-cache', dependencies: ['halo:auth', 'halo:load-shedding', 'halo:recent-writers', 'halo:response-headers', 'halo:adult-access'] })
 
 /** A signal that is aborted when the client of a response leaves. */
 function abortedWith ({ raw: response }: FastifyReply): AbortSignal {

@@ -1,20 +1,20 @@
 import { createHmac } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import fp from 'fastify-plugin'
-import { createAccountPurge } from '../services/account-purge.ts'
-import { createAccountService } from '../services/accounts.ts'
-import { createCursors } from '../services/cursors.ts'
-import { createDependencyService } from '../services/dependencies.ts'
-import { createEngagementStreams } from '../services/engagement-streams.ts'
-import { createLoginAttempts } from '../services/login-attempts.ts'
-import { createPasswordService } from '../services/passwords.ts'
-import { createRefreshTokens } from '../services/refresh-tokens.ts'
-import { createRevocations } from '../services/revocations.ts'
-import { createSessionUses } from '../services/session-uses.ts'
-import { createSessionService } from '../services/sessions.ts'
-import { ed25519Prefix } from '../services/token-keys.ts'
-import { createUserService } from '../services/users.ts'
-import { createVideoService } from '../services/videos.ts'
+import { createAccountPurge } from '../services/accounts/account-purge.ts'
+import { createAccountService } from '../services/accounts/accounts.ts'
+import { createCursors } from '../services/videos/cursors.ts'
+import { createHealthChecks } from '../services/stores/health-checks.ts'
+import { createEngagementStreams } from '../services/engagement/streams.ts'
+import { createLoginThrottle } from '../services/accounts/login-throttle.ts'
+import { createPasswordService } from '../services/accounts/passwords.ts'
+import { createRefreshTokens } from '../services/accounts/refresh-tokens.ts'
+import { createRevocations } from '../services/accounts/revocations.ts'
+import { createSessionActivity } from '../services/accounts/session-activity.ts'
+import { createSessionService } from '../services/accounts/sessions.ts'
+import { ed25519Prefix } from '../services/accounts/token-keys.ts'
+import { createUserService } from '../services/accounts/users.ts'
+import { createVideoService } from '../services/videos/videos.ts'
 import type { Config } from '../fastify.config.ts'
 import type { FastifyInstance } from 'fastify'
 
@@ -34,7 +34,7 @@ export default fp(async function services (app) {
   app.addHook('onClose', async () => {
     services.revocations.close()
     await services.accountPurge.close()
-    await services.sessionUses.close()
+    await services.sessionActivity.close()
   })
   app.addHook('onClose', () => services.passwords.close())
 }, { name: 'halo:services', dependencies: ['halo:config', 'halo:postgres', 'halo:redis', 'halo:counters'] })
@@ -48,7 +48,7 @@ function createServices (app: FastifyInstance, config: Config) {
   })
   const passwords = createPasswordService(config.passwords)
   const sessions = createSessionService(app.database, { ...config.sessions, tokenSeconds: config.jwt.expiresInSeconds })
-  const sessionUses = createSessionUses(sessions)
+  const sessionActivity = createSessionActivity(sessions)
   const refreshTokens = createRefreshTokens([config.jwt.secret, ...config.jwt.previousKeys.filter(key => !key.startsWith(ed25519Prefix))])
   const revocations = createRevocations({
     database: app.watchDatabase,
@@ -66,13 +66,13 @@ function createServices (app: FastifyInstance, config: Config) {
     accountPurge,
     users,
     refreshTokens,
-    sessionUses,
+    sessionActivity,
     revocations,
     accounts: createAccountService({
       users,
       passwords,
       sessions,
-      attempts: createLoginAttempts(app.database, {
+      attempts: createLoginThrottle(app.database, {
         onFallback (cause) { app.log.error({ cause: (cause as Error | undefined)?.message }, 'login attempts cannot be counted in PostgreSQL: each process counts by itself') }
       }),
       refreshTokens,
@@ -86,7 +86,7 @@ function createServices (app: FastifyInstance, config: Config) {
     }),
     streams: createEngagementStreams({ read: ids => engagement.counters(ids), maxPerClient: config.quotas.streamsPerAddress }),
     videos,
-    dependencies: createDependencyService({
+    healthChecks: createHealthChecks({
       dependencies: [...app.postgresChecks, ...app.redisChecks],
       onChange (name, isUp, error) {
         if (isUp) app.log.info(`${name} is back`)

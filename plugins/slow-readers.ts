@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net'
 import fp from 'fastify-plugin'
-import { createUntaken } from '../services/untaken.ts'
+import { createStalledClients } from '../services/traffic/stalled-clients.ts'
 
 /**
  * Cuts off clients that ask and do not take what they are answered: those that have not taken within SERVER_WRITE_TIMEOUT what
@@ -9,7 +9,7 @@ import { createUntaken } from '../services/untaken.ts'
  */
 export default fp(async function slowReaders (app) {
   const { writeTimeoutMs } = app.config.server
-  const untaken = createUntaken<Socket>({ timeoutMs: writeTimeoutMs })
+  const untaken = createStalledClients<Socket>({ timeoutMs: writeTimeoutMs })
 
   function forget (this: Socket): void {
     untaken.delete(this)

@@ -6,9 +6,9 @@ import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { visit } from 'jsonc-parser'
 import { Problem } from '../schemas/problem.ts'
-import { ApiError } from '../services/errors.ts'
-import { isHttpUrl, maxUrlLength } from '../services/urls.ts'
-import { isPlainName } from '../services/usernames.ts'
+import { ApiError } from '../services/shared/errors.ts'
+import { isHttpUrl, maxUrlLength } from '../services/http/urls.ts'
+import { isPlainName } from '../services/accounts/usernames.ts'
 
 /** Items of a list in a query that are looked at; one more than any schema takes. */
 const maxListItems = 101

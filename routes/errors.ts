@@ -1,7 +1,8 @@
 import { Type } from '@sinclair/typebox'
 import { responses } from '../schemas/problem.ts'
 import type { Handler, Routes } from '../schemas/route.ts'
-import { ApiError, catalogue, type ErrorCode } from '../services/errors.ts'
+import { catalogue, type ErrorCode } from '../schemas/error-catalogue.ts'
+import { ApiError } from '../services/shared/errors.ts'
 
 const ErrorKind = Type.Object({
   error: Type.String({ description: 'The stable code', examples: ['not_found'] }),

@@ -47,7 +47,7 @@ export default routes
 const seconds = () => Math.floor(Date.now() / 1000)
 
 const health: Handler<typeof healthSchema> = async function (request, reply) {
-  const { database, redis } = await this.services.dependencies.status()
+  const { database, redis } = await this.services.healthChecks.status()
   const isHealthy = database && redis
   return await reply.code(isHealthy ? 200 : 503).send({ status: isHealthy ? 'healthy' : 'unhealthy', database, redis, time: seconds() })
 }
@@ -55,7 +55,7 @@ const health: Handler<typeof healthSchema> = async function (request, reply) {
 const livez: Handler<typeof livenessSchema> = async () => ({ status: 'alive', time: seconds() })
 
 const readyz: Handler<typeof readinessSchema> = async function (request, reply) {
-  const status = await this.services.dependencies.status()
+  const status = await this.services.healthChecks.status()
   const revocations = this.services.revocations.isLoaded
   const isReady = status.database && status.schema && revocations && !this.lifecycle.isDraining
   const word = this.lifecycle.isDraining ? 'draining' : isReady ? 'ready' : 'not_ready'
@@ -63,7 +63,7 @@ const readyz: Handler<typeof readinessSchema> = async function (request, reply) 
 }
 
 const startupz: Handler<typeof startupSchema> = async function (request, reply) {
-  const status = await this.services.dependencies.status()
+  const status = await this.services.healthChecks.status()
   const revocations = this.services.revocations.isLoaded
   if (status.database && status.schema && status.redis && revocations) this.lifecycle.hasStarted = true
   return await reply

@@ -1,7 +1,7 @@
 import { Type } from '@sinclair/typebox'
 import { responses } from '../schemas/problem.ts'
 import type { Handler, Routes } from '../schemas/route.ts'
-import { createStaticResponse, type StaticResponse } from '../services/static-response.ts'
+import { createStaticResponse, type StaticResponse } from '../services/http/static-response.ts'
 
 const documentSchema = {
   summary: 'This API as OpenAPI 3.1',

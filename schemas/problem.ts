@@ -1,5 +1,5 @@
 import { Type, type TSchema } from '@sinclair/typebox'
-import { catalogue, type ErrorCode } from '../services/errors.ts'
+import { catalogue, type ErrorCode } from './error-catalogue.ts'
 
 /** The body of every answer that is not 2xx or 304. */
 export const Problem = Type.Object({

@@ -4,14 +4,14 @@ import { gunzipSync } from 'node:zlib'
 import type { InjectOptions } from 'fastify'
 import t, { type Test } from 'tap'
 import { loadConfig } from '../fastify.config.ts'
-import { createBearers } from '../services/bearers.ts'
-import { createKnownVideos } from '../services/counters/known-videos.ts'
-import { createRecent } from '../services/engagement.ts'
-import { createTokenBuckets } from '../services/limiter/token-buckets.ts'
+import { createVerifiedTokens } from '../services/accounts/verified-tokens.ts'
+import { createKnownVideos } from '../services/engagement/counters/known-videos.ts'
+import { createRecent } from '../services/engagement/engagement.ts'
+import { createTokenBuckets } from '../services/traffic/limiter/token-buckets.ts'
 import { createResponseCache } from '../services/http/response-cache.ts'
-import { createRecentWriters } from '../services/recent-writers.ts'
-import { createSessionUses } from '../services/session-uses.ts'
-import { createViewerService } from '../services/viewers.ts'
+import { createRecentWriters } from '../services/http/read-your-writes.ts'
+import { createSessionActivity } from '../services/accounts/session-activity.ts'
+import { createAdultAccess } from '../services/accounts/adult-access.ts'
 import { addVideo, createApp, logLines, randomUser, signUp, type App } from './helpers/app.ts'
 import { hasProblem } from './helpers/problem.ts'
 import { anyStores, onEachStore } from './helpers/stores.ts'
@@ -131,10 +131,10 @@ t.test('no map in the process grows with a million clients', async t => {
   const beats = createRecent<number>(60_000)
   const buckets = createTokenBuckets({ rate: 1, burst: 1000 })
   const known = createKnownVideos({ read: async ids => ids.map(id => ({ video_id: id, user_id: 1, is_adult_content: false, view_count: 0, generation: 0, view_n: 0, comment_base: 0, comment_n: 0, like_count: 0, legacy_likes: 0 })) })
-  const viewers = createViewerService({ gate: 'server', database: { query: async () => [] } })
-  const uses = createSessionUses({ noteUse: async () => {} })
+  const viewers = createAdultAccess({ gate: 'server', database: { query: async () => [] } })
+  const uses = createSessionActivity({ noteUse: async () => {} })
   t.teardown(() => uses.close())
-  const bearers = createBearers({
+  const bearers = createVerifiedTokens({
     verify: authorization => ({ user_id: 1, email: '', username: '', iat: 0, exp: 1e12, sid: authorization!, isLegacy: false }), revocations: { isLoaded: true, isRevoked: () => false }
   })
   for (let n = 0; n < million; n++) {

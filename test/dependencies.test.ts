@@ -25,7 +25,7 @@ t.test('the lock file names no host, and every version is exact', async t => {
 
 t.test('each package that HALO is built on is really used', async t => {
   const sources = ['app.ts', 'server.ts', 'plugins/auth.ts', 'plugins/rate-limit.ts', 'plugins/cors.ts', 'plugins/security-headers.ts', 'plugins/redis.ts', 'plugins/postgres.ts',
-    'schemas/video.ts', 'services/password-worker.ts', 'db/migrate.ts', 'bench/generator.ts'].map(name => readFileSync(join(root, name), 'utf8')).join('\n')
+    'schemas/video.ts', 'services/accounts/password-worker.ts', 'db/migrate.ts', 'bench/generator.ts'].map(name => readFileSync(join(root, name), 'utf8')).join('\n')
   for (const name of ['fastify', '@fastify/jwt', '@fastify/rate-limit', '@fastify/cors', '@fastify/helmet', '@fastify/redis', '@fastify/postgres', '@sinclair/typebox', 'bcryptjs', 'postgrator', 'autocannon']) {
     t.match(sources, new RegExp(`from '${name}'`), name)
   }

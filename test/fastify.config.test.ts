@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import { loadConfig, serverOptions } from '../fastify.config.ts'
 import { Environment } from '../schemas/environment.ts'
-import { ConfigurationError } from '../services/configuration-error.ts'
+import { ConfigurationError } from '../services/runtime/configuration-error.ts'
 
 const production = {
   NODE_ENV: 'production',

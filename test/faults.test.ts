@@ -3,8 +3,8 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { InjectOptions } from 'fastify'
 import type { Pool, PoolClient } from 'pg'
 import t, { type Test } from 'tap'
-import { createDatabase as createStatements } from '../services/database.ts'
-import { createLoginAttempts } from '../services/login-attempts.ts'
+import { createDatabase as createStatements } from '../services/stores/database.ts'
+import { createLoginThrottle } from '../services/accounts/login-throttle.ts'
 import { addVideo, createApp, createDatabase, logLines, randomUser, runSql, signUp, type App } from './helpers/app.ts'
 import { startPgBouncer } from './helpers/pgbouncer.ts'
 import { hasProblem } from './helpers/problem.ts'
@@ -113,7 +113,7 @@ t.test('the waits of a process by itself grow as those of PostgreSQL do', async 
   let now = 0
   const { database } = failing(Array.from({ length: 200 }, () => ({ code: '53100', severity: 'ERROR' })))
   const causes: unknown[] = []
-  const attempts = createLoginAttempts(database, { now: () => now, onFallback: cause => { causes.push(cause) } })
+  const attempts = createLoginThrottle(database, { now: () => now, onFallback: cause => { causes.push(cause) } })
   const attempt = { account: 'a@example.com', address: '203.0.113.1', isKnownAddress: false }
   for (let n = 0; n < 5; n++) {
     t.equal(await attempts.begin(attempt), true)
@@ -208,7 +208,7 @@ onEachStore(t, 'a client that was limited is free when the limit was raised, and
   for (let n = 0; n < 60; n++) await ask(strict, '/api/v1/videos')
   await until('the limit', async () => (await ask(strict, '/api/v1/videos')).statusCode === 429)
   let checks = 0
-  const { status } = strict.services.dependencies
+  const { status } = strict.services.healthChecks
   t.type(status, 'function')
   for (const check of strict.postgresChecks) {
     const { check: original } = check

@@ -8,8 +8,8 @@ import { addVideo, createApp, logLines, runSql, signUp, type App } from './helpe
 import { hasProblem } from './helpers/problem.ts'
 import { anyStores, onEachStore } from './helpers/stores.ts'
 import { until } from './helpers/until.ts'
-import { createDatabase } from '../services/database.ts'
-import { createBoundedQueue } from '../services/bounded-queue.ts'
+import { createDatabase } from '../services/stores/database.ts'
+import { createBoundedQueue } from '../services/traffic/bounded-queue.ts'
 
 async function listen (app: App) {
   await app.listen({ port: 0, host: '127.0.0.1' })

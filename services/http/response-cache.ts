@@ -1,7 +1,7 @@
 import { hash } from 'node:crypto'
 import { promisify } from 'node:util'
 import { gzip } from 'node:zlib'
-import { ApiError } from '../errors.ts'
+import { ApiError } from '../shared/errors.ts'
 
 /** A serialised response. */
 export interface CachedResponse {

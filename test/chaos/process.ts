@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import pino from 'pino'
 import { buildApp } from '../../app.ts'
 import { loadConfig } from '../../fastify.config.ts'
-import type { Batch } from '../../services/counters/store.ts'
+import type { Batch } from '../../services/engagement/counters/store.ts'
 import { presenceMs } from './world.ts'
 
 /**

@@ -1,8 +1,8 @@
 import { randomInt } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
-import { createDatabase } from '../../services/database.ts'
-import { describe, verifyCounters } from '../../services/counters/verify.ts'
+import { createDatabase } from '../../services/stores/database.ts'
+import { describe, verifyCounters } from '../../services/engagement/counters/verify.ts'
 import { beginCounting, commenters, readLedger, readLikes, readShown, readStored, startLoad, type Load, type Stored } from './load.ts'
 import { createWorld, presenceMs, type World } from './world.ts'
 

@@ -1,5 +1,5 @@
 import pino from 'pino'
-import { createLogDestination } from '../../services/log-destination.ts'
+import { createLogDestination } from '../../services/runtime/log-destination.ts'
 
 /** A process that logs 3,000 lines as the service does: more than a pipe holds. */
 const destination = createLogDestination({ isShared: true })

@@ -1,5 +1,5 @@
 import type { Test } from 'tap'
-import { catalogue, type ErrorCode } from '../../services/errors.ts'
+import { catalogue, type ErrorCode } from '../../schemas/error-catalogue.ts'
 
 interface Answer {
   statusCode: number

@@ -1,7 +1,7 @@
 import cluster from 'node:cluster'
 import { createServer } from 'node:http'
-import { createSupervisor } from '../../services/supervisor.ts'
-import { createWorker } from '../../services/worker.ts'
+import { createSupervisor } from '../../services/runtime/supervisor.ts'
+import { createWorker } from '../../services/runtime/worker.ts'
 
 /** A supervisor that waits for three seconds instead of thirty, over two workers that do nothing. Prints JSON lines. */
 const print = (line: object): void => { process.stdout.write(`${JSON.stringify(line)}\n`) }

@@ -13,17 +13,17 @@ export interface Mutation {
 
 export const mutations: Mutation[] = [
   {
-    file: 'services/users.ts',
+    file: 'services/accounts/users.ts',
     from: 'where id = $1 and password_hash = $2 and ${isActive(\'users.id\')}\n      returning id\n    ), hidden',
     to: 'where id = $1 and $2::text is not null and ${isActive(\'users.id\')}\n      returning id\n    ), hidden',
     test: 'test/routes/account-deletion.test.ts',
     why: 'an account is deleted although its password was changed meanwhile'
   },
   {
-    file: 'services/counters/ledger.ts',
+    file: 'services/engagement/counters/ledger.ts',
     from: 'isGone: row.is_gone',
     to: 'isGone: true',
-    test: 'test/services/counters/ledger.test.ts',
+    test: 'test/services/engagement/counters/ledger.test.ts',
     why: 'a video or user that came back under the old id is forgotten as deleted'
   },
   {
@@ -34,17 +34,17 @@ export const mutations: Mutation[] = [
     why: 'an overloaded process refuses its metrics'
   },
   {
-    file: 'services/counters/scripts/forget.lua',
+    file: 'services/engagement/counters/scripts/forget.lua',
     from: '  redis.call(\'UNLINK\', ticket)\n',
     to: '\n',
-    test: 'test/services/counters/store.test.ts',
+    test: 'test/services/engagement/counters/store.test.ts',
     why: 'a like of a deleted user comes back from a load that was under way (Redis)'
   },
   {
-    file: 'services/counters/ledger.ts',
+    file: 'services/engagement/counters/ledger.ts',
     from: 'else greatest(c.view_n, excluded.view_n) end',
     to: 'else excluded.view_n end',
-    test: 'test/services/counters/ledger.test.ts',
+    test: 'test/services/engagement/counters/ledger.test.ts',
     why: 'a lower total of views overwrites a higher one in the ledger'
   },
   {
@@ -62,56 +62,56 @@ export const mutations: Mutation[] = [
     why: 'a pipelined request whose connection is closed is never counted as over'
   },
   {
-    file: 'services/login-attempts.ts',
+    file: 'services/accounts/login-throttle.ts',
     from: 'failures + running < $2',
     to: 'failures < $2',
-    test: 'test/services/login-attempts.test.ts',
+    test: 'test/services/accounts/login-throttle.test.ts',
     why: 'password tries that run at once are not counted against the free failures'
   },
   {
-    file: 'services/loggable.ts',
+    file: 'services/runtime/log-redaction.ts',
     from: '/eyJ|halo_refresh_|halo1',
     to: '/eyJ|halo1',
-    test: 'test/services/loggable.test.ts',
+    test: 'test/services/runtime/log-redaction.test.ts',
     why: 'refresh tokens stand in the log'
   },
   {
-    file: 'services/loggable.ts',
+    file: 'services/runtime/log-redaction.ts',
     from: '/token|pass|pwd|',
     to: '/token|pwd|',
-    test: 'test/services/loggable.test.ts',
+    test: 'test/services/runtime/log-redaction.test.ts',
     why: 'a password in a query stands in the log'
   },
   {
-    file: 'services/client-address.ts',
+    file: 'services/http/client-address.ts',
     from: 'groups.slice(0, 4)',
     to: 'groups.slice(0, 8)',
-    test: 'test/services/client-address.test.ts',
+    test: 'test/services/http/client-address.test.ts',
     why: 'every IPv6 address has a limit of its own, not every /64'
   },
   {
-    file: 'services/limiter/token-buckets.ts',
+    file: 'services/traffic/limiter/token-buckets.ts',
     from: 'recent.get(client) ?? older.get(client) ?? 0',
     to: 'recent.get(client) ?? 0',
-    test: 'test/services/limiter/token-buckets.test.ts',
+    test: 'test/services/traffic/limiter/token-buckets.test.ts',
     why: 'a bucket is full again as soon as the maps turn'
   },
   {
-    file: 'services/limiter/token-buckets.ts',
+    file: 'services/traffic/limiter/token-buckets.ts',
     from: 'if (excessMs > 1e-3)',
     to: 'if (excessMs > 0)',
-    test: 'test/services/limiter/token-buckets.test.ts',
+    test: 'test/services/traffic/limiter/token-buckets.test.ts',
     why: 'drift of fractions refuses a client that keeps to its rate'
   },
   {
-    file: 'services/limiter/shared-buckets.ts',
+    file: 'services/traffic/limiter/shared-buckets.ts',
     from: 'account.owed -= account.tokens',
     to: 'account.owed += 0',
-    test: 'test/services/limiter/shared-buckets.test.ts',
+    test: 'test/services/traffic/limiter/shared-buckets.test.ts',
     why: 'what is granted on credit is never taken from the shared bucket'
   },
   {
-    file: 'services/limiter/limit.ts',
+    file: 'services/traffic/limiter/limit.ts',
     from: 'violatedPolicies: [name]',
     to: 'violatedPolicies: []',
     test: 'test/plugins/rate-limit.test.ts',
@@ -121,137 +121,137 @@ export const mutations: Mutation[] = [
     file: 'services/http/response-cache.ts',
     from: 'bytes -= entries.get(key)?.bytes ?? 0',
     to: 'bytes -= 0',
-    test: 'test/services/response-cache.test.ts',
+    test: 'test/services/http/response-cache.test.ts',
     why: 'the cache does not give back the bytes of what it drops'
   },
   {
     file: 'services/http/response-cache.ts',
     from: 'if (entry && isUnavailable(error)) entry.failedAt = now()',
     to: 'if (entry && isUnavailable(error)) entry.failedAt = 0',
-    test: 'test/services/response-cache.test.ts',
+    test: 'test/services/http/response-cache.test.ts',
     why: 'a database that is away is asked at every request'
   },
   {
-    file: 'services/cursors.ts',
+    file: 'services/videos/cursors.ts',
     from: '.update(place).update(filters)',
     to: '.update(place)',
     test: 'test/routes/paging.test.ts',
     why: 'a cursor of one list is taken for another list'
   },
   {
-    file: 'services/cursors.ts',
+    file: 'services/videos/cursors.ts',
     from: ' || bytes.toString(\'base64url\') !== cursor',
     to: '',
     test: 'test/routes/paging.test.ts',
     why: 'a cursor has several spellings'
   },
   {
-    file: 'services/passwords.ts',
+    file: 'services/accounts/passwords.ts',
     from: 'Buffer.byteLength(password) <= 72',
     to: 'password.length <= 73',
-    test: 'test/services/passwords.test.ts',
+    test: 'test/services/accounts/passwords.test.ts',
     why: 'a hash of which 72 bytes are known is made anew with an unchecked rest'
   },
   {
-    file: 'services/password-worker.ts',
+    file: 'services/accounts/password-worker.ts',
     from: 'update(password.normalize(\'NFKC\'))',
     to: 'update(password)',
-    test: 'test/services/passwords.test.ts',
+    test: 'test/services/accounts/passwords.test.ts',
     why: 'one password typed on two keyboards has two hashes'
   },
   {
-    file: 'services/password-worker.ts',
+    file: 'services/accounts/password-worker.ts',
     from: 'if (!isEqual) spendDifference(task)',
     to: 'if (!isEqual) costOf(task.decoy)',
-    test: 'test/services/passwords.test.ts',
+    test: 'test/services/accounts/passwords.test.ts',
     why: 'the time of a wrong password tells which emails have old hashes'
   },
   {
-    file: 'services/counters/scripts/acknowledge.lua',
+    file: 'services/engagement/counters/scripts/acknowledge.lua',
     from: 'if redis.call(\'HGET\', KEYS[6], field) == value then',
     to: 'if redis.call(\'HEXISTS\', KEYS[6], field) == 1 then',
-    test: 'test/services/counters/store.test.ts',
+    test: 'test/services/engagement/counters/store.test.ts',
     why: 'a like changed during a flush is taken for flushed (Redis)'
   },
   {
-    file: 'services/counters/scripts/comments.lua',
+    file: 'services/engagement/counters/scripts/comments.lua',
     from: 'elseif isYoung and ARGV[p + 5] ~= ARGV[1] then',
     to: 'elseif isYoung and ARGV[p + 5] == \'\' then',
-    test: 'test/services/counters/store.test.ts',
+    test: 'test/services/engagement/counters/store.test.ts',
     why: 'an Idempotency-Key checked in an earlier generation counts twice (Redis)'
   },
   {
-    file: 'services/counters/scripts/prelude.lua',
+    file: 'services/engagement/counters/scripts/prelude.lua',
     from: 'state[1] == generation and tonumber(state[2] or \'0\') >= tonumber(looks)',
     to: 'state[1] == generation and looks ~= nil',
-    test: 'test/services/counters/fence.test.ts',
+    test: 'test/services/engagement/counters/fence.test.ts',
     why: 'a Redis that was put back in time takes writes'
   },
   {
-    file: 'services/counters/scripts/presence.lua',
+    file: 'services/engagement/counters/scripts/presence.lua',
     from: 'if session < 0 then return end',
     to: 'if session < 0 then session = -session end',
     test: 'test/routes/engagement.test.ts',
     why: 'one viewer is counted as a view again and again (Redis)'
   },
   {
-    file: 'services/counters/memory-store.ts',
+    file: 'services/engagement/counters/memory-store.ts',
     from: 'if (state.removals !== removals) continue',
     to: 'if (state.removals < removals) continue',
-    test: 'test/services/counters/store.test.ts',
+    test: 'test/services/engagement/counters/store.test.ts',
     why: 'a like of a deleted user comes back from a load that was under way (memory)'
   },
   {
-    file: 'services/counters/memory-store.ts',
+    file: 'services/engagement/counters/memory-store.ts',
     from: 'if (state?.pending.get(userId)?.version !== version) continue',
     to: 'if (!state?.pending.has(userId)) continue',
-    test: 'test/services/counters/store.test.ts',
+    test: 'test/services/engagement/counters/store.test.ts',
     why: 'a like changed during a flush is taken for flushed (memory)'
   },
   {
-    file: 'services/counters/ledger.ts',
+    file: 'services/engagement/counters/ledger.ts',
     from: 'legacy_likes = greatest(c.legacy_likes, excluded.legacy_likes)',
     to: 'legacy_likes = c.legacy_likes + excluded.legacy_likes',
-    test: 'test/services/counters/takeover.test.ts',
+    test: 'test/services/engagement/counters/takeover.test.ts',
     why: 'taking over the old counts twice adds them twice'
   },
   {
-    file: 'services/engagement.ts',
+    file: 'services/engagement/engagement.ts',
     from: 'hash(`${userId}:${key}`)',
     to: 'hash(key)',
     test: 'test/routes/engagement.test.ts',
     why: 'the Idempotency-Key of one user answers another user'
   },
   {
-    file: 'services/engagement.ts',
+    file: 'services/engagement/engagement.ts',
     from: '    live_viewers: null,',
     to: '    live_viewers: 0,',
-    test: 'test/services/counters/fence.test.ts',
+    test: 'test/services/engagement/counters/fence.test.ts',
     why: 'without Redis unknown viewers are shown as zero'
   },
   {
-    file: 'services/videos.ts',
+    file: 'services/videos/videos.ts',
     from: 'delete from videos where id = $1 and user_id = $2 returning id',
     to: 'delete from videos where id = $1 and $2::bigint > 0 returning id',
     test: 'test/routes/publishing.test.ts',
     why: 'anybody deletes the video of anybody'
   },
   {
-    file: 'services/videos.ts',
+    file: 'services/videos/videos.ts',
     from: 'const last = rows.length > limit ? rows[limit - 1] : undefined',
     to: 'const last = rows.length > limit ? rows[limit] : undefined',
     test: 'test/routes/paging.test.ts',
     why: 'the page after a cursor skips a video'
   },
   {
-    file: 'services/videos.ts',
+    file: 'services/videos/videos.ts',
     from: 'if (!isShown(video, reader.view)) throw',
     to: 'if (!isShown(video, reader.view) && reader.isFresh) throw',
     test: 'test/routes/paging.test.ts',
     why: 'adult content is shown to everybody'
   },
   {
-    file: 'services/viewers.ts',
+    file: 'services/accounts/adult-access.ts',
     from: 'select is_adult and adult_mode as',
     to: 'select is_adult or adult_mode as',
     test: 'test/routes/paging.test.ts',
@@ -286,171 +286,171 @@ export const mutations: Mutation[] = [
     why: 'a 503 does not say when to come back'
   },
   {
-    file: 'services/usernames.ts',
+    file: 'services/accounts/usernames.ts',
     from: '.length <= 1',
     to: '.length <= 2',
     test: 'test/routes/account.test.ts',
     why: 'a username mixes letters of two alphabets'
   },
   {
-    file: 'services/urls.ts',
+    file: 'services/http/urls.ts',
     from: 'return url.username === \'\' && url.password',
     to: 'return url.password',
     test: 'test/routes/publishing.test.ts',
     why: 'an address may hide its host behind user information'
   },
   {
-    file: 'services/urls.ts',
+    file: 'services/http/urls.ts',
     from: 'text === \'\' ? \'\' : new URL(text).href',
     to: 'text',
     test: 'test/routes/publishing.test.ts',
     why: 'an address is stored as it was spelled'
   },
   {
-    file: 'services/users.ts',
+    file: 'services/accounts/users.ts',
     from: 'adult_mode = coalesce($6, adult_mode) and coalesce($5, is_adult)',
     to: 'adult_mode = coalesce($6, adult_mode)',
     test: 'test/routes/account.test.ts',
     why: 'who is no adult any more stays in adult mode'
   },
   {
-    file: 'services/login-attempts.ts',
+    file: 'services/accounts/login-throttle.ts',
     from: 'if (attempt.isKnownAddress || await isAmongFew(keys.account)) return true',
     to: 'if (await isAmongFew(keys.account)) return true',
     test: 'test/routes/login-attempts.test.ts',
     why: 'a crowd of attackers locks the owner out at home'
   },
   {
-    file: 'services/login-attempts.ts',
+    file: 'services/accounts/login-throttle.ts',
     from: 'set failures = 0, running',
     to: 'set failures = greatest(0, failures - 1), running',
     test: 'test/routes/login-attempts.test.ts',
     why: 'failures are not forgotten after the right password'
   },
   {
-    file: 'services/access-tokens.ts',
+    file: 'services/accounts/access-tokens.ts',
     from: ' || aud !== audience || ',
     to: ' || ',
     test: 'test/routes/token-attacks.test.ts',
     why: 'a token for another service is accepted'
   },
   {
-    file: 'services/access-tokens.ts',
+    file: 'services/accounts/access-tokens.ts',
     from: 'header[\'typ\'] !== tokenType',
     to: 'typeof header[\'typ\'] !== \'string\'',
     test: 'test/routes/token-attacks.test.ts',
     why: 'a token of another type is accepted'
   },
   {
-    file: 'services/access-tokens.ts',
+    file: 'services/accounts/access-tokens.ts',
     from: 'if (!isCanonical(signature)) throw',
     to: 'if (signature === \'\') throw',
     test: 'test/routes/token-attacks.test.ts',
     why: 'one token has several spellings'
   },
   {
-    file: 'services/access-tokens.ts',
+    file: 'services/accounts/access-tokens.ts',
     from: 'Math.min(lifetimeSeconds, Math.floor(sessionEndsAt.getTime() / 1000) - now)',
     to: 'lifetimeSeconds',
     test: 'test/routes/sessions.test.ts',
     why: 'an access token outlives its session'
   },
   {
-    file: 'services/loggable.ts',
+    file: 'services/runtime/log-redaction.ts',
     from: 'text.replace(controls, character',
     to: 'text.replace(/\\u009b/g, character',
-    test: 'test/services/controls-in-log.test.ts',
+    test: 'test/services/runtime/controls-in-log.test.ts',
     why: 'control characters of a client reach the log'
   },
   {
-    file: 'services/client-address.ts',
+    file: 'services/http/client-address.ts',
     from: 'end >= 0 && isTrusted(address);',
     to: 'end >= 0;',
-    test: 'test/services/forwarded-address.test.ts',
+    test: 'test/services/http/forwarded-address.test.ts',
     why: 'a client makes up its address by X-Forwarded-For'
   },
   {
-    file: 'services/limiter/limit-fields.ts',
+    file: 'services/traffic/limiter/limit-fields.ts',
     from: 'const reset = String(Math.ceil((burst - left) / rate))',
     to: 'const reset = String(Math.ceil(burst / rate))',
-    test: 'test/services/limiter/limit-fields.test.ts',
+    test: 'test/services/traffic/limiter/limit-fields.test.ts',
     why: 'the reset time of the RateLimit header does not depend on what is left'
   },
   {
     file: 'services/http/response-cache.ts',
     from: 'if (before && before.response.loadedAt > loadedAt) return before.response',
     to: 'if (before && before.response.loadedAt > loadedAt + 1e6) return before.response',
-    test: 'test/services/overtaken-load.test.ts',
+    test: 'test/services/http/overtaken-load.test.ts',
     why: 'a load that began before a write overwrites what was read after it'
   },
   {
-    file: 'services/counters/ledger.ts',
+    file: 'services/engagement/counters/ledger.ts',
     from: 'where g.generation >= coalesce(f.generation, 0)',
     to: 'where g.generation >= 0',
-    test: 'test/services/counters/ledger.test.ts',
+    test: 'test/services/engagement/counters/ledger.test.ts',
     why: 'a flush of a generation that was left is merged into the ledger'
   },
   {
-    file: 'services/counters/ledger.ts',
+    file: 'services/engagement/counters/ledger.ts',
     from: 'where (excluded.generation, excluded.version) > (l.generation, l.version)',
     to: 'where excluded.generation >= l.generation',
-    test: 'test/services/counters/ledger.test.ts',
+    test: 'test/services/engagement/counters/ledger.test.ts',
     why: 'an older change of a like, arriving late, overwrites a newer one'
   },
   {
-    file: 'services/counters/ledger.ts',
+    file: 'services/engagement/counters/ledger.ts',
     from: 'where excluded.generation >= c.generation',
     to: 'where excluded.generation >= 0',
-    test: 'test/services/counters/ledger.test.ts',
+    test: 'test/services/engagement/counters/ledger.test.ts',
     why: 'totals of an earlier generation overwrite those of the present one'
   },
   {
-    file: 'services/viewers.ts',
+    file: 'services/accounts/adult-access.ts',
     from: 'ask(userId).catch(() => none)',
     to: 'ask(userId).catch(() => all)',
-    test: 'test/services/viewers.test.ts',
+    test: 'test/services/accounts/adult-access.test.ts',
     why: 'while the database is away everybody is shown adult content'
   },
   {
-    file: 'services/users.ts',
+    file: 'services/accounts/users.ts',
     from: 'update users set password_hash = $3 where id = $1 and password_hash = $2 returning id',
     to: 'update users set password_hash = $3 where id = $1 and $2::text is not null returning id',
-    test: 'test/services/sessions.test.ts',
+    test: 'test/services/accounts/sessions.test.ts',
     why: 'a login that renews a hash undoes a password change at the same moment'
   },
   {
-    file: 'services/sessions.ts',
+    file: 'services/accounts/sessions.ts',
     from: 'and u.password_hash = coalesce($7, u.password_hash)',
     to: 'and coalesce($7, u.password_hash) is not null',
-    test: 'test/services/sessions.test.ts',
+    test: 'test/services/accounts/sessions.test.ts',
     why: 'a login with the old password, at the moment of its change, gets a session'
   },
   {
-    file: 'services/sessions.ts',
+    file: 'services/accounts/sessions.ts',
     from: 'if (!row || row.session_generation < generation)',
     to: 'if (!row)',
-    test: 'test/services/sessions.test.ts',
+    test: 'test/services/accounts/sessions.test.ts',
     why: 'after a restore of the database a good refresh token is taken for a stolen one'
   },
   {
-    file: 'services/sessions.ts',
+    file: 'services/accounts/sessions.ts',
     from: 'set last_used_at = greatest(s.last_used_at, used.at)',
     to: 'set last_used_at = used.at',
-    test: 'test/services/sessions.test.ts',
+    test: 'test/services/accounts/sessions.test.ts',
     why: 'the last use of a session goes back in time'
   },
   {
-    file: 'services/revocations.ts',
+    file: 'services/accounts/revocations.ts',
     from: 'sessions s where s.expires_at < now() limit',
     to: 'sessions s where s.expires_at > now() limit',
-    test: 'test/services/sessions.test.ts',
+    test: 'test/services/accounts/sessions.test.ts',
     why: 'the purge deletes the sessions that go on'
   },
   {
-    file: 'services/revocations.ts',
+    file: 'services/accounts/revocations.ts',
     from: 'where r.until < now() limit',
     to: 'where r.until > now() limit',
-    test: 'test/services/sessions.test.ts',
+    test: 'test/services/accounts/sessions.test.ts',
     why: 'the purge deletes the revocations that still count'
   },
   {
@@ -461,64 +461,64 @@ export const mutations: Mutation[] = [
     why: 'the query, with what secrets are in it, stands in the body of an error'
   },
   {
-    file: 'services/engagement.ts',
+    file: 'services/engagement/engagement.ts',
     from: 'answer.catch(() => answers.delete(key))',
     to: 'answer.catch(() => {})',
-    test: 'test/services/recent-answers.test.ts',
+    test: 'test/services/engagement/recent-answers.test.ts',
     why: 'a heartbeat that failed is answered with the failure for a second'
   },
   {
-    file: 'services/access-tokens.ts',
+    file: 'services/accounts/access-tokens.ts',
     from: '[\'alg\', \'typ\', \'kid\'].includes(name)',
     to: '[\'alg\', \'typ\', \'kid\', \'jku\'].includes(name)',
     test: 'test/routes/token-attacks.test.ts',
     why: 'a token that names the address of its own key is accepted'
   },
   {
-    file: 'services/sessions.ts',
+    file: 'services/accounts/sessions.ts',
     from: 'await database.query(endSession, [sid, row.id])',
     to: 'await Promise.resolve()',
     test: 'test/routes/sessions.test.ts',
     why: 'a stolen refresh token that comes again does not end the session'
   },
   {
-    file: 'services/sessions.ts',
+    file: 'services/accounts/sessions.ts',
     from: 'text: \'delete from sessions where id = $1 and user_id = $2 returning id\'',
     to: 'text: \'delete from sessions where id = $1 and $2::bigint > 0 returning id\'',
     test: 'test/routes/sessions.test.ts',
     why: 'anybody ends the session of anybody'
   },
   {
-    file: 'services/urls.ts',
+    file: 'services/http/urls.ts',
     from: '/** Longest address that is stored, in UTF-16 code units. */',
     to: '/** Longest address that is stored, in UTF-16  code units. */',
-    test: 'test/services/loggable.test.ts',
+    test: 'test/services/runtime/log-redaction.test.ts',
     why: 'control: a space in a comment',
     isControl: true
   },
   {
-    file: 'services/limiter/shared-buckets.ts',
+    file: 'services/traffic/limiter/shared-buckets.ts',
     from: 'if (tokens === 0) account.deniedUntil = at + waitMs',
     to: 'if (tokens === 0) account.deniedUntil = at',
-    test: 'test/services/limiter/shared-buckets.test.ts',
+    test: 'test/services/traffic/limiter/shared-buckets.test.ts',
     why: 'a client whose shared bucket is empty is not refused'
   },
   {
-    file: 'services/limiter/scripts/lease.lua',
+    file: 'services/traffic/limiter/scripts/lease.lua',
     from: 'math.min(full_at + owed * per_token,',
     to: 'math.min(full_at,',
-    test: 'test/services/limiter/shared-buckets.test.ts',
+    test: 'test/services/traffic/limiter/shared-buckets.test.ts',
     why: 'tokens owed are not taken from the bucket in Redis'
   },
   {
-    file: 'services/engagement.ts',
+    file: 'services/engagement/engagement.ts',
     from: 'if (used.fingerprint !== once.fingerprint) throw',
     to: 'if (used.fingerprint === \'\') throw',
     test: 'test/routes/engagement.test.ts',
     why: 'an Idempotency-Key is taken for another payload'
   },
   {
-    file: 'services/engagement.ts',
+    file: 'services/engagement/engagement.ts',
     from: 'Math.max(0, total - known) : stored',
     to: 'total : stored',
     test: 'test/routes/engagement.test.ts',

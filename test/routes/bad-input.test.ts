@@ -3,7 +3,7 @@ import t from 'tap'
 import { createApp, randomUser, signUp } from '../helpers/app.ts'
 import { hasProblem } from '../helpers/problem.ts'
 import { anyStores, onEachStore } from '../helpers/stores.ts'
-import type { ErrorCode } from '../../services/errors.ts'
+import type { ErrorCode } from '../../schemas/error-catalogue.ts'
 
 const huge = `1${'0'.repeat(400)}`
 const long = 'x'.repeat(10_000)

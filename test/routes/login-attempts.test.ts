@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import t from 'tap'
-import { createLoginAttempts } from '../../services/login-attempts.ts'
-import { comparisonKey } from '../../services/users.ts'
+import { createLoginThrottle } from '../../services/accounts/login-throttle.ts'
+import { comparisonKey } from '../../services/accounts/users.ts'
 import { createApp, randomUser, signUp, type App } from '../helpers/app.ts'
 import { hasProblem } from '../helpers/problem.ts'
 import { createClient } from '../helpers/sessions.ts'
@@ -51,7 +51,7 @@ onEachStore(t, 'who guesses waits, longer with each guess, and the owner elsewhe
 
 t.test('the wait doubles up to a quarter of an hour, to a minute where the owner has been, and after a quiet hour it begins anew', async t => {
   const { app } = await scene(t)
-  const attempts = createLoginAttempts(app.database)
+  const attempts = createLoginThrottle(app.database)
   const unknown = { account: 'a@example.com', address: '198.51.100.1', isKnownAddress: false }
   const known = { ...unknown, isKnownAddress: true }
   const pairKey = hash('pair:198.51.100.1:a@example.com')
@@ -107,8 +107,8 @@ onEachStore(t, 'a crowd cannot lock the owner out: not at all in a network where
   t.ok(compared() < 55, `${compared() - 1} of 60 guesses were looked at`)
   t.equal((await login(app, '2001:db8:1:2:ffff::8', person.email, person.password)).statusCode, 200, 'at home, at another address of its network, and after a logout')
   const rolls: number[] = []
-  const lucky = createLoginAttempts(app.database, { chance: () => rolls.push(0) && 0 })
-  const unlucky = createLoginAttempts(app.database, { chance: () => 0.999 })
+  const lucky = createLoginThrottle(app.database, { chance: () => rolls.push(0) && 0 })
+  const unlucky = createLoginThrottle(app.database, { chance: () => 0.999 })
   const road = { account: comparisonKey(person.email), address: '192.0.2.1', isKnownAddress: false }
   t.equal(await unlucky.begin(road), false)
   t.equal(await lucky.begin(road), true)
@@ -147,7 +147,7 @@ t.test('an email of nobody has the same waits and the same answers', async t => 
 t.test('a try that no thread had time for costs nothing', async t => {
   const { app, person } = await scene(t)
   const { verify } = app.services.passwords
-  app.services.passwords.verify = async () => { throw Object.assign(new (await import('../../services/errors.ts')).ApiError('server_busy')) }
+  app.services.passwords.verify = async () => { throw Object.assign(new (await import('../../services/shared/errors.ts')).ApiError('server_busy')) }
   for (let n = 0; n < 10; n++) t.equal((await login(app, '198.51.100.1', person.email, person.password)).statusCode, 503)
   app.services.passwords.verify = verify
   t.equal((await login(app, '198.51.100.1', person.email, person.password)).statusCode, 200)

@@ -228,7 +228,7 @@ t.test('the last use of a session is noted', async t => {
   const { client, tokens } = await registered(app)
   await app.pg.query("update sessions set last_used_at = now() - interval '1 hour'")
   await client.statusOf(tokens.token)
-  await app.services.sessionUses.write()
+  await app.services.sessionActivity.write()
   const [session] = (await client.send('GET', 'sessions', { token: tokens.token })).json<{ last_used_at: string }[]>()
   t.ok(Date.now() - Date.parse(session!.last_used_at) < 60_000)
 })

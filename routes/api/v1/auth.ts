@@ -2,7 +2,7 @@ import { Type } from '@sinclair/typebox'
 import { responses } from '../../../schemas/problem.ts'
 import type { Handler, Routes } from '../../../schemas/route.ts'
 import { Account, AccountPatch, Credentials, PasswordChange, PasswordProof, RefreshRequest, Registration, Session, SessionInfo } from '../../../schemas/user.ts'
-import type { PolicyName } from '../../../services/limiter/policies.ts'
+import type { PolicyName } from '../../../services/traffic/limiter/policies.ts'
 
 const tags = ['auth']
 const ofBody = ['payload_too_large', 'unsupported_media_type'] as const
@@ -133,7 +133,7 @@ const profile: Handler<typeof profileSchema> = async function (request, reply) {
 
 const update: Handler<typeof updateSchema> = async function (request, reply) {
   const user = await this.services.accounts.update(request.user.user_id, request.body)
-  this.viewers.forget(user.id)
+  this.adultAccess.forget(user.id)
   return await reply.header('cache-control', 'no-store').send(user)
 }
 

@@ -4,9 +4,9 @@ import { Id, PathId } from '../../../schemas/atoms.ts'
 import { Counters, CountersOfVideo, Engagement, Metric } from '../../../schemas/engagement.ts'
 import { responses } from '../../../schemas/problem.ts'
 import type { Handler, Routes } from '../../../schemas/route.ts'
-import { clientKey } from '../../../services/client-address.ts'
-import { recorded } from '../../../services/engagement.ts'
-import { ApiError } from '../../../services/errors.ts'
+import { clientKey } from '../../../services/http/client-key.ts'
+import { recorded } from '../../../services/engagement/engagement.ts'
+import { ApiError } from '../../../services/shared/errors.ts'
 
 const tags = ['engagement']
 const params = Type.Object({ id: PathId('Id of the video') })

@@ -3,8 +3,8 @@ import type { FastifyRequest } from 'fastify'
 import { PathId } from '../../../schemas/atoms.ts'
 import { responses } from '../../../schemas/problem.ts'
 import type { Handler, Routes } from '../../../schemas/route.ts'
-import { pageAddress, pageKey, videoKey, videoKeyPrefix } from '../../../services/cached-videos.ts'
-import type { AdultView } from '../../../services/viewers.ts'
+import { pageAddress, pageKey, videoKey, videoKeyPrefix } from '../../../services/videos/cache-keys.ts'
+import type { AdultView } from '../../../services/accounts/adult-access.ts'
 import { NewVideo, Video, VideoListQuery, VideoPatch } from '../../../schemas/video.ts'
 
 const tags = ['videos']

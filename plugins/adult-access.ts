@@ -1,0 +1,13 @@
+import fp from 'fastify-plugin'
+import { createAdultAccess, type AdultAccess } from '../services/accounts/adult-access.ts'
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    adultAccess: AdultAccess
+  }
+}
+
+/** Which users are shown adult content. */
+export default fp(async function adultAccess (app) {
+  app.decorate('adultAccess', createAdultAccess({ database: app.database, gate: app.config.adultContentGate }))
+}, { name: 'halo:adult-access', dependencies: ['halo:config', 'halo:database'] })

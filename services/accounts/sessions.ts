@@ -1,0 +1,229 @@
+import type { Account, SessionInfo } from '../../schemas/user.ts'
+import { createSessionId } from './access-tokens.ts'
+import type { Database } from '../stores/database.ts'
+import type { RefreshClaim } from './refresh-tokens.ts'
+import { accountColumns, isActive, toAccount, type AccountRow } from './account-row.ts'
+
+/** A session as its tokens are made of it. */
+export interface Session extends RefreshClaim {
+  expiresAt: Date
+}
+
+export interface NewSession {
+  userId: number
+  /** The hash that a password was compared with; no session begins when it is another one by now. */
+  passwordHash?: string
+  address: string
+  userAgent: string
+}
+
+/** A session that is about to be written down. */
+export interface SessionValues {
+  sid: string
+  lifetimeSeconds: number
+  tokensUntil: number
+  address: string
+  userAgent: string
+}
+
+/** What came of a refresh token that is really ours. */
+export type Refreshed =
+  | { kind: 'refreshed', session: Session, account: Account }
+  /** It had been used before: somebody else has it as well. */
+  | { kind: 'reused', userId: number }
+  | { kind: 'ended' }
+
+/** Sessions that a user may have; who logs in once more ends the one that was used longest ago. */
+const maxSessions = 100
+
+/** Seconds in which a refresh token may come again because its answer was lost (RFC 9700 §4.14.2). */
+const graceSeconds = 10
+
+/** Characters of a User-Agent that are kept. */
+const maxUserAgent = 255
+
+// With the lock on the user, a password that is changed at this moment either was changed before, and there is no
+// session, or finds the session and ends it.
+const insertSession = {
+  name: 'insert_session',
+  text: `
+    with kept as (select id from sessions where user_id = $2 order by last_used_at desc, id limit $6),
+      dropped as (delete from sessions where user_id = $2 and id not in (select id from kept))
+    insert into sessions (id, user_id, expires_at, tokens_until, address, user_agent)
+    select $1, u.id, now() + $3 * interval '1 second', now() + $8 * interval '1 second', $4, $5 from users u
+    where u.id = $2 and u.password_hash = coalesce($7, u.password_hash) and ${isActive('u.id')}
+    for share
+    returning expires_at`
+}
+
+const refreshSession = {
+  name: 'refresh_session',
+  text: `
+    with refreshed as (
+      update sessions set generation = generation + 1, refreshed_at = now(), last_used_at = now(), address = $3, user_agent = $4,
+        tokens_until = now() + $5 * interval '1 second'
+      where id = $1 and generation = $2 and expires_at > now()
+      returning user_id, generation, expires_at
+    )
+    select r.generation as session_generation, r.expires_at as session_expires_at, ${accountColumns('u')}
+    from refreshed r join users u on u.id = r.user_id`
+}
+
+const sessionAfterRefresh = {
+  name: 'session_after_refresh',
+  text: `
+    select s.generation as session_generation, s.expires_at as session_expires_at,
+      s.refreshed_at > now() - $2 * interval '1 second' as is_recent, ${accountColumns('u')}
+    from sessions s join users u on u.id = s.user_id
+    where s.id = $1 and s.expires_at > now()`
+}
+
+const sessionsOfUser = {
+  name: 'sessions_of_user',
+  text: `
+    select id, created_at, last_used_at, expires_at, address, user_agent from sessions
+    where user_id = $1 and expires_at > now()
+    order by last_used_at desc, id`
+}
+
+const endSession = {
+  name: 'end_session',
+  text: 'delete from sessions where id = $1 and user_id = $2 returning id'
+}
+
+const endSessions = {
+  name: 'end_sessions',
+  text: `
+    with ended as (delete from sessions where user_id = $1 returning id),
+      of_go_service as (insert into revocations (user_id, until) values ($1, now() + interval '31 days'))
+    select id from ended`
+}
+
+// One statement: a new password without the end of the sessions of the old one would be half of it.
+const changePassword = {
+  name: 'change_password',
+  text: `
+    with changed as (update users set password_hash = $3, updated_at = now() where id = $1 and password_hash = $2 returning id),
+      ended as (delete from sessions s using changed where s.user_id = changed.id and s.id <> $4 returning s.id),
+      of_go_service as (insert into revocations (user_id, except_session_id, until) select id, $4, now() + interval '31 days' from changed)
+    select exists (select from changed) as is_changed, array(select id from ended) as ended`
+}
+
+// What has no row here, a token of the Go service, ends by its name.
+const endToken = {
+  name: 'end_token',
+  text: 'insert into revocations (session_id, user_id, until) values ($1, $2, to_timestamp($3))'
+}
+
+// A session that was used since is not older than that; one statement for many.
+const noteUse = {
+  name: 'note_use_of_sessions',
+  text: `
+    update sessions s set last_used_at = greatest(s.last_used_at, used.at)
+    from unnest($1::text[], $2::timestamptz[]) as used (id, at) where s.id = used.id`
+}
+
+interface RefreshRow extends AccountRow {
+  session_generation: number
+  session_expires_at: Date
+  is_recent: boolean
+}
+
+export type SessionService = ReturnType<typeof createSessionService>
+
+export interface SessionOptions {
+  /** Seconds after which a session ends. */
+  lifetimeSeconds: number
+  /** Seconds for which an access token is good. */
+  tokenSeconds: number
+}
+
+/** Who is logged in, in PostgreSQL. */
+export function createSessionService (database: Database, { lifetimeSeconds, tokenSeconds }: SessionOptions) {
+  // An answer that is given again in the grace time has a token that is good a little longer.
+  const tokensUntil = tokenSeconds + graceSeconds + 50
+
+  const refreshed = (sid: string, row: RefreshRow): Refreshed => ({
+    kind: 'refreshed',
+    session: { sid, generation: row.session_generation, expiresAt: row.session_expires_at },
+    account: toAccount(row)
+  })
+
+  const prepare = ({ address, userAgent }: Pick<NewSession, 'address' | 'userAgent'>): SessionValues =>
+    ({ sid: createSessionId(), lifetimeSeconds, tokensUntil, address, userAgent: shorten(userAgent) })
+
+  return {
+    /** The values of a session that is written down together with its user. */
+    prepare,
+
+    /** Undefined when the user, or the password hash, is not there any more. */
+    async create ({ userId, passwordHash, ...client }: NewSession): Promise<Session | undefined> {
+      const { sid, address, userAgent } = prepare(client)
+      const [row] = await database.query<{ expires_at: Date }>(insertSession, [
+        sid, userId, lifetimeSeconds, address, userAgent, maxSessions - 1, passwordHash ?? null, tokensUntil
+      ])
+      return row && { sid, generation: 0, expiresAt: row.expires_at }
+    },
+
+    /**
+     * Goes on to the next generation of a session, if the given one is the present one. The one before answers the
+     * same again for a moment; any older one ends the session.
+     */
+    async refresh ({ sid, generation }: RefreshClaim, { address, userAgent }: Pick<NewSession, 'address' | 'userAgent'>): Promise<Refreshed> {
+      const [next] = await database.query<RefreshRow>(refreshSession, [sid, generation, address, shorten(userAgent), tokensUntil])
+      if (next) return refreshed(sid, next)
+      const [row] = await database.query<RefreshRow>(sessionAfterRefresh, [sid, graceSeconds])
+      // A database that was put back in time knows of fewer refreshes than were made.
+      if (!row || row.session_generation < generation) return { kind: 'ended' }
+      if (row.session_generation === generation + 1 && row.is_recent) return refreshed(sid, row)
+      await database.query(endSession, [sid, row.id])
+      return { kind: 'reused', userId: row.id }
+    },
+
+    async list (userId: number, currentSid: string): Promise<SessionInfo[]> {
+      interface Row { id: string, created_at: Date, last_used_at: Date, expires_at: Date, address: string, user_agent: string }
+      const rows = await database.query<Row>(sessionsOfUser, [userId])
+      return rows.map(row => ({
+        id: row.id,
+        created_at: row.created_at.toISOString(),
+        last_used_at: row.last_used_at.toISOString(),
+        expires_at: row.expires_at.toISOString(),
+        address: row.address,
+        user_agent: row.user_agent,
+        is_current: row.id === currentSid
+      }))
+    },
+
+    /** Whether there was such a session of the user. */
+    async end (userId: number, sid: string): Promise<boolean> {
+      return (await database.query(endSession, [sid, userId])).length > 0
+    },
+
+    /** All sessions of a user, and all tokens of the Go service. The ids of those that ended. */
+    async endAll (userId: number): Promise<string[]> {
+      return (await database.query<{ id: string }>(endSessions, [userId])).map(row => row.id)
+    },
+
+    /**
+     * Replaces a password hash and ends all sessions but the named one, and all tokens of the Go service but that of this
+     * name. The ids of those that ended; undefined when the hash is another one by now.
+     */
+    async changePassword (userId: number, before: string, after: string, exceptSid: string): Promise<string[] | undefined> {
+      const [row] = await database.query<{ is_changed: boolean, ended: string[] }>(changePassword, [userId, before, after, exceptSid])
+      return row!.is_changed ? row!.ended : undefined
+    },
+
+    /** One token of the Go service, that expires by itself at a second since 1970. */
+    async endLegacy (userId: number, sid: string, exp: number): Promise<void> {
+      await database.query(endToken, [sid, userId, exp])
+    },
+
+    /** Notes when sessions were used. */
+    async noteUse (uses: Map<string, Date>): Promise<void> {
+      await database.query(noteUse, [[...uses.keys()], [...uses.values()]])
+    }
+  }
+}
+
+/** As much of a header as is kept, of what PostgreSQL can keep. */
+const shorten = (text: string): string => text.slice(0, maxUserAgent).toWellFormed().replaceAll('\0', '')

@@ -1,0 +1,292 @@
+import { createHash } from 'node:crypto'
+import type { Counters, CountersOfVideo, Engagement } from '../../schemas/engagement.ts'
+import type { KnownVideo, KnownVideos } from './counters/known-videos.ts'
+import type { Ledger, LedgerRow } from './counters/ledger.ts'
+import type { CheckedUse, CounterStore, IdempotentUse, Replay, StoredCounters } from './counters/store.ts'
+import { ApiError } from '../shared/errors.ts'
+import { ExpiringMap } from '../shared/expiring-map.ts'
+import { isShown, type AdultAccess } from '../accounts/adult-access.ts'
+
+export interface EngagementOptions {
+  store: CounterStore
+  ledger: Ledger
+  known: KnownVideos
+  /** Who is shown which adult content; what somebody is not shown they do not engage with. */
+  viewers: Pick<AdultAccess, 'viewOf'>
+  /** Until when the ledger is known to have everything, in milliseconds since 1970; undefined when never. */
+  flushedUntil: () => number | undefined
+}
+
+/** A comment as it was sent. */
+export interface CommentRequest {
+  /** The client's Idempotency-Key. */
+  key?: string | undefined
+  payload: unknown
+}
+
+/** Milliseconds for which a viewer's own heartbeat answers the next ones. */
+const repeatMs = 1000
+
+/** Milliseconds after which a first use of a key without an answer is not in flight any more: its process died. */
+const inFlightMs = 2000
+
+/** Heartbeats whose answers are kept, per generation of the map; a viewer beyond them costs the store a call. */
+const maxRecent = 50_000
+
+/** What a write answers with. */
+export const recorded = (data: Counters): Engagement => ({ message: 'Engagement recorded', data })
+
+export type EngagementService = ReturnType<typeof createEngagementService>
+
+/** What people do to a video and what is counted of it: the store's count on top of the ledger's. */
+export function createEngagementService ({ store, ledger, known, viewers, flushedUntil }: EngagementOptions) {
+  const beats = createRecent<StoredCounters>(repeatMs)
+  const inFlight = new Map<string, string>()
+
+  /** The row of a video that exists and is shown to a user. */
+  async function existing (videoId: number, userId: number | undefined): Promise<KnownVideo> {
+    const row = known.peek(videoId) ?? (await known.get([videoId])).get(videoId)
+    if (!row) throw new ApiError('not_found', { message: `There is no video ${videoId}` })
+    if (row.is_adult_content && !await isShownTo(row, userId)) throw new ApiError('adult_content_restricted')
+    return row
+  }
+
+  const isShownTo = async (row: KnownVideo, userId: number | undefined): Promise<boolean> =>
+    row.user_id === userId || isShown(row, await viewers.viewOf(userId))
+
+  /** Whether a row was read before the generation of the store's count began, and may say too little. */
+  const isEarly = (row: LedgerRow, readAt: number): boolean => readAt <= store.generationSeenAt(row.video_id)
+
+  /** Rows that are too early are read again. */
+  async function current<Row extends LedgerRow> (rows: Row[], readAt: (row: Row) => number): Promise<(Row | KnownVideo)[]> {
+    const early = rows.filter(row => isEarly(row, readAt(row)))
+    if (early.length === 0) return rows
+    const again = await known.reload(early.map(row => row.video_id)).catch(() => new Map<number, KnownVideo>())
+    return rows.map(row => again.get(row.video_id) ?? row)
+  }
+
+  async function answer (row: KnownVideo, stored: StoredCounters, userId: number): Promise<Counters> {
+    const base = isEarly(row, row.readAt) ? (await current([row], ({ readAt }) => readAt))[0]! : row
+    const counters: Counters = add(base, stored)
+    counters.liked = stored.isLiked ?? (counters.like_count === 0 ? false : await isLikedBy(userId, row.video_id))
+    return counters
+  }
+
+  const likedBy = (userId: number, videoIds: number[]): Promise<Set<number> | undefined> =>
+    videoIds.length === 0 ? Promise.resolve(new Set()) : ledger.likedBy(userId, videoIds).catch(() => undefined)
+
+  const isLikedBy = async (userId: number, videoId: number): Promise<boolean | null> =>
+    (await likedBy(userId, [videoId]))?.has(videoId) ?? null
+
+  async function setLike (videoId: number, userId: number, isLiked: boolean): Promise<Counters> {
+    const row = await existing(videoId, userId)
+    beats.delete(`${videoId}:${userId}`)
+    return await answer(row, await available(async () => {
+      for (;;) {
+        const stored = await store.setLike(videoId, userId, isLiked)
+        if (stored !== 'cold') return stored
+        await store.warm(videoId, () => ledger.likersOf(videoId))
+      }
+    }), userId)
+  }
+
+  /** A comment that carries a key, which counts once however often it comes. */
+  async function commentOnce (row: KnownVideo, userId: number, key: string, payload: unknown): Promise<{ body: Engagement, isReplay: boolean }> {
+    const videoId = row.video_id
+    const once = { use: hash(`${userId}:${key}`), fingerprint: hash(JSON.stringify(payload) ?? '') }
+    const claim = `${videoId}:${once.use}`
+    const claimed = inFlight.get(claim)
+    if (claimed !== undefined) throw claimed === once.fingerprint ? new ApiError('idempotency_in_flight', { retryAfter: 1 }) : new ApiError('idempotency_key_reused')
+    inFlight.set(claim, once.fingerprint)
+    try {
+      const used = await countOnce(videoId, userId, once)
+      if ('fingerprint' in used) {
+        if (used.fingerprint !== once.fingerprint) throw new ApiError('idempotency_key_reused')
+        if (used.answer !== undefined) return { body: JSON.parse(used.answer) as Engagement, isReplay: true }
+        if (used.ageMs < inFlightMs) throw new ApiError('idempotency_in_flight', { retryAfter: 1 })
+      }
+      const stored = 'fingerprint' in used ? (await available(() => store.read([videoId], userId)))[0]! : used
+      const body = recorded(await answer(row, stored, userId))
+      await available(() => store.keepAnswer(videoId, once, JSON.stringify(body)))
+      return { body, isReplay: 'fingerprint' in used }
+    } finally {
+      inFlight.delete(claim)
+    }
+  }
+
+  /** A store that began less than a day ago may have lost the use: then the ledger is asked first whether it has it. */
+  async function countOnce (videoId: number, userId: number, once: IdempotentUse): Promise<StoredCounters | Replay> {
+    for (let checked: CheckedUse = once; ;) {
+      const counted = await available(() => store.addComment(videoId, userId, checked))
+      if (!('uncheckedIn' in counted)) return counted
+      const receipt = await ledger.findReceipt(videoId, once.use)
+      if (receipt) {
+        return {
+          fingerprint: receipt.fingerprint,
+          answer: await available(() => store.answerOf(videoId, once.use)),
+          ageMs: Date.now() - receipt.countedAt.getTime()
+        }
+      }
+      checked = { ...once, checkedIn: counted.uncheckedIn }
+    }
+  }
+
+  /** The counters of rows as they stand in the ledger now; Redis away is no error. */
+  async function read (rows: LedgerRow[], readAt: number): Promise<Counters[]> {
+    if (rows.length === 0) return []
+    const stored = await store.read(rows.map(row => row.video_id)).catch(() => undefined)
+    if (!stored) return rows.map(row => stale(row, readAt, flushedUntil()))
+    return (await current(rows, () => readAt)).map((row, index) => add(row, stored[index]!))
+  }
+
+  return {
+    like: (videoId: number, userId: number): Promise<Counters> => setLike(videoId, userId, true),
+
+    unlike: (videoId: number, userId: number): Promise<Counters> => setLike(videoId, userId, false),
+
+    /**
+     * Counts a comment.
+     *
+     * @throws ApiError `not_found`; `engagement_unavailable`; with a key also `idempotency_key_reused` and
+     *   `idempotency_in_flight`
+     */
+    async comment (videoId: number, userId: number, { key, payload }: CommentRequest): Promise<{ body: Engagement, isReplay: boolean }> {
+      const row = await existing(videoId, userId)
+      beats.delete(`${videoId}:${userId}`)
+      if (key !== undefined) return await commentOnce(row, userId, key, payload)
+      const stored = await available(() => store.addComment(videoId, userId))
+      if (!('views' in stored)) throw new Error('A comment without a key was not counted')
+      return { body: recorded(await answer(row, stored, userId)), isReplay: false }
+    },
+
+    /** The viewer watches now. A client that says so many times a second is answered from memory. */
+    async heartbeat (videoId: number, userId: number): Promise<Counters> {
+      const row = await existing(videoId, userId)
+      const stored = beats.get(`${videoId}:${userId}`, () => store.heartbeat(videoId, userId))
+      return await answer(row, await available(() => stored), userId)
+    },
+
+    /** The viewer has left. */
+    async leave (videoId: number, userId: number): Promise<Counters> {
+      const row = await existing(videoId, userId)
+      beats.delete(`${videoId}:${userId}`)
+      return await answer(row, await available(() => store.leave(videoId, userId)), userId)
+    },
+
+    /** The counters of one video. @throws ApiError `not_found`; `adult_content_restricted` */
+    async countersOf (videoId: number, userId: number | undefined): Promise<CountersOfVideo> {
+      await existing(videoId, userId)
+      const [counters] = await this.counters([videoId], userId)
+      if (!counters) throw new ApiError('not_found', { message: `There is no video ${videoId}` })
+      return counters
+    },
+
+    /** The counters of those videos that exist and are shown to a user, in the order of the ids; each id once. */
+    async countersShown (videoIds: number[], userId: number | undefined): Promise<CountersOfVideo[]> {
+      const rows = await known.get([...new Set(videoIds)])
+      const shown = await Promise.all(videoIds.map(async id => {
+        const row = rows.get(id)
+        return row !== undefined && (!row.is_adult_content || await isShownTo(row, userId))
+      }))
+      return await this.counters(videoIds.filter((id, index) => shown[index]), userId)
+    },
+
+    /** The counters of those videos that exist, whoever may see them, in the order of the ids; each id once. */
+    async counters (videoIds: number[], userId?: number): Promise<CountersOfVideo[]> {
+      if (videoIds.length === 0) return []
+      const wanted = [...new Set(videoIds)]
+      const [found, answers] = await Promise.all([known.get(wanted), store.read(wanted, userId).catch(() => undefined)])
+      const stored = new Map(wanted.map((id, index) => [id, answers?.[index]]))
+      const ids = wanted.filter(id => found.has(id))
+      const rows: KnownVideo[] = answers
+        ? await current(ids.map(id => found.get(id)!), ({ readAt }) => readAt)
+        : await known.reload(ids).then(rows => ids.flatMap(id => rows.get(id) ?? []), () => ids.map(id => found.get(id)!))
+      const cold = userId === undefined ? [] : ids.filter(id => stored.get(id)?.isLiked == null)
+      const liked = userId === undefined ? undefined : await likedBy(userId, cold)
+      return rows.map(row => {
+        const id = row.video_id
+        const one = stored.get(id)
+        return {
+          video_id: id,
+          ...one ? add(row, one) : stale(row, row.readAt, flushedUntil()),
+          ...userId === undefined ? {} : { liked: one?.isLiked ?? liked?.has(id) ?? null }
+        }
+      })
+    },
+
+    read,
+
+    /** A video was changed here: this process reads again at once who may see it, the others within ten seconds. */
+    refresh (videoId: number): void { known.forget(videoId) },
+
+    /** An account was deleted here: its videos take no engagement any more, and it watches nothing. */
+    async forgetUser (userId: number): Promise<void> {
+      known.forgetOwner(userId)
+      await store.leaveAll(userId)
+    },
+
+    /** A video was deleted here: this process forgets it at once, the others within a second. */
+    async forget (videoId: number): Promise<void> {
+      known.forget(videoId)
+      // The tombstone in PostgreSQL does the same a moment later; Redis away is no reason not to delete.
+      await store.forget([{ videoId, userId: null }]).catch(() => {})
+    }
+  }
+}
+
+/** The ledger's count of a video and what the store has counted on top of it. */
+function add (row: LedgerRow, stored: StoredCounters): Counters {
+  const beyond = (total: number, known: number): number =>
+    stored.generation === row.generation ? Math.max(0, total - known) : stored.generation > row.generation ? total : 0
+  return {
+    live_viewers: stored.liveViewers,
+    like_count: row.legacy_likes + (stored.likes ?? row.like_count),
+    comment_count: row.comment_base + row.comment_n + beyond(stored.comments, row.comment_n),
+    view_count: row.view_count + beyond(stored.views, row.view_n),
+    counters: { stale: false, as_of: new Date().toISOString() }
+  }
+}
+
+/**
+ * The ledger's count alone: right until the last flush, or until it was read if that was earlier. Who watches is not
+ * known then, and unknown is not zero.
+ */
+function stale (row: LedgerRow, readAt: number, flushedUntil: number | undefined): Counters {
+  return {
+    live_viewers: null,
+    like_count: row.legacy_likes + row.like_count,
+    comment_count: row.comment_base + row.comment_n,
+    view_count: row.view_count,
+    counters: { stale: true, as_of: flushedUntil === undefined ? null : new Date(Math.min(flushedUntil, readAt)).toISOString() }
+  }
+}
+
+/** @throws ApiError `engagement_unavailable` when the store is away, or holds as much as it may */
+async function available<T> (work: () => Promise<T>): Promise<T> {
+  try {
+    return await work()
+  } catch (cause) {
+    throw new ApiError('engagement_unavailable', { cause })
+  }
+}
+
+/** Answers of the last moments by key. */
+export function createRecent<T> (maxAgeMs: number) {
+  const answers = new ExpiringMap<string, { at: number, answer: Promise<T> }>({ maxAgeMs, maxSize: maxRecent })
+  return {
+    get (key: string, ask: () => Promise<T>): Promise<T> {
+      const at = performance.now()
+      const last = answers.get(key)
+      if (last && at - last.at < maxAgeMs) return last.answer
+      const answer = ask()
+      answers.set(key, { at, answer })
+      // A failure is not remembered.
+      answer.catch(() => answers.delete(key))
+      return answer
+    },
+    delete (key: string): void { answers.delete(key) },
+    get size () { return answers.size }
+  }
+}
+
+const hash = (text: string): string => createHash('sha256').update(text).digest('base64url')

@@ -1,0 +1,282 @@
+import type { Counters } from '../../schemas/engagement.ts'
+import { maxOffset, type NewVideo, type Video, type VideoListQuery, type VideoPatch } from '../../schemas/video.ts'
+import { steadyNow } from '../shared/clock.ts'
+import { ledgerColumns, type LedgerRow } from '../engagement/counters/ledger.ts'
+import { createBatcher } from '../engagement/counters/batcher.ts'
+import type { Cursors, Position } from './cursors.ts'
+import type { Database, Statement } from '../stores/database.ts'
+import type { EngagementService } from '../engagement/engagement.ts'
+import { ApiError } from '../shared/errors.ts'
+import type { ReadDatabase } from '../stores/replica-router.ts'
+import { serializeUrl } from '../http/urls.ts'
+import { isActive } from '../accounts/account-row.ts'
+import { isShown, type AdultView } from '../accounts/adult-access.ts'
+
+interface VideoRow extends LedgerRow {
+  user_id: number
+  title: string
+  description: string
+  thumbnail_url: string
+  stream_url: string
+  is_live: boolean
+  is_adult_content: boolean
+  created_at: Date
+  updated_at: Date
+  created_micros: number
+}
+
+export interface VideoPage {
+  videos: Video[]
+  /** Goes on after the last of the videos; undefined on the last page. */
+  nextCursor: string | undefined
+}
+
+/** What a list is of. */
+export interface VideoFilters extends Omit<VideoListQuery, 'limit' | 'offset' | 'cursor'> {
+  userId?: number
+}
+
+/** Which page of a list. */
+export type PageRequest = Pick<VideoListQuery, 'limit' | 'offset' | 'cursor'>
+
+const columns = `
+  select v.id as video_id, v.user_id, v.title, v.description, v.thumbnail_url, v.stream_url, v.is_live, v.is_adult_content,
+    v.created_at, v.updated_at, (extract(epoch from v.created_at) * 1000000)::bigint as created_micros, ${ledgerColumns}`
+
+const select = `${columns} from videos v left join video_counters c on c.video_id = v.id`
+
+/** One video with what the ledger says of it. */
+export const videoById = {
+  name: 'video_by_id',
+  text: `${select} where v.id = $1 and ${isActive('v.user_id')}`
+}
+
+/** Some videos, those that exist. */
+const videosByIds = {
+  name: 'videos_by_ids',
+  text: `${select} where v.id = any($1::bigint[]) and ${isActive('v.user_id')}`
+}
+
+/** Videos that are read by one statement when many are asked for at once. */
+const maxTogether = 100
+
+// live_videos_of (migration 007) locks the user and counts in a snapshot of its own: two at once do not both get the last place.
+const insertVideo = {
+  name: 'insert_video',
+  text: `
+    with owner as (
+      select id, not $6::boolean or live_videos_of(id) < $8::int as has_room, is_adult or not ($7::boolean and $9::boolean) as may_publish
+      from users where id = $1 and ${isActive('users.id')}
+    ), added as (
+      insert into videos (user_id, title, description, thumbnail_url, stream_url, is_live, is_adult_content)
+      select id, $2, $3, $4, $5, $6, $7 from owner where has_room and may_publish
+      returning id
+    )
+    select has_room, may_publish, (select id from added) as id from owner`
+}
+
+// A column that was not named keeps its value: two changes at once of different columns both stay.
+const updateVideo = {
+  name: 'update_video',
+  text: `
+    with own as materialized (
+      select v.id, v.is_live or not coalesce($7, false) or live_videos_of(v.user_id) < $9::int as has_room,
+        v.is_adult_content or u.is_adult or not (coalesce($8, false) and $10::boolean) as may_publish
+      from videos v join users u on u.id = v.user_id where v.id = $1 and v.user_id = $2
+    ), updated as (
+      update videos set
+        title = coalesce($3, title), description = coalesce($4, description), thumbnail_url = coalesce($5, thumbnail_url),
+        stream_url = coalesce($6, stream_url), is_live = coalesce($7, is_live),
+        is_adult_content = coalesce($8, is_adult_content), updated_at = now()
+      where id in (select id from own where has_room and may_publish) and user_id = $2
+      returning id
+    )
+    select exists (select from updated) as is_done, user_id = $2 as is_own, coalesce((select has_room from own), true) as has_room, coalesce((select may_publish from own), true) as may_publish
+    from videos where id = $1`
+}
+
+const deleteVideo = {
+  name: 'delete_video',
+  text: `
+    with deleted as (delete from videos where id = $1 and user_id = $2 returning id)
+    select exists (select from deleted) as is_done, user_id = $2 as is_own, true as has_room, true as may_publish from videos where id = $1`
+}
+
+/**
+ * One statement for each combination of filters, so that each plan uses the index made for it. $1 is the limit,
+ * $2 and $3 the position after which the page begins (or $2 the offset), then the user whose videos are listed and the
+ * owner whose adult content is shown, where there is one.
+ */
+export function createListStatement ({ live, adult, userId, ownerId }: VideoFilters & { ownerId?: number | undefined }, isKeyset: boolean): Statement {
+  const conditions = [
+    isActive('v.user_id'),
+    live === undefined ? '' : live ? 'v.is_live' : 'not v.is_live',
+    adult === 'exclude' ? 'not v.is_adult_content' : adult === 'only' ? 'v.is_adult_content' : '',
+    ownerId === undefined ? '' : `(not v.is_adult_content or v.user_id = $${2 + Number(isKeyset) + 1 + Number(userId !== undefined)})`,
+    isKeyset ? "(v.created_at, v.id) < (timestamptz 'epoch' + $2 * interval '1 microsecond', $3)" : '',
+    userId === undefined ? '' : `v.user_id = $${isKeyset ? 4 : 3}`
+  ].filter(Boolean)
+  // The page first and then its counters: those of the rows that are passed over are nobody's.
+  return {
+    name: ['list_videos', live ?? 'any', adult ?? 'include', userId === undefined ? 'all' : 'user', ...ownerId === undefined ? [] : ['own'], isKeyset ? 'keyset' : 'offset'].join('_'),
+    text: `${columns}
+      from (select * from videos v where ${conditions.join(' and ')}
+        order by v.created_at desc, v.id desc limit $1 ${isKeyset ? '' : 'offset $2'}) v
+      left join video_counters c on c.video_id = v.id
+      order by v.created_at desc, v.id desc`
+  }
+}
+
+export interface VideoDatabases {
+  /** Where videos are written, and read by who has just written. */
+  database: Database
+  /** Where everybody else reads them. */
+  readDatabase: ReadDatabase
+}
+
+/** Who reads, and what that means for the answer. */
+export interface Reader {
+  /** Which adult content is shown. */
+  view: AdultView
+  /** Whether it must be what is there at this moment: the reader has just written. */
+  isFresh?: boolean
+  /** Whether the reader still waits. */
+  signal?: AbortSignal
+}
+
+export type VideoService = ReturnType<typeof createVideoService>
+
+export function createVideoService ({ database, readDatabase }: VideoDatabases, engagement: EngagementService, cursors: Cursors, { maxLive, gate }: { maxLive: number, gate: 'server' | 'client' }) {
+  /** One statement and one round trip to the counters, however many videos. */
+  async function read (statement: Statement, values: unknown[], { source = readDatabase, signal }: { source?: ReadDatabase, signal?: AbortSignal | undefined } = {}): Promise<{ rows: VideoRow[], videos: Video[] }> {
+    const readAt = steadyNow() - source.maxAgeMs
+    const rows = await source.query<VideoRow>(statement, values, signal)
+    const counters = await engagement.read(rows, readAt)
+    return { rows, videos: rows.map((row, index) => toVideo(row, counters[index]!)) }
+  }
+
+  const tooManyLive = (): ApiError =>
+    new ApiError('too_many_live_videos', { message: `${maxLive} of your videos are live already: end one of them first` })
+
+  const primary: ReadDatabase = { maxAgeMs: 0, query: (statement, values, signal) => database.query(statement, values, signal) }
+
+  const sourceFor = ({ isFresh = false }: Reader): ReadDatabase => isFresh ? primary : readDatabase
+
+  /** What the requests of one turn of the event loop ask for, in one statement and one read of the counters. */
+  const readTogether = createBatcher<{ videoId: number }, Video | undefined>({
+    shardOf: () => 0,
+    maxSize: maxTogether,
+    send: async (shard, wanted) => {
+      const { videos } = await read(videosByIds, [wanted.map(({ videoId }) => videoId)])
+      const found = new Map(videos.map(video => [video.id, video]))
+      return wanted.map(({ videoId }) => found.get(videoId))
+    }
+  })
+
+  async function get (id: number): Promise<Video> {
+    const { videos: [video] } = await read(videoById, [id], { source: primary })
+    if (!video) throw missing(id)
+    return video
+  }
+
+  /** Changes or deletes a video, if it is the user's: the statement decides, and tells the two refusals apart. */
+  async function change (statement: Statement, id: number, userId: number, values: unknown[] = []): Promise<void> {
+    const [row] = await database.query<{ is_done: boolean, is_own: boolean, has_room: boolean, may_publish: boolean }>(statement, [id, userId, ...values])
+    if (row?.is_own && !row.may_publish) throw notAnAdult()
+    if (row?.is_own && !row.has_room) throw tooManyLive()
+    // The own one that was not changed was deleted by somebody else at this moment.
+    if (!row || (row.is_own && !row.is_done)) throw missing(id)
+    if (!row.is_done) throw new ApiError('forbidden', { message: `Video ${id} belongs to somebody else` })
+  }
+
+  return {
+    /**
+     * @throws ApiError `not_found`; `adult_content_restricted`
+     */
+    async get (id: number, reader: Reader): Promise<Video> {
+      const video = reader.isFresh ? await get(id) : await readTogether({ videoId: id })
+      if (!video) throw missing(id)
+      if (!isShown(video, reader.view)) throw new ApiError('adult_content_restricted')
+      return video
+    },
+
+    /**
+     * Newest first. A walk by cursor shows each video that was there all the time exactly once, whatever is added
+     * and deleted meanwhile. A user who does not exist has no videos.
+     *
+     * @throws ApiError `invalid_cursor`; `invalid_request` for an offset that is too large
+     */
+    async list (filters: VideoFilters, { limit, offset, cursor }: PageRequest, reader: Reader): Promise<VideoPage> {
+      const { view: { seesAll, ownerId } } = reader
+      const scope = JSON.stringify([filters.userId ?? null, filters.live ?? null, filters.adult ?? null])
+      if (offset > maxOffset) {
+        throw new ApiError('invalid_request', { message: `offset goes up to ${maxOffset}: go on with cursor, the X-Next-Cursor of a page` })
+      }
+      if (cursor !== undefined && offset > 0) {
+        throw new ApiError('invalid_request', { message: 'offset and cursor are two ways to say where a page begins: send one of them' })
+      }
+      const after = cursor === undefined ? undefined : cursors.decode(cursor, scope)
+      if (!seesAll && ownerId === undefined && filters.adult === 'only') return { videos: [], nextCursor: undefined }
+      const shown = seesAll || filters.adult === 'exclude'
+        ? filters
+        : ownerId === undefined ? { ...filters, adult: 'exclude' as const } : { ...filters, ownerId }
+      // One more than wanted tells whether there is a next page.
+      const { rows, videos } = await read(createListStatement(shown, after !== undefined), [
+        limit + 1, ...(after ? [after.createdMicros, after.id] : [offset]), ...(filters.userId === undefined ? [] : [filters.userId]),
+        ...('ownerId' in shown ? [shown.ownerId] : [])
+      ], { source: sourceFor(reader), signal: reader.signal })
+      const last = rows.length > limit ? rows[limit - 1] : undefined
+      return { videos: videos.slice(0, limit), nextCursor: last && cursors.encode(positionOf(last), scope) }
+    },
+
+    /** @throws ApiError `unauthorized` when the user is no longer there; `too_many_live_videos`; `not_an_adult` */
+    async create (userId: number, video: NewVideo): Promise<Video> {
+      const [row] = await database.query<{ id: number | null, has_room: boolean, may_publish: boolean }>(insertVideo, [
+        userId, video.title, video.description ?? '', serializeUrl(video.thumbnail_url ?? ''), serializeUrl(video.stream_url ?? ''),
+        video.is_live ?? false, video.is_adult_content ?? false, maxLive, gate === 'server'
+      ])
+      if (!row) throw new ApiError('unauthorized', { message: 'The user of this token no longer exists' })
+      if (!row.may_publish) throw notAnAdult()
+      if (row.id === null) throw tooManyLive()
+      return await get(row.id)
+    },
+
+    /** Changes what is named. @throws ApiError `not_found`; `forbidden`; `too_many_live_videos` */
+    async update (id: number, userId: number, patch: VideoPatch): Promise<Video> {
+      await change(updateVideo, id, userId, [
+        patch.title, patch.description, patch.thumbnail_url === undefined ? undefined : serializeUrl(patch.thumbnail_url),
+        patch.stream_url === undefined ? undefined : serializeUrl(patch.stream_url), patch.is_live, patch.is_adult_content, maxLive, gate === 'server'
+      ])
+      engagement.refresh(id)
+      return await get(id)
+    },
+
+    /** Deletes a video and all that was counted for it. @throws ApiError `not_found`; `forbidden` */
+    async remove (id: number, userId: number): Promise<void> {
+      await change(deleteVideo, id, userId)
+      await engagement.forget(id)
+    }
+  }
+}
+
+const notAnAdult = (): ApiError => new ApiError('not_an_adult', { message: 'Only adults publish adult content: set is_adult first' })
+
+const missing = (id: number): ApiError => new ApiError('not_found', { message: `There is no video ${id}` })
+
+const positionOf = (row: VideoRow): Position => ({ createdMicros: row.created_micros, id: row.video_id })
+
+function toVideo (row: VideoRow, counters: Counters): Video {
+  return {
+    id: row.video_id,
+    user_id: row.user_id,
+    title: row.title,
+    description: row.description,
+    thumbnail_url: row.thumbnail_url,
+    stream_url: row.stream_url,
+    is_live: row.is_live,
+    is_adult_content: row.is_adult_content,
+    ...counters,
+    created_at: row.created_at.toISOString(),
+    updated_at: row.updated_at.toISOString()
+  }
+}
