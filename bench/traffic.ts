@@ -181,7 +181,7 @@ async function benchLimiterFaults (world: World, generator: Generator): Promise<
     const before: LoadResult[] = []
     const during: LoadResult[] = []
     for (let round = 0; round < rounds; round++) {
-      progress(`limiter: Redis away (${fault}), round ${round + 1} of ${rounds}`)
+      progress(`limiter: Redis unavailable (${fault}), round ${round + 1} of ${rounds}`)
       before.push(await ask())
       const running = ask()
       await sleep(300)

@@ -44,7 +44,7 @@ export default fp(async function database (app) {
     replica: createDatabase({ pool: app.replicaPool, queue: createQueue(), control: isPrepared ? app.replicaControlPool : undefined, isPrepared }),
     onChange (isUsed, lagMs) {
       if (isUsed) app.log.info({ lagMs: Math.round(lagMs) }, 'reads go to the replica')
-      else app.log.warn('the replica lags or is away: reads go to the primary')
+      else app.log.warn('the replica lags or is unavailable: reads go to the primary')
     }
   })
   app.decorate('replicaRouter', replica)

@@ -45,7 +45,7 @@ export default fp<{ workers: Workers, logDestination: { readonly dropped: number
     ['halo_counters_flush_lag_seconds', 'Seconds since everything that was counted had reached PostgreSQL', 'max', () => flusher.stats.lagMs / 1000],
     ['halo_counters_pending', 'Counters, likes and receipts that PostgreSQL does not have yet', 'max', () => store.stats.pending],
     ['halo_counters_flushed_total', 'Counters, likes and receipts that were written', 'sum', () => flusher.stats.flushed],
-    ['halo_counters_flush_failures_total', 'Flushes that failed because a store was away; nothing is lost by them', 'sum', () => flusher.stats.failures],
+    ['halo_counters_flush_failures_total', 'Flushes that failed because a store was unavailable; nothing is lost by them', 'sum', () => flusher.stats.failures],
     ['halo_counters_last_flush_seconds', 'How long the last flush with something in it took', 'max', () => flusher.stats.lastFlushMs / 1000],
     ['halo_counters_recoveries_total', 'Generations that began because Redis had lost its memory, or may have', 'sum', () => store.stats.recoveries],
     ...(['database', 'redis', 'schema'] as const).map((name): Metric =>

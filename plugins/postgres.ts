@@ -124,7 +124,7 @@ function openPool (app: FastifyInstance, config: pg.PoolConfig): pg.Pool {
 }
 
 /**
- * Opens connections, so that the first requests do not all open one at once. A database that is away is no error: `/readyz` tells
+ * Opens connections, so that the first requests do not all open one at once. A database that is unavailable is no error: `/readyz` tells
  * of it, and the connections are opened when they are needed.
  */
 async function openConnections (pool: pg.Pool, count: number): Promise<void> {

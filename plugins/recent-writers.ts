@@ -31,7 +31,7 @@ export default fp(async function recentWriters (app) {
   if (redis === null) return
   // A connection that listens can do nothing else.
   const subscriber = connectRedis(redis)
-  // plugins/redis.ts says that Redis is away.
+  // plugins/redis.ts says that Redis is unavailable.
   subscriber.on('error', () => {})
   subscriber.on('ready', () => { subscriber.subscribe(channel).catch(() => {}) })
   subscriber.on('message', (channel: string, message: string) => {

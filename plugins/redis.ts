@@ -13,7 +13,7 @@ declare module 'fastify' {
   }
 }
 
-/** The Redis client, where one is configured. It hears its errors, and is closed with the application. */
+/** The Redis client, where one is configured. Its errors are logged, and it is closed with the application. */
 export default fp(async function haloRedis (app) {
   const { redis: config } = app.config
   if (config === null) {
@@ -24,20 +24,20 @@ export default fp(async function haloRedis (app) {
   const client = connectRedis(config)
   let lastError = ''
   client.on('error', (error: Error) => {
-    // Once for each kind of trouble, not once for each of the many tries.
-    if (error.message !== lastError) app.log.warn({ cause: error.message }, 'Redis is away')
+    // Once for each kind of error, not for each reconnection attempt.
+    if (error.message !== lastError) app.log.warn({ cause: error.message }, 'Redis is unavailable')
     lastError = error.message
   })
   client.on('ready', () => {
-    if (lastError !== '') app.log.info('Redis is back')
+    if (lastError !== '') app.log.info('Redis is available again')
     lastError = ''
   })
-  // Not awaited to success: the service boots without Redis, says so in /readyz, and takes it up when it comes.
+  // The service starts without Redis, reports it in /readyz, and uses it as soon as it is available.
   await Promise.race([client.connect().catch(() => {}), sleep(connectTimeoutMs, undefined, { ref: false })])
   if (client.status === 'ready') {
     await app.register(redis, { client: client as FastifyRedis })
   } else {
-    // @fastify/redis would hold up the boot until the client is ready, and then fail it.
+    // @fastify/redis would wait for a client that is ready, and then fail the start.
     app.decorate('redis', client as unknown as FastifyRedis)
   }
   app.decorate('redisClient', client as Redis)
@@ -45,7 +45,7 @@ export default fp(async function haloRedis (app) {
 
   app.decorate('redisChecks', [{
     name: 'redis',
-    // What requests and the fence of the counters need (INFO, SCRIPT LOAD): a user without the rights answers PING all the same.
+    // The commands that requests and the fence of the counters need (INFO, SCRIPT LOAD): PING works without any rights.
     async check () {
       const nodes = client instanceof Cluster ? client.nodes('master') : [client]
       if (nodes.length === 0) throw new Error('no node of the cluster is known')

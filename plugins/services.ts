@@ -90,7 +90,7 @@ function createServices (app: FastifyInstance, config: Config) {
       dependencies: [...app.postgresChecks, ...app.redisChecks],
       onChange (name, isUp, error) {
         if (isUp) app.log.info(`${name} is back`)
-        else app.log.error({ cause: (error as Error).message }, `${name} is away`)
+        else app.log.error({ cause: (error as Error).message }, `${name} is unavailable`)
       }
     })
   }

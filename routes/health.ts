@@ -22,7 +22,7 @@ const livenessSchema = {
 }
 const readinessSchema = {
   summary: 'Whether this process should get requests',
-  description: 'Redis away does not make a process unready: reads go on without it, and no other process has it either.',
+  description: 'Redis unavailable does not make a process unready: reads go on without it, and no other process has it either.',
   tags,
   querystring,
   response: responses({ 200: Readiness, 503: Readiness })

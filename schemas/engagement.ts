@@ -11,7 +11,7 @@ const KnownCount = (description: string) =>
   Type.Unsafe<number | null>({ type: ['integer', 'null'], minimum: 0, description, examples: [7] })
 
 export const Freshness = Type.Object({
-  stale: Type.Boolean({ description: 'true while Redis is away: the counts are those of the last flush', examples: [false] }),
+  stale: Type.Boolean({ description: 'true while Redis is unavailable: the counts are those of the last flush', examples: [false] }),
   as_of: Type.Unsafe<string | null>({
     type: ['string', 'null'], format: 'date-time', description: 'When the counts were right; null when that is not known', examples: ['2026-02-09T12:00:00.000Z']
   })

@@ -51,7 +51,7 @@ export const Environment = Type.Object({
   }),
 
   DATABASE_URL: text('PostgreSQL as a URL; wins over the `DB_*` parts'),
-  DATABASE_REPLICA_URL: text('A streaming replica, as a URL, for reads of videos and lists; the primary is read while it lags by half a second, or is away'),
+  DATABASE_REPLICA_URL: text('A streaming replica, as a URL, for reads of videos and lists; the primary is read while it lags by half a second, or is unavailable'),
   DB_HOST: text('PostgreSQL host. With neither this nor `DATABASE_URL`, an embedded PostgreSQL is started (not in production)'),
   DB_PORT: port('PostgreSQL port', 5432),
   DB_USER: text('PostgreSQL user', 'postgres'),

@@ -28,7 +28,7 @@ export const catalogue = {
   rate_limit_exceeded: { status: 429, title: 'Rate limit exceeded', message: 'Too many requests from this address' },
   headers_too_large: { status: 431, title: 'Request header fields too large', message: 'The headers of the request are too large' },
   internal_error: { status: 500, title: 'Internal error', message: 'Something went wrong on our side' },
-  service_unavailable: { status: 503, title: 'Service unavailable', message: 'A part of the service is away; try again shortly' },
+  service_unavailable: { status: 503, title: 'Service unavailable', message: 'A part of the service is unavailable; try again shortly' },
   engagement_unavailable: { status: 503, title: 'Engagement unavailable', message: 'Counters cannot be written right now; try again shortly' },
   server_busy: { status: 503, title: 'Server busy', message: 'More work is waiting than can be done in time; try again shortly' }
 } as const satisfies Record<string, { status: number, title: string, message: string }>

@@ -120,7 +120,7 @@ t.test('a port that is taken is said so, and the process exits 1', async t => {
   t.match(second.output(), /HALO API could not start: port \d+ is taken: stop the other process, or set SERVER_PORT/)
 })
 
-t.test('the service, started while PostgreSQL is away, migrates and serves when it comes', async t => {
+t.test('the service, started while PostgreSQL is unavailable, migrates and serves when it comes', async t => {
   const env = await settings(t)
   const proxy = await createFaultyProxy(t, env['DATABASE_URL']!, 5432)
   await proxy.refuse()

@@ -1,10 +1,10 @@
 import type { Database } from '../stores/database.ts'
 import { ExpiringMap } from '../shared/expiring-map.ts'
 
-/** Milliseconds for which an answer stands: so long a changed setting may take to have its effect. */
+/** Milliseconds for which an answer is cached: a changed setting takes effect within this time on other processes. */
 const maxAgeMs = 900
 
-/** Users that are remembered at once. */
+/** Users whose answer is cached at the same time. */
 const maxSize = 50_000
 
 const adultContentOf = {
@@ -15,10 +15,10 @@ const adultContentOf = {
     from users u where id = $1`
 }
 
-/** Which adult content a user is shown: all, that of their own (`ownerId`), or none. */
+/** Which adult content a user may see: all of it, only their own (`ownerId`), or none. */
 export interface AdultView {
   seesAll: boolean
-  /** The user, if they see only their own and have some. */
+  /** The user, if they may see only their own adult content and have some. */
   ownerId: number | undefined
 }
 
@@ -28,7 +28,7 @@ const none: AdultView = { seesAll: false, ownerId: undefined }
 interface Answer {
   at: number
   view: Promise<AdultView>
-  /** What it came to. */
+  /** Set once the view has been read. */
   known?: AdultView
 }
 
@@ -41,7 +41,7 @@ export interface AdultAccessOptions {
 
 export type AdultAccess = ReturnType<typeof createAdultAccess>
 
-/** What users may be shown. The database is asked at most once a second for each, and by all requests together. */
+/** Decides which adult content users may see. One query a second for each user at the most, shared by all requests. */
 export function createAdultAccess ({ database, gate, now = performance.now.bind(performance) }: AdultAccessOptions) {
   const answers = new ExpiringMap<number, Answer>({ maxAgeMs, maxSize: maxSize / 2, now })
 
@@ -56,23 +56,23 @@ export function createAdultAccess ({ database, gate, now = performance.now.bind(
 
     get size () { return answers.size },
 
-    /** The view of somebody without a token. */
+    /** The view of a request without a token. */
     anonymous: gate === 'client' ? all : none,
 
-    /** The same as viewOf, if it is known: for the hot path. */
+    /** Returns the cached view of a user; undefined when it has to be read. */
     peek (userId: number): AdultView | undefined {
       if (gate === 'client') return all
       const answer = answers.get(userId)
       return answer && now() - answer.at < maxAgeMs ? answer.known : undefined
     },
 
-    /** A user has changed their settings or their videos: on this process it has its effect at once. */
+    /** Drops the cached view of a user whose settings or videos have changed. */
     forget (userId: number): void { answers.delete(userId) },
 
     /**
-     * Which adult content is shown. When the database cannot tell, none.
+     * Returns the view of a user; that of nobody when the database is unavailable.
      *
-     * @param userId undefined for somebody without a token
+     * @param userId undefined for a request without a token
      */
     async viewOf (userId: number | undefined): Promise<AdultView> {
       if (gate === 'client') return all
@@ -88,6 +88,6 @@ export function createAdultAccess ({ database, gate, now = performance.now.bind(
   }
 }
 
-/** Whether a video is shown in a view. */
+/** Whether a video may be seen with a view. */
 export const isShown = (video: { is_adult_content: boolean, user_id: number }, { seesAll, ownerId }: AdultView): boolean =>
   !video.is_adult_content || seesAll || video.user_id === ownerId

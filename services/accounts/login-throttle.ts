@@ -5,47 +5,46 @@ import type { Database } from '../stores/database.ts'
 import { ApiError } from '../shared/errors.ts'
 import { ExpiringMap } from '../shared/expiring-map.ts'
 
-/** A try at a password. */
+/** An attempt to log in with a password. */
 export interface LoginAttempt {
-  /** The account, by the form in which emails are compared. */
+  /** The account's email, in the form in which emails are compared. */
   account: string
   address: string
-  /** Whether the account's user has logged in at this address before: then others cannot lock them out. */
+  /** Whether the user has logged in from this address before: then attackers elsewhere cannot lock them out. */
   isKnownAddress: boolean
 }
 
-interface Limit {
-  /** Failures that cost nothing. */
-  free: number
-  /** The wait after one more is a second; it doubles after so many. */
-  doublesEvery: number
-  /** The longest wait, in seconds. */
-  maxSeconds: number
+/** Exponential back-off: after `freeFailures` the delay is one second, and doubles every `failuresPerDoubling` failures. */
+interface BackOff {
+  freeFailures: number
+  failuresPerDoubling: number
+  maxDelaySeconds: number
 }
 
-/** Who guesses at one account from one address waits soon and long; where the owner has been, whom it may meet, not so long. */
-const pairLimit: Limit = { free: 5, doublesEvery: 1, maxSeconds: 900 }
-const knownPairLimit: Limit = { free: 5, doublesEvery: 1, maxSeconds: 60 }
+/** Failed logins per (account, address). Delays of up to 15 minutes. */
+const accountAndAddress: BackOff = { freeFailures: 5, failuresPerDoubling: 1, maxDelaySeconds: 900 }
+/** The same from an address where the user has logged in before: up to a minute, because it may be the user. */
+const accountAndKnownAddress: BackOff = { freeFailures: 5, failuresPerDoubling: 1, maxDelaySeconds: 60 }
 
-/** Who tries one password at many accounts. An address can be that of many people. */
-const addressLimit: Limit = { free: 50, doublesEvery: 10, maxSeconds: 300 }
+/** Failed logins per address (one password tried on many accounts). Many people can share an address. */
+const perAddress: BackOff = { freeFailures: 50, failuresPerDoubling: 10, maxDelaySeconds: 300 }
 
 /**
- * Of the tries at one account from everywhere where its owner has not been, in windows of so many seconds: so many are
- * looked at; beyond them chance decides, so that a crowd of attackers leaves the owner a part of the few.
+ * Attempts per account from unknown addresses (distributed guessing). Beyond `freeAttempts` in a window, a random sample of
+ * `sampledAttempts` is verified, so that attackers cannot lock the owner out completely.
  */
-const crowd = { seconds: 30, free: 20, budget: 6 }
+const distributed = { windowSeconds: 30, freeAttempts: 20, sampledAttempts: 6 }
 
-/** Tries that run at once; one that was cut off is forgotten after so many seconds. */
+/** Attempts per (account, address) that run at once; one that was interrupted is forgotten after `runningSeconds`. */
 const maxRunning = 5
 const runningSeconds = 10
 
-/** Milliseconds between two looks of who waits for others to end, and how many of them. */
+/** Milliseconds between two tries of an attempt that waits for running ones to end, and how many tries there are. */
 const retryMs = 40
 const maxRetries = 25
 
-// A try is counted before the password is looked at: of a hundred at once only as many are looked at as are free. Those
-// that run are no failures: whoever comes while there are too many of them comes again. After a quiet hour it begins anew.
+// An attempt is counted before the password is verified: of a hundred at once, only as many are verified as are free.
+// Running attempts are no failures: one more than `maxRunning` tries again. After an hour without a failure, counting starts anew.
 const begin = {
   name: 'begin_login_attempt',
   text: `
@@ -82,7 +81,7 @@ const withdraw = {
   text: 'update login_attempts set running = greatest(0, running - 1) where key = any($1)'
 }
 
-const countCrowd = {
+const countDistributed = {
   name: 'count_crowd_of_attempts',
   text: `
     insert into login_attempts as a (key, failures) values ($1, 1)
@@ -125,20 +124,22 @@ const remember = {
 
 export type LoginThrottle = ReturnType<typeof createLoginThrottle>
 
-/** Attempts that a process remembers by itself while PostgreSQL cannot, and milliseconds for which it does. */
-const remembered = { maxSize: 50_000, maxAgeMs: 3_600_000 }
+/** Attempts that a process keeps in memory while PostgreSQL cannot be written. */
+const fallbackLimits = { maxSize: 50_000, maxAgeMs: 3_600_000 }
 
 /**
- * The same waits for one (account, address), in the memory of the process: for when the table cannot be written (a full
- * disk, a standby, a missing grant). Login is then neither impossible nor unthrottled.
+ * The same back-off per (account, address) in the memory of the process, for when the table cannot be written (a full disk, a
+ * standby, a missing grant): login is then neither impossible nor unthrottled.
  */
-function createOwnAttempts (now: () => number) {
-  const attempts = new ExpiringMap<string, { failures: number, lastAt: number, running: number }>({ ...remembered, now })
+function createMemoryThrottle (now: () => number) {
+  const attempts = new ExpiringMap<string, { failures: number, lastAt: number, running: number }>({ ...fallbackLimits, now })
   const of = (key: string) => attempts.get(key) ?? { failures: 0, lastAt: -Infinity, running: 0 }
   return {
-    begin (key: string, { free, doublesEvery, maxSeconds }: Limit): boolean {
+    begin (key: string, { freeFailures, failuresPerDoubling, maxDelaySeconds }: BackOff): boolean {
       const attempt = of(key)
-      const waitMs = attempt.failures < free ? 0 : Math.min(maxSeconds, 2 ** Math.min(30, (attempt.failures - free) / doublesEvery)) * 1000
+      const waitMs = attempt.failures < freeFailures
+        ? 0
+        : Math.min(maxDelaySeconds, 2 ** Math.min(30, (attempt.failures - freeFailures) / failuresPerDoubling)) * 1000
       if (attempt.running >= maxRunning || now() - attempt.lastAt < waitMs) return false
       attempts.set(key, { ...attempt, running: attempt.running + 1 })
       return true
@@ -158,19 +159,19 @@ export interface LoginAttemptOptions {
   /** A number from 0 up to 1. */
   chance?: () => number
   now?: () => number
-  /** PostgreSQL could not count an attempt. */
+  /** Called when an attempt could not be counted in PostgreSQL. */
   onFallback?: (error: unknown) => void
 }
 
 /**
- * Growing waits for who guesses passwords, kept in PostgreSQL for all processes; by hashes, so that it holds no list of
- * emails.
+ * Throttles password guessing by exponential back-off. The state is in PostgreSQL, for all processes, under hashed keys, so that
+ * the table is no list of emails.
  */
 export function createLoginThrottle (database: Database, { chance = Math.random, now = performance.now.bind(performance), onFallback = () => {} }: LoginAttemptOptions = {}) {
-  const own = createOwnAttempts(now)
+  const memory = createMemoryThrottle(now)
 
-  /** What PostgreSQL says, or what this process does by itself when PostgreSQL cannot. */
-  async function orElse<T> (work: () => Promise<T>, fallback: () => T): Promise<T> {
+  /** Runs `work`; if PostgreSQL is unavailable, runs `fallback` in the memory of the process. */
+  async function withFallback<T> (work: () => Promise<T>, fallback: () => T): Promise<T> {
     try {
       return await work()
     } catch (error) {
@@ -186,82 +187,81 @@ export function createLoginThrottle (database: Database, { chance = Math.random,
     account: hash(`account:${account}`)
   })
 
-  /** False while it has to wait. */
-  async function beginAt (key: string, limit: Limit): Promise<boolean> {
+  /** Returns false while the attempt has to wait. */
+  async function beginAt (key: string, backOff: BackOff): Promise<boolean> {
     for (let tries = 0; ; tries++) {
       const [row] = await database.query<{ has_begun: boolean, must_wait: boolean }>(begin, [
-        key, limit.free, limit.doublesEvery, limit.maxSeconds, runningSeconds, maxRunning
+        key, backOff.freeFailures, backOff.failuresPerDoubling, backOff.maxDelaySeconds, runningSeconds, maxRunning
       ])
       if (row!.has_begun) return true
       if (row!.must_wait) return false
-      // The others may all be right.
+      // The running attempts may all succeed.
       if (tries >= maxRetries) throw new ApiError('server_busy')
       await sleep(retryMs)
     }
   }
 
-  /** Whether one more from anywhere is looked at. */
-  async function isAmongFew (key: string): Promise<boolean> {
-    const [row] = await database.query<{ tries: number }>(countCrowd, [key, crowd.seconds])
-    return row!.tries <= crowd.free || chance() < crowd.budget / row!.tries
+  /** Whether an attempt from an unknown address is verified. */
+  async function isSampled (key: string): Promise<boolean> {
+    const [row] = await database.query<{ tries: number }>(countDistributed, [key, distributed.windowSeconds])
+    return row!.tries <= distributed.freeAttempts || chance() < distributed.sampledAttempts / row!.tries
   }
 
-  /** As `begin` below, by PostgreSQL. */
+  /** As `begin` below, with the state in PostgreSQL. */
   async function beginInDatabase (attempt: LoginAttempt): Promise<boolean> {
     const keys = keysOf(attempt)
     if (!attempt.isKnownAddress) {
-      const [row] = await database.query<{ wait_seconds: number }>(addressWait, [keys.address, addressLimit.free, addressLimit.doublesEvery, addressLimit.maxSeconds])
+      const [row] = await database.query<{ wait_seconds: number }>(addressWait, [keys.address, perAddress.freeFailures, perAddress.failuresPerDoubling, perAddress.maxDelaySeconds])
       if (row) {
         const seconds = Math.max(1, Math.ceil(row.wait_seconds))
         throw new ApiError('rate_limit_exceeded', { message: `Too many passwords were wrong at this address; try again in ${seconds} s`, retryAfter: seconds, violatedPolicies: ['failed-logins'] })
       }
     }
-    if (!await beginAt(keys.pair, limitOf(attempt))) return false
-    if (attempt.isKnownAddress || await isAmongFew(keys.account)) return true
+    if (!await beginAt(keys.pair, backOffOf(attempt))) return false
+    if (attempt.isKnownAddress || await isSampled(keys.account)) return true
     await database.query(withdraw, [[keys.pair]])
     return false
   }
 
-  const limitOf = ({ isKnownAddress }: LoginAttempt): Limit => isKnownAddress ? knownPairLimit : pairLimit
+  const backOffOf = ({ isKnownAddress }: LoginAttempt): BackOff => isKnownAddress ? accountAndKnownAddress : accountAndAddress
 
   return {
-    /** Whether a user has logged in at this address before; false when that cannot be told. */
-    isKnownAddress: (userId: number, address: string): Promise<boolean> => orElse(async () => {
+    /** Whether a user has logged in from this address before; false when PostgreSQL is unavailable. */
+    isKnownAddress: (userId: number, address: string): Promise<boolean> => withFallback(async () => {
       const [row] = await database.query<{ is_known: boolean }>(isKnown, [userId, clientKey(address)])
       return row!.is_known
     }, () => false),
 
     /**
-     * Begins a try. False while it has to wait.
+     * Begins an attempt. Returns false while it has to wait.
      *
-     * @throws ApiError `rate_limit_exceeded` for an address that fails at too many accounts; `server_busy` while too many
-     *   tries run
+     * @throws ApiError `rate_limit_exceeded` for an address with too many failures; `server_busy` while too many attempts run
      */
     begin: (attempt: LoginAttempt): Promise<boolean> =>
-      orElse(() => beginInDatabase(attempt), () => own.begin(keysOf(attempt).pair, limitOf(attempt))),
+      withFallback(() => beginInDatabase(attempt), () => memory.begin(keysOf(attempt).pair, backOffOf(attempt))),
 
-    /** The password was a wrong one. */
+    /** Ends an attempt with a wrong password. */
     async fail (attempt: LoginAttempt): Promise<void> {
       const { pair, address } = keysOf(attempt)
-      await orElse(async () => {
+      await withFallback(async () => {
         await database.query(fail, [[pair]])
         await database.query(countAddress, [address])
-      }, () => { own.end(pair, 'failed') })
+      }, () => { memory.end(pair, 'failed') })
     },
 
-    /** The password was never looked at. */
+    /** Ends an attempt whose password was not verified. */
     async withdraw (attempt: LoginAttempt): Promise<void> {
       const { pair } = keysOf(attempt)
-      await orElse(async () => { await database.query(withdraw, [[pair]]) }, () => { own.end(pair, 'withdrawn') })
+      await withFallback(async () => { await database.query(withdraw, [[pair]]) }, () => { memory.end(pair, 'withdrawn') })
     },
 
-    /** It was the right one. What others have tried at the account is not forgotten by that. */
+    /** Ends an attempt with the right password. Failures from other addresses still count. */
     async succeed (attempt: LoginAttempt, userId: number): Promise<void> {
       const { pair } = keysOf(attempt)
-      await orElse(async () => {
+      await withFallback(async () => {
         await database.query(succeed, [pair])
         if (!attempt.isKnownAddress) await database.query(remember, [userId, clientKey(attempt.address)])
-      }, () => { own.end(pair, 'succeeded') })
+      }, () => { memory.end(pair, 'succeeded') })
     }
   }
 }

@@ -1,24 +1,24 @@
 import { createHmac, timingSafeEqual } from 'node:crypto'
 import { isSessionId } from './access-tokens.ts'
 
-/** Which refresh of which session a token is for. */
+/** The session that a token belongs to, and its rotation. */
 export interface RefreshClaim {
   sid: string
-  /** How often the session was refreshed before. */
+  /** Rotation number: how often the session was refreshed before. */
   generation: number
 }
 
-/** Tells a refresh token from other secrets, for people and for scanners of leaked ones. */
+/** Marks a refresh token, for people and for scanners of leaked secrets. */
 const prefix = 'halo_refresh_'
 
 export type RefreshTokens = ReturnType<typeof createRefreshTokens>
 
 /**
- * Refresh tokens name a session and a generation of it, and are signed: nobody but us can make one, so that one
- * that comes a second time was really given out, and none of them has to be kept in the database, where it could
- * be stolen. A repeated refresh of the same generation gives the same next token.
+ * Creates and verifies refresh tokens. A token consists of a session id, a rotation number, and a signature: a token that is
+ * presented a second time was really issued, which reuse detection needs, and no token has to be stored in the database. A
+ * repeated refresh of the same rotation gives the same next token.
  *
- * @param secrets the first signs, all of them verify
+ * @param secrets the first signs; all of them verify
  */
 export function createRefreshTokens (secrets: readonly string[]) {
   const keys = secrets.map(secret => createHmac('sha256', secret).update('HALO refresh tokens').digest())
@@ -30,7 +30,7 @@ export function createRefreshTokens (secrets: readonly string[]) {
       return `${prefix}${text}.${signature(keys[0]!, text).toString('base64url')}`
     },
 
-    /** What a token is for; undefined for one that was not given out. */
+    /** Returns the claim of a token; undefined for a token that was not issued. */
     decode (token: string): RefreshClaim | undefined {
       const match = /^halo_refresh_([\w-]{22})\.(0|[1-9]\d{0,8})\.([\w-]{43})$/.exec(token)
       if (!match) return undefined

@@ -2,15 +2,15 @@ import type { Claims } from './access-tokens.ts'
 import type { Database } from '../stores/database.ts'
 
 export interface RevocationsOptions {
-  /** Asked for what is new. */
+  /** Reads new revocations. */
   database: Database
-  /** Where what is over is deleted. */
+  /** Deletes expired rows. */
   background: Database
-  /** Milliseconds between two looks: with the time that one takes, every process knows within a second. */
+  /** Milliseconds between two reads: every process knows a revocation within a second. */
   periodMs?: number
-  /** They cannot be read for a while, or can again. */
+  /** Called when the revocations cannot be read for a while, and when they can be again. */
   onChange?: (isCurrent: boolean, cause?: unknown) => void
-  /** Called for each full page that was read, with the number of revocations that are known. */
+  /** Called for each full page that was read, with the number of revocations in memory. */
   onProgress?: (known: number) => void
 }
 
@@ -25,8 +25,8 @@ interface RevocationRow {
   seconds_left: number | null
 }
 
-// Not what was written since the last look, but what was written by transactions that had not ended at it: one that
-// began earlier may end later. What is read twice changes nothing. One row is there in any case, for the watermark.
+// Reads the rows of all transactions that had not ended at the last read: a transaction that began earlier may commit later.
+// Reading a row twice changes nothing. The left join returns one row in any case, for the watermark.
 const readPage = {
   name: 'read_revocations',
   text: `
@@ -38,10 +38,10 @@ const readPage = {
     ) r on true`
 }
 
-/** Rows of one page: a statement for all of them would meet its time limit when there are hundreds of thousands. */
+/** Rows per page: one statement for hundreds of thousands of rows would exceed its time limit. */
 const pageSize = 20_000
 
-// One process at a time, and some rows at a time: nobody waits for it.
+// One process at a time, and a bounded number of rows at a time. Nothing waits for it.
 const purge = {
   name: 'purge_sessions',
   text: `
@@ -55,25 +55,25 @@ const purge = {
     delete from sessions where id = any(array(select s.id from mine, sessions s where s.expires_at < now() limit 5000))`
 }
 
-/** Milliseconds after which who operates the service hears that revocations cannot be read. */
-const alarmingMs = 2000
+/** Milliseconds without a successful read after which `onChange` is called. */
+const staleMs = 2000
 
 const purgeMs = 60_000
 
-/** Seconds for which what ended here is remembered at least, until PostgreSQL tells for how long. */
+/** Seconds for which a session that ended on this process is kept at least, until its expiry is read from PostgreSQL. */
 const localSeconds = 60
 
 export type Revocations = ReturnType<typeof createRevocations>
 
 /**
- * Which access tokens do not count any more although they have not expired, as this process knows it: no request
- * asks a store. PostgreSQL is asked for what is new twice a second. While it is away nobody can be logged out, and
- * what is known goes on to count; Redis has no part in it.
+ * Revoked access tokens that have not expired, in memory: no request reads a store for them. New revocations are read from
+ * PostgreSQL twice a second. While it is unavailable no session can be ended, and known revocations stay in force. Redis is
+ * not involved.
  */
 export function createRevocations ({ database, background, periodMs = 400, onChange = () => {}, onProgress = () => {} }: RevocationsOptions) {
-  /** By session: until when it has to be remembered. */
+  /** By session id: until when it is kept, by the monotonic clock. */
   const sessions = new Map<string, number>()
-  /** By user: until which second their tokens of the Go service do not count, but one. */
+  /** By user: tokens of the Go service that were issued until a second are revoked, except those of one session. */
   const users = new Map<number, { issuedUntil: number, exceptSid: string | null, until: number }>()
   let watermark = '0'
   let progress: { cursor: { transactionId: string, id: number }, watermark: string | undefined } | undefined
@@ -99,8 +99,8 @@ export function createRevocations ({ database, background, periodMs = 400, onCha
     for (const [userId, { until }] of users) if (until < now) users.delete(userId)
   }
 
-  /** Takes up one page. @returns the cursor of the next one; undefined when it was the last */
-  function takeUp (rows: RevocationRow[]): { transactionId: string, id: number } | undefined {
+  /** Adds one page. @returns the cursor of the next page; undefined after the last */
+  function addPage (rows: RevocationRow[]): { transactionId: string, id: number } | undefined {
     for (const row of rows) {
       if (row.seconds_left === null || row.seconds_left <= 0) continue
       if (row.session_id !== null) add(row.session_id, row.seconds_left)
@@ -110,15 +110,15 @@ export function createRevocations ({ database, background, periodMs = 400, onCha
     return rows.length < pageSize || last.id === null ? undefined : { transactionId: last.transaction_id!, id: last.id }
   }
 
-  async function look (): Promise<void> {
+  async function readNew (): Promise<void> {
     const startedAt = performance.now()
-    // A look that failed in the middle goes on where it stood.
+    // A read that failed half-way continues where it stopped.
     progress ??= { cursor: { transactionId: watermark, id: 0 }, watermark: undefined }
     for (let isLast = false; !isLast;) {
       const rows: RevocationRow[] = await database.query<RevocationRow>(readPage, [progress.cursor.transactionId, progress.cursor.id, pageSize])
-      // That of the first page: what was written later is read once more by the next look.
+      // The watermark of the first page: rows that were written later are read again next time.
       progress.watermark ??= rows[0]!.watermark
-      const next = takeUp(rows)
+      const next = addPage(rows)
       if (next) {
         progress.cursor = next
         onProgress(sessions.size + users.size)
@@ -131,15 +131,15 @@ export function createRevocations ({ database, background, periodMs = 400, onCha
     if (performance.now() - purgedAt > purgeMs) {
       purgedAt = performance.now()
       forgetExpired()
-      // The next look does not wait for it, and another purge makes good what this one could not.
+      // Nothing waits for it; the next purge deletes what this one could not.
       background.query(purge).catch(() => {})
     }
   }
 
   async function tick (): Promise<void> {
     let cause: unknown
-    await look().catch((error: unknown) => { cause = error })
-    const isLate = performance.now() - currentAt > alarmingMs
+    await readNew().catch((error: unknown) => { cause = error })
+    const isLate = performance.now() - currentAt > staleMs
     if (isLate === isAlarmed) return
     isAlarmed = isLate
     onChange(!isLate, cause)
@@ -151,7 +151,7 @@ export function createRevocations ({ database, background, periodMs = 400, onCha
   }
 
   return {
-    /** Looks for the first time, and from then on again and again. Never rejects. */
+    /** Reads for the first time, and periodically from then on. Never rejects. */
     async start (): Promise<void> {
       await tick()
       schedule()
@@ -162,10 +162,10 @@ export function createRevocations ({ database, background, periodMs = 400, onCha
       clearTimeout(timer)
     },
 
-    /** False until it was read once who was logged out before this process began. */
+    /** False until the revocations from before the start of this process have been read. */
     get isLoaded (): boolean { return isLoaded },
 
-    /** A session has ended here; the others learn of it from PostgreSQL. */
+    /** Adds a session that ended on this process; other processes read it from PostgreSQL. */
     add,
 
     isRevoked ({ sid, isLegacy, user_id: userId, iat }: Claims): boolean {

@@ -1,28 +1,29 @@
 import type { SessionService } from './sessions.ts'
 
-/** Milliseconds between two writings. */
+/** Milliseconds between two writes. */
 const periodMs = 60_000
 
-/** Sessions that are written down by one statement, and kept at most until then. */
-const maxTogether = 1000
+/** Sessions per statement. */
+const batchSize = 1000
+/** Sessions that are kept in memory until the next write; further ones are not recorded. */
 const maxKept = 100_000
 
 export type SessionActivity = ReturnType<typeof createSessionActivity>
 
-/** When sessions were used, noted in memory at each request and written down once a minute. */
+/** Records when sessions were last used: in memory for each request, in PostgreSQL once a minute. */
 export function createSessionActivity (sessions: Pick<SessionService, 'noteUse'>) {
   let used = new Map<string, number>()
 
   async function write (): Promise<void> {
     const all = [...used]
     used = new Map()
-    for (let start = 0; start < all.length; start += maxTogether) {
-      await sessions.noteUse(new Map(all.slice(start, start + maxTogether).map(([sid, at]) => [sid, new Date(at)])))
+    for (let start = 0; start < all.length; start += batchSize) {
+      await sessions.noteUse(new Map(all.slice(start, start + batchSize).map(([sid, at]) => [sid, new Date(at)])))
     }
   }
 
   const timer = setInterval(() => {
-    // What could not be written is written with the next use.
+    // A session that could not be written is written after its next use.
     write().catch(() => {})
   }, periodMs)
   timer.unref()

@@ -4,21 +4,21 @@ import { ExpiringMap } from '../shared/expiring-map.ts'
 import type { Revocations } from './revocations.ts'
 
 export interface VerifiedTokensOptions {
-  /** Reads the value of an Authorization header. Throws for one that is no valid token. */
+  /** Verifies the value of an Authorization header. @throws ApiError `unauthorized` */
   verify: (authorization: string | undefined) => Claims
-  /** Whose session has ended before the token. */
+  /** Sessions that ended before their tokens expired. */
   revocations: Pick<Revocations, 'isLoaded' | 'isRevoked'>
-  /** Hears of each use of a session. */
+  /** Called for each use of a session. */
   onUse?: (sid: string) => void
-  /** Milliseconds for which a token that was verified need not be verified again. */
+  /** Milliseconds for which a verified token is not verified again. */
   maxAgeMs?: number
-  /** Tokens that are remembered, twice over. */
+  /** Maximum entries per generation; up to two generations are kept. */
   maxSize?: number
 }
 
 export type VerifiedTokens = ReturnType<typeof createVerifiedTokens>
 
-/** Who bears a token: verified once and known from then on, because a bearer comes back many times. */
+/** Cache of verified access tokens: a signature is verified once a minute, because clients send the same token many times. */
 export function createVerifiedTokens ({ verify, revocations, onUse = () => {}, maxAgeMs = 60_000, maxSize = 10_000 }: VerifiedTokensOptions) {
   const known = new ExpiringMap<string, Claims>({ maxAgeMs, maxSize })
 
@@ -30,22 +30,18 @@ export function createVerifiedTokens ({ verify, revocations, onUse = () => {}, m
   return {
     get size () { return known.size },
 
-    /** The bearer, if the token was verified a moment ago and still holds: the way of the many. */
-    peek (authorization: string): Claims | undefined {
-      const claims = seen(authorization)
-      if (!claims || !revocations.isLoaded || revocations.isRevoked(claims)) return undefined
-      onUse(claims.sid)
-      return claims
-    },
-
-    /** The bearer. @throws ApiError `unauthorized`; `service_unavailable` while it is not known who was logged out */
+    /**
+     * Returns the claims of a valid token.
+     *
+     * @throws ApiError `unauthorized`; `service_unavailable` while the revocations are not loaded
+     */
     read (authorization: string | undefined): Claims {
       const before = authorization === undefined ? undefined : seen(authorization)
       const claims = before ?? verify(authorization)
-      // A process that has just begun and cannot ask believes nobody.
+      // A process that has just started and cannot read the revocations accepts no token.
       if (!revocations.isLoaded) throw new ApiError('service_unavailable')
       if (revocations.isRevoked(claims)) throw new ApiError('unauthorized', { message: 'The session of this access token has ended' })
-      // A token that is taken is no longer than an access token: memory is bounded.
+      // Only valid tokens are stored, and those have a bounded length.
       if (!before) known.set(authorization!, claims)
       onUse(claims.sid)
       return claims

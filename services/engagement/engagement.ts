@@ -131,7 +131,7 @@ export function createEngagementService ({ store, ledger, known, viewers, flushe
     }
   }
 
-  /** The counters of rows as they stand in the ledger now; Redis away is no error. */
+  /** The counters of rows as they stand in the ledger now; Redis unavailable is no error. */
   async function read (rows: LedgerRow[], readAt: number): Promise<Counters[]> {
     if (rows.length === 0) return []
     const stored = await store.read(rows.map(row => row.video_id)).catch(() => undefined)
@@ -228,7 +228,7 @@ export function createEngagementService ({ store, ledger, known, viewers, flushe
     /** A video was deleted here: this process forgets it at once, the others within a second. */
     async forget (videoId: number): Promise<void> {
       known.forget(videoId)
-      // The tombstone in PostgreSQL does the same a moment later; Redis away is no reason not to delete.
+      // The tombstone in PostgreSQL does the same a moment later; Redis unavailable is no reason not to delete.
       await store.forget([{ videoId, userId: null }]).catch(() => {})
     }
   }
@@ -261,7 +261,7 @@ function stale (row: LedgerRow, readAt: number, flushedUntil: number | undefined
   }
 }
 
-/** @throws ApiError `engagement_unavailable` when the store is away, or holds as much as it may */
+/** @throws ApiError `engagement_unavailable` when the store is unavailable, or holds as much as it may */
 async function available<T> (work: () => Promise<T>): Promise<T> {
   try {
     return await work()

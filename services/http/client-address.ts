@@ -19,8 +19,8 @@ export function readForwardedAddress (item: string): string | undefined {
 }
 
 /**
- * Reads the address of a request's client: the peer's, or what the proxies that are trusted say of it. Where one of them
- * says something that is no address, the last address that is known counts.
+ * Returns a function that reads the client address of a request: the peer's, or the one that trusted proxies report. When a
+ * proxy reports something that is no address, the last known address counts.
  *
  * @param trusted CIDRs of the proxies
  */
@@ -28,7 +28,7 @@ export function createAddresses (trusted: string[]): (request: IncomingMessage) 
   const peer = (request: IncomingMessage): string => request.socket.remoteAddress ?? ''
   if (trusted.length === 0) return peer
   const compiled = compile(trusted)
-  // There are few proxies, and reading an address takes longer than the rest of this.
+  // There are few proxies, and parsing an address takes longer than the rest of this function.
   const known = new Map<string, boolean>()
   function isTrusted (address: string): boolean {
     let isProxy = known.get(address)
@@ -42,7 +42,7 @@ export function createAddresses (trusted: string[]): (request: IncomingMessage) 
     let address = peer(request)
     const forwarded = request.headers['x-forwarded-for'] as string | undefined
     if (forwarded === undefined) return address
-    // From the right: the last proxy has written the last item.
+    // From the right: the last proxy has appended the last item.
     for (let end = forwarded.length; end >= 0 && isTrusted(address);) {
       const start = forwarded.lastIndexOf(',', end - 1)
       const next = readForwardedAddress(forwarded.slice(start + 1, end))

@@ -1,6 +1,6 @@
 import { ExpiringMap } from '../shared/expiring-map.ts'
 
-/** Milliseconds for which whoever has written reads past the cache: longer than anything stays in it. */
+/** Milliseconds for which an author's reads bypass the response cache: longer than a response is fresh. */
 const ownWriteMs = 1000
 
 /** Writers per generation of the map: far more than one process serves in a second. */
@@ -10,13 +10,13 @@ const maxWriters = 100_000
 const announceMs = 3
 
 export interface RecentWritersOptions {
-  /** Tells the other processes who has written. */
+  /** Announces writers to the other processes. */
   announce?: ((userIds: number[]) => void) | undefined
 }
 
 export type RecentWriters = ReturnType<typeof createRecentWriters>
 
-/** Users who wrote a moment ago, here or at another process. */
+/** Read-your-writes: the users who have written within the last second, on this or another process. */
 export function createRecentWriters ({ announce }: RecentWritersOptions = {}) {
   const writers = new ExpiringMap<number, true>({ maxAgeMs: ownWriteMs, maxSize: maxWriters })
   let unannounced = new Set<number>()
@@ -28,12 +28,12 @@ export function createRecentWriters ({ announce }: RecentWritersOptions = {}) {
     const userIds = [...unannounced]
     unannounced = new Set()
     announce?.(userIds)
-    // The first goes at once, those right after it go together.
+    // The first writer is announced at once, the following ones in batches.
     timer = setTimeout(announceAll, announceMs)
   }
 
   return {
-    /** A user has written here. */
+    /** Records a user who has written on this process. */
     add (userId: number): void {
       writers.set(userId, true)
       if (!announce) return
@@ -41,7 +41,7 @@ export function createRecentWriters ({ announce }: RecentWritersOptions = {}) {
       if (!timer) announceAll()
     },
 
-    /** A user has written at another process. */
+    /** Records a user who has written on another process. */
     hear (userId: number): void { writers.set(userId, true) },
 
     has: (userId: number): boolean => writers.get(userId) !== undefined,

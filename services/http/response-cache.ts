@@ -42,30 +42,30 @@ export interface GetOptions {
 }
 
 export interface ResponseCacheOptions {
-  /** Bytes that all entries may hold, keys and headers included; what was loaded longest ago goes first. */
+  /** Maximum bytes of all entries, keys and headers included; the entry that was loaded longest ago is evicted first. */
   maxBytes: number
   now?: () => number
 }
 
-/** Milliseconds for which an response stands. */
+/** Milliseconds for which a response is fresh. */
 const maxAgeMs = 950
 
-/** Milliseconds after which an response is loaded anew while it is still given: a hot one never makes anybody wait. */
+/** Milliseconds after which a response is reloaded while it is still served: no request of a hot key waits (stale-while-revalidate). */
 const refreshAfterMs = 500
 
-/** Milliseconds for which an response goes on being given while its load fails. */
+/** Milliseconds for which a response is served while its loads fail (stale-if-error). */
 const maxStaleMs = 10 * 60_000
 
-/** Milliseconds for which an response goes on being given while there is too much to do to load all of them. */
+/** Milliseconds for which a stale response is served while the process is overloaded. */
 const maxOverloadMs = 10_000
 
-/** Milliseconds between two loads that fail. */
+/** Milliseconds between two loads while they fail. */
 const retryMs = 250
 
-/** Milliseconds for which bytes are given again, with the time that they tell, when nothing but that time is new. */
+/** Milliseconds for which the same bytes (and ETag) are kept when a load differs in nothing but `as_of`. */
 const sameBytesMs = 10_000
 
-/** Bytes below which compressing costs more than it saves: one packet stays one packet. */
+/** Bytes below which compressing costs more than it saves: the response fits one packet anyway. */
 const minCompressedBytes = 1400
 
 const compress = promisify(gzip)
@@ -80,11 +80,11 @@ interface Entry {
 export type ResponseCache = ReturnType<typeof createResponseCache>
 
 /**
- * Answers that many ask for, as bytes, for less than a second: however many ask, each is loaded about twice a
- * second, and by one load at a time. While loads fail, what was known goes on being given.
+ * Cache of serialised responses, fresh for less than a second: however many requests a key has, it is loaded about twice a
+ * second, by one load at a time (single flight). While loads fail, the last response is served (stale-if-error).
  */
 export function createResponseCache ({ maxBytes, now = performance.now.bind(performance) }: ResponseCacheOptions) {
-  // A Map keeps the order of insertion; what is used is put at the end once a load.
+  // A Map keeps the insertion order; each load moves its entry to the end.
   const entries = new Map<string, Entry>()
   let order = entries.entries()
   let candidate: { key: string, entry: Entry } | undefined
@@ -143,8 +143,8 @@ export function createResponseCache ({ maxBytes, now = performance.now.bind(perf
   }
 
   /**
-   * The entry that was loaded longest ago. One iterator goes on from where the last call left it: a new one would walk over
-   * all that was deleted before (see ExpiringMap).
+   * Returns the entry that was loaded longest ago. One iterator continues where the last call stopped: a new one would walk over
+   * all deleted entries (see ExpiringMap).
    */
   function nextOldest (): { key: string, entry: Entry } | undefined {
     while (entries.size > 0) {
@@ -164,7 +164,7 @@ export function createResponseCache ({ maxBytes, now = performance.now.bind(perf
   return {
     get stats () { return { entries: entries.size, bytes } },
 
-    /** A response that stands, at once; undefined when one would have to be loaded, or should be and nobody does. */
+    /** Returns a fresh response; undefined when it must be loaded, or should be reloaded and no load is running. */
     peek (key: string): CachedResponse | undefined {
       const entry = entries.get(key)
       if (!entry) return undefined
@@ -172,14 +172,15 @@ export function createResponseCache ({ maxBytes, now = performance.now.bind(perf
       return age < refreshAfterMs || (age < maxAgeMs && loads.has(key)) ? entry.response : undefined
     },
 
-    /** A response that may be older than it should be, for who would get none. */
+    /** Returns a response that may be stale, for an overloaded process. */
     peekStale (key: string): CachedResponse | undefined {
       const entry = entries.get(key)
       return entry && now() - entry.response.loadedAt < maxOverloadMs ? entry.response : undefined
     },
 
     /**
-     * The response for a key. Rejects with the error of the load, if nothing is known or the error is the response.
+     * Returns the response of a key, loading it if necessary. Rejects with the error of the load if nothing is cached, or if the
+     * error is a 4xx.
      */
     async get (key: string, ask: Load, options: GetOptions = {}): Promise<CachedResponse> {
       const { isFresh = false } = options
@@ -189,10 +190,10 @@ export function createResponseCache ({ maxBytes, now = performance.now.bind(perf
       const age = now() - entry.response.loadedAt
       if (age < refreshAfterMs) return entry.response
       if (now() - entry.failedAt < retryMs && age < maxStaleMs) return entry.response
-      // It is for all who come after as well.
+      // Not aborted when this client leaves: later requests use the result.
       const loading = load(key, ask, {})
       if (age < maxAgeMs) {
-        // Whoever comes after it failed hears of it.
+        // A failed reload is seen by the requests after it.
         loading.catch(() => {})
         return entry.response
       }
@@ -202,10 +203,10 @@ export function createResponseCache ({ maxBytes, now = performance.now.bind(perf
       })
     },
 
-    /** Milliseconds by which a response is older than it may be; 0 for one that stands. */
+    /** Milliseconds by which a response is stale; 0 for a fresh one. */
     overdueMs: ({ loadedAt }: CachedResponse): number => Math.max(0, now() - loadedAt - maxAgeMs),
 
-    /** Forgets all keys that begin so. */
+    /** Drops all entries whose key has a prefix. */
     forget (prefix: string): void {
       for (const key of [...entries.keys(), ...loads.keys()]) {
         if (!key.startsWith(prefix)) continue
@@ -249,20 +250,20 @@ function shareAbort (onAllLeft: () => void): (signal: AbortSignal | undefined) =
   }
 }
 
-/** Whether a response is the same to a client as another one, although their bytes tell the times of two reads. */
+/** Whether a response equals another one in everything but the time of the read. */
 function saysTheSame (response: CachedResponse, body: string, headers: Record<string, string>): boolean {
   return withoutTimes(String(response.body)) === withoutTimes(body) &&
     Object.keys({ ...response.headers, ...headers }).every(name => response.headers[name] === headers[name])
 }
 
-/** A quote within a text is escaped in JSON: this finds members alone. */
+/** Matches members only: a quote within a JSON string is escaped. */
 const withoutTimes = (body: string): string => body.replace(/"as_of":"[^"]*"/g, '')
 
-/** The bytes of a compressible response, compressed: by whoever wants them first, for all who come after. */
+/** Compresses a response when it is first needed, once. */
 export async function compressResponse (response: CachedResponse): Promise<Buffer> {
   response.compressed ??= await compress(response.body)
   return response.compressed
 }
 
-/** Whether a load failed because a part of the service is away: then what is known is better than nothing. */
+/** Whether a load failed because a dependency is unavailable: then a stale response is better than none. */
 const isUnavailable = (error: unknown): boolean => !(error instanceof ApiError) || error.statusCode >= 500

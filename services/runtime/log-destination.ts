@@ -1,13 +1,13 @@
 import pino, { type DestinationStream } from 'pino'
 
-/** Characters that wait for a reader that is slow or stopped; lines beyond them are dropped and counted. */
+/** Characters that are buffered for a slow or stopped reader; lines beyond them are dropped and counted. */
 const maxBuffered = 4_000_000
 
-/** Milliseconds between two lines about dropped lines. */
+/** Milliseconds between two log lines about dropped lines. */
 const reportMs = 5000
 
 export interface LogDestination extends DestinationStream {
-  /** Lines that were dropped because nobody read them. */
+  /** Lines that were dropped because standard output was not read. */
   readonly dropped: number
   /** Resolves when everything is written, or after some milliseconds: a reader that has stopped must not hold up the exit. */
   flushWithin (ms: number): Promise<void>
@@ -28,8 +28,9 @@ export function createLogDestination ({ isShared }: { isShared: boolean }): LogD
   // libuv in write(2), which holds up even process.exit().
   process.stdout.on('error', () => {})
   const maxBatch = isShared ? 3500 : 16_000
-  const stream = pino.destination({ fd: 1, sync: false, maxLength: maxBuffered, ...isShared ? { maxWrite: 4096 } : {} })
-  // It retries for ever on a full or a broken pipe (sonic-boom 4.2), and pino calls it for fatal lines and at exit.
+  // With a minLength of 0 flush() calls back at once, whatever is still to be written.
+  const stream = pino.destination({ fd: 1, sync: false, minLength: 1, maxLength: maxBuffered, ...isShared ? { maxWrite: 4096 } : {} })
+  // sonic-boom 4.2 retries a synchronous flush for ever on a full or broken pipe, and pino calls it for fatal lines and at exit.
   stream.flushSync = () => {}
   let dropped = 0
   let reported = 0
@@ -57,9 +58,9 @@ export function createLogDestination ({ isShared }: { isShared: boolean }): LogD
     if (count === 0) return
     const before = dropped
     writeBatch()
-    write(`${JSON.stringify({ level: 40, time: Date.now(), pid: process.pid, dropped: count, msg: 'log lines were dropped because nobody read standard output' })}\n`)
+    write(`${JSON.stringify({ level: 40, time: Date.now(), pid: process.pid, dropped: count, msg: 'log lines were dropped because standard output was not read' })}\n`)
     writeBatch()
-    // The report itself may have been dropped: then the next one tells.
+    // The report itself may have been dropped: then the next one includes it.
     if (dropped === before) reported = dropped
     else dropped = before
   }, reportMs).unref()
@@ -73,7 +74,7 @@ export function createLogDestination ({ isShared }: { isShared: boolean }): LogD
       writeBatch()
       await new Promise<void>(resolve => {
         const timer = setTimeout(resolve, ms)
-        // Twice: the first one waits for the write that is under way, and may leave less than a batch behind.
+        // Twice: the first flush waits for the write in flight, and may leave less than a batch behind.
         stream.flush(() => {
           stream.flush(() => {
             clearTimeout(timer)

@@ -1,21 +1,21 @@
-/** Characters of an address or a header that are written down. */
+/** Characters of a URL or a header that are logged, at the most. */
 const maxLength = 2048
 
-/** Names of members of a query that prove who somebody is; clients put them there although nothing here reads them. */
+/** Names of query members that hold secrets. Clients send them although the service reads none from a query. */
 const secretName = /token|pass|pwd|secret|auth|jwt|key|session|credential|(?:^|[^a-z])(?:code|otp|pin|sid)(?:$|[^a-z])/i
 
-/** A token or a hash, or what begins like one. Each piece of a text is looked at once: no text makes this slow. */
+/** Beginnings of tokens and hashes. Each piece of a text is matched once, so that no text makes this slow. */
 const secretStart = /eyJ|halo_refresh_|halo1\$|\$2[aby]\$/
 
 const hidden = '[redacted]'
 
-/** Controls that JSON does not escape and a terminal obeys: DEL and C1, of which CSI begins an escape sequence. */
+/** Control characters that JSON does not escape and a terminal interprets: DEL and C1 (CSI begins an escape sequence). */
 const controls = /[\u007f-\u009f]/g
 
 const withoutControls = (text: string): string =>
   text.replace(controls, character => `\\u00${character.charCodeAt(0).toString(16)}`)
 
-/** An address as it may stand in the log: without secrets that a client has put into it. */
+/** Returns a URL for the log, without the secrets that a client has put into it. */
 export function loggableUrl (url: string): string {
   const start = url.indexOf('?')
   if (start === -1 && !url.includes('%')) return loggableText(url)
@@ -29,7 +29,7 @@ export function loggableUrl (url: string): string {
   return withoutControls(path.slice(0, maxLength).replace(/[^/]+/g, withoutSecrets) + query)
 }
 
-/** A text of a client as it may stand in the log. */
+/** Returns a client's text for the log. */
 export function loggableText (text: string): string {
   const short = text.length > maxLength ? text.slice(0, maxLength) : text
   return withoutControls(secretStart.test(short) ? short.replace(/[\w.$-]+/g, withoutSecrets) : short)
@@ -42,7 +42,7 @@ function decoded (text: string): string {
   try {
     return decodeURIComponent(text)
   } catch {
-    // Not decodable as a whole; the letters of a token are, one by one.
+    // Not decodable as a whole: decode its ASCII characters one by one.
     return text.replace(/%([2-7][0-9a-f])/gi, (_, hex: string) => String.fromCharCode(parseInt(hex, 16)))
   }
 }

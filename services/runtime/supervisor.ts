@@ -19,7 +19,7 @@ const stableMs = 10_000
 const firstPauseMs = 100
 const longestPauseMs = 10_000
 
-/** Milliseconds in which the workers must have told their numbers; who has not is left out. */
+/** Milliseconds within which workers must report their metrics; late ones are left out. */
 const collectMs = 500
 
 export type Supervisor = ReturnType<typeof createSupervisor>
@@ -84,7 +84,7 @@ export function createSupervisor ({ workers: wanted, env, logger, drainMs, silen
     }
     const livedMs = Math.round(performance.now() - startedAt)
     if (!hasListened) {
-      // Nothing has ever worked: whoever started this should hear of it, and not see it try for ever.
+      // No worker has ever become ready: exit, so that the operator sees it, instead of trying for ever.
       started.reject(new WorkerFailed(code ?? 1))
       return
     }
@@ -137,7 +137,7 @@ export function createSupervisor ({ workers: wanted, env, logger, drainMs, silen
       let lastAt = performance.now()
       setInterval(() => {
         const now = performance.now()
-        // When this process was stopped itself, nobody could be heard.
+        // While the supervisor itself was stopped (SIGSTOP), it could not receive messages.
         if (now - lastAt < 5000) watch()
         else for (const state of running.values()) state.heardAt = now
         lastAt = now

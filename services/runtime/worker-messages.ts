@@ -1,13 +1,13 @@
 /** The numbers of one worker, as prom-client writes and merges them. */
 export type MetricsOfWorker = object[]
 
-/** What the workers tell the process that supervises them. */
+/** Messages from a worker to the supervisor. */
 export type ToPrimary =
   | { halo: 'alive' }
   | { halo: 'collect', id: number }
   | { halo: 'metrics', id: number, metrics: MetricsOfWorker }
 
-/** What it tells them. */
+/** Messages from the supervisor to a worker. */
 export type ToWorker =
   | { halo: 'drain', signal: string }
   | { halo: 'state', running: number, wanted: number }

@@ -2,7 +2,7 @@ import type { MetricsOfWorker, ToPrimary, ToWorker } from './worker-messages.ts'
 
 type ReadMetrics = () => Promise<MetricsOfWorker>
 
-/** What a process knows of those that serve beside it. */
+/** The other worker processes behind the same port, as one worker sees them. */
 export interface Workers {
   /** How many there are, and how many there should be. */
   state (): { running: number, wanted: number }

@@ -1,6 +1,6 @@
 import { catalogue, type ErrorCode } from '../../schemas/error-catalogue.ts'
 
-/** One thing that is wrong with a request: where it stands (a JSON pointer) and what is wrong with it. */
+/** One fault of a request: where it is (a JSON pointer) and what is wrong. */
 export interface Violation {
   in: 'body' | 'query' | 'path' | 'headers'
   pointer: string
@@ -8,19 +8,19 @@ export interface Violation {
 }
 
 export interface ApiErrorOptions {
-  /** Replaces the catalogue's sentence for the person who reads it. */
+  /** Replaces the sentence of the catalogue. */
   message?: string
-  /** Seconds after which a further try makes sense; sent as Retry-After. */
+  /** Seconds after which a retry makes sense; sent as Retry-After. */
   retryAfter?: number
   violations?: Violation[]
-  /** Limits of which there was nothing left. */
+  /** Names of the rate limit policies that were exceeded. */
   violatedPolicies?: string[]
   headers?: Record<string, string>
-  /** For the log alone; never shown to a client. */
+  /** For the log only; never sent to a client. */
   cause?: unknown
 }
 
-/** An error that the client is told about, by a code of the catalogue. */
+/** An error that is sent to the client, with a code of the catalogue. */
 export class ApiError extends Error {
   override name = 'ApiError'
   readonly code: ErrorCode
@@ -34,7 +34,7 @@ export class ApiError extends Error {
     super(options.message ?? catalogue[code].message, { cause: options.cause })
     this.code = code
     this.statusCode = catalogue[code].status
-    // Every 503 says when to come back; most causes are over within a second or two.
+    // Every 503 has a Retry-After; most causes last a second or two.
     this.retryAfter = options.retryAfter ?? (this.statusCode === 503 ? 1 : undefined)
     this.violations = options.violations
     this.violatedPolicies = options.violatedPolicies

@@ -12,9 +12,9 @@ export interface Database {
   /**
    * Runs one statement on a pooled connection. When the signal is aborted, the statement is cancelled, or never begun.
    *
-   * @throws ApiError `server_busy` when too many callers wait for a connection already, or one has waited too long;
-   *   `service_unavailable` when the server is away, silent or stopped the statement;
-   *   `invalid_request` when a value cannot be kept. Broken constraints come as the database's own error.
+   * @throws ApiError `server_busy` when the queue is full, or the statement has waited too long; `service_unavailable` when the
+   *   server is unavailable, does not answer, or cancelled the statement; `invalid_request` for a value that PostgreSQL cannot
+   *   store. Violated constraints are the database's own error.
    */
   query<Row> (statement: Statement, values?: unknown[], signal?: AbortSignal): Promise<Row[]>
 }
@@ -29,28 +29,28 @@ export interface DatabaseOptions {
   isPrepared?: boolean
 }
 
-/** Values that PostgreSQL refuses to keep: the client's doing. */
+/** SQLSTATEs of values that PostgreSQL cannot store: the client's fault. */
 const unkeepable = new Set(['22P02', '22021', '22003', '22P05', '22008', '22001'])
 
 /**
- * What an SQLSTATE (PostgreSQL, Appendix A) says of the server, by its class or as a whole. Every one of them is answered
- * 503: the request may succeed later, or elsewhere.
+ * SQLSTATEs (PostgreSQL, Appendix A), by class or in full, that mean that the server cannot run the statement. All are answered
+ * 503: the request may succeed later, or on another server.
  */
 const unable = {
-  /** The server is the wrong one, or the connection is broken: all connections made before are replaced. */
+  /** Wrong server, or broken connection: all connections that were opened before are replaced. */
   wrongServer: ['08', '25006', '0A000', '57P01', '57P02', '57P03', '58'],
-  /** The server is the right one and cannot do it now: full, out of memory, stopped, in conflict, without a right or a table. */
+  /** Right server, but it cannot do it now: full, out of memory, stopping, in conflict, a missing right or table. */
   notNow: ['53', '57', '40', '55', '42501', '42P01', '42703', '42883', '42P05', '26000', 'XX001', 'XX002']
 }
 
 const isOneOf = (state: string, states: readonly string[]): boolean => states.some(one => state.startsWith(one))
 
 export function createDatabase ({ pool, queue, control, isPrepared = true }: DatabaseOptions): Database {
-  /** When each connection was seen first, and before which moment one is outdated: it leads to a server that is the wrong one. */
+  /** When each connection was first used. Connections from before `outdatedBefore` lead to a wrong server. */
   const seenAt = new WeakMap<PoolClient, number>()
   let outdatedBefore = -Infinity
 
-  /** A connection that does not lead to a server that was found to be the wrong one. */
+  /** Returns a connection that was opened after the last wrong server was found. */
   async function connect (): Promise<PoolClient> {
     for (;;) {
       const client = await pool.connect()
@@ -61,17 +61,17 @@ export function createDatabase ({ pool, queue, control, isPrepared = true }: Dat
     }
   }
 
-  /** Stops what a connection is doing. Never rejects: a statement that goes on meets its time limit. */
+  /** Cancels the statement of a connection. Never rejects: a statement that goes on runs into its time limit. */
   async function cancel (client: PoolClient): Promise<void> {
     const { processID } = client as PoolClient & { processID?: number }
     await control?.query('select pg_cancel_backend($1)', [processID]).catch(() => {})
   }
 
-  /** Runs a statement on a connection that is this caller's alone. */
+  /** Runs a statement on a connection that no other caller uses. */
   async function run<Row> (client: PoolClient, config: QueryConfig, signal: AbortSignal | undefined): Promise<Row[]> {
     if (signal?.aborted) {
       client.release()
-      throw new ApiError('service_unavailable', { message: 'Nobody waits for this any more' })
+      throw new ApiError('service_unavailable', { message: 'The client has left: the statement was cancelled' })
     }
     let cancelling: Promise<void> | undefined
     const onAbort = (): void => { cancelling = cancel(client) }
@@ -79,14 +79,14 @@ export function createDatabase ({ pool, queue, control, isPrepared = true }: Dat
     try {
       const result = await client.query(config)
       signal?.removeEventListener('abort', onAbort)
-      // A connection that is to be stopped is nobody else's before it was.
+      // A connection is not released before its cancellation has ended: it would hit the next statement.
       if (cancelling) await cancelling
       client.release()
       return result.rows as Row[]
     } catch (error) {
       signal?.removeEventListener('abort', onAbort)
       if (cancelling) await cancelling
-      // Not pool.query: that one throws the connection away at every error, a taken username included.
+      // Not pool.query: it closes the connection after every error, also after a violated constraint.
       const isWrongServer = !isAnswer(error) || isOneOf((error as { code: string }).code, unable.wrongServer)
       if (isWrongServer && isAnswer(error)) outdatedBefore = performance.now()
       client.release(isWrongServer)
@@ -108,7 +108,7 @@ export function createDatabase ({ pool, queue, control, isPrepared = true }: Dat
   }
 }
 
-/** Whether PostgreSQL itself said so (an SQLSTATE) and the connection lives; else it did not answer. */
+/** Whether PostgreSQL reported the error itself (an SQLSTATE) and the connection is usable; otherwise it did not answer. */
 function isAnswer (error: unknown): boolean {
   const { code, severity } = error as { code?: unknown, severity?: unknown }
   return typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code) && severity !== 'FATAL'

@@ -1,7 +1,7 @@
-/** A part outside the process whose absence the service survives and reports. */
+/** A dependency outside the process, whose failure the service survives and reports. */
 export interface Dependency {
   name: 'database' | 'redis' | 'schema'
-  /** Resolves when the part answers as it should; anything else means that it is away. */
+  /** Resolves when the dependency works; rejects when it is unavailable. */
   check (): Promise<void>
 }
 
@@ -9,26 +9,26 @@ export type Status = Record<Dependency['name'], boolean>
 
 export interface DependencyOptions {
   dependencies: Dependency[]
-  /** Milliseconds after which a silent part counts as away. */
+  /** Milliseconds after which a dependency that does not answer counts as unavailable. */
   timeoutMs?: number
-  /** Milliseconds for which an answer stands, so that probes do not become load. */
+  /** Milliseconds for which a result is reused, so that probes are no load. */
   maxAgeMs?: number
   /**
-   * Milliseconds for which one that all parts are there is still given while they are asked anew: who asks all the time does
-   * not wait for a part that is slow, and hears of one that is away at the next question but one.
+   * Milliseconds for which a good result is still returned while a new check runs: frequent probes do not wait for a slow
+   * dependency, and see a failed one at the probe after the next.
    */
   maxStaleMs?: number
   now?: () => number
   onChange?: (name: Dependency['name'], isUp: boolean, error: unknown) => void
 }
 
-export type DependencyService = ReturnType<typeof createHealthChecks>
+export type HealthChecks = ReturnType<typeof createHealthChecks>
 
-/** Asks the dependencies how they are, at most once at a time and only when the last answer is old. */
+/** Checks the dependencies: one check at a time, and only when the last result is old. */
 export function createHealthChecks (options: DependencyOptions) {
   const { dependencies, timeoutMs = 700, maxAgeMs = 500, maxStaleMs = 1500, now = Date.now, onChange = () => {} } = options
   let last: { status: Status, at: number } | undefined
-  let underWay: Promise<Status> | undefined
+  let running: Promise<Status> | undefined
 
   async function ask (): Promise<Status> {
     const answers = await Promise.all(dependencies.map(async ({ name, check }) => {
@@ -39,22 +39,22 @@ export function createHealthChecks (options: DependencyOptions) {
       if (isUp && last?.status[name] === false) onChange(name, true, undefined)
       return [name, isUp] as const
     }))
-    // A part that is not used cannot be away.
+    // A dependency that is not configured cannot fail.
     const status: Status = { database: true, redis: true, schema: true, ...Object.fromEntries(answers) }
     last = { status, at: now() }
     return status
   }
 
   return {
-    /** The last answer, without asking; undefined before the first one. */
+    /** The last result; undefined before the first check. */
     get last (): Status | undefined { return last?.status },
 
-    /** Never rejects; answers within `timeoutMs`, and at once who has asked a moment ago. */
+    /** Returns the status of all dependencies, within `timeoutMs`. Never rejects. */
     status (): Promise<Status> {
       const ageMs = last ? now() - last.at : Infinity
-      if (ageMs >= maxAgeMs) underWay ??= ask().finally(() => { underWay = undefined })
+      if (ageMs >= maxAgeMs) running ??= ask().finally(() => { running = undefined })
       const isGood = last !== undefined && Object.values(last.status).every(Boolean)
-      return ageMs < (isGood ? maxStaleMs : maxAgeMs) ? Promise.resolve(last!.status) : underWay!
+      return ageMs < (isGood ? maxStaleMs : maxAgeMs) ? Promise.resolve(last!.status) : running!
     }
   }
 }

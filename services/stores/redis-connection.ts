@@ -1,13 +1,13 @@
 import { Cluster, Redis, type RedisOptions } from 'ioredis'
 
-/** Where Redis is; see Config. */
+/** Address of Redis; see Config. */
 export type RedisAddress =
   ({ url: string } | { host: string, port: number, password?: string, db: number }) & { isCluster: boolean }
 
 /**
- * A client that is not connected yet. ioredis's defaults hang for many seconds when Redis is away, because a
- * queue is no error; here every command is answered or refused within a quarter of a second, and the client
- * reconnects for ever in the background.
+ * Creates a client that is not connected yet. With ioredis's defaults commands wait in a queue for many seconds while Redis is
+ * unavailable; here every command is answered or rejected within a quarter of a second, and the client reconnects for ever
+ * in the background.
  */
 export function connectRedis ({ isCluster, ...address }: RedisAddress): Redis | Cluster {
   if (!isCluster) return 'url' in address ? new Redis(address.url, options) : new Redis({ ...address, ...options })
@@ -17,13 +17,13 @@ export function connectRedis ({ isCluster, ...address }: RedisAddress): Redis | 
     lazyConnect: true,
     enableOfflineQueue: false,
     clusterRetryStrategy: options.retryStrategy,
-    // A command that was under way when a connection broke may have been done: sent once more, a comment counted twice
+    // A command that was in flight when a connection broke may have been executed: sent again, a comment counted twice
     // (npm run test:chaos -- --cluster, with a process that was stopped for ten seconds).
     retryDelayOnFailover: 0,
     slotsRefreshTimeout: connectTimeoutMs,
     slotsRefreshInterval: 5000,
-    // Its check needs the queue that is off here: it fails by chance, begins anew, and connect() never resolves. To
-    // have the slots is to be ready.
+    // The ready check needs the queue that is off here: it fails by chance and restarts, and connect() never resolves. A
+    // client that knows the slots is ready.
     enableReadyCheck: false,
     redisOptions: { ...options, lazyConnect: false, ...(password ? { password } : {}) }
   })
@@ -35,7 +35,7 @@ export function databaseOf (address: RedisAddress): number {
   return 'url' in address ? Number(new URL(address.url).pathname.slice(1)) || 0 : address.db
 }
 
-/** Milliseconds in which a connection must stand. */
+/** Milliseconds within which a connection must be established. */
 export const connectTimeoutMs = 1000
 
 const options = {
@@ -44,14 +44,14 @@ const options = {
   maxRetriesPerRequest: 1,
   commandTimeout: 200,
   connectTimeout: connectTimeoutMs,
-  // A connection that swallows commands in silence is given up, and a new one tried.
+  // A connection that does not answer is closed, and a new one opened.
   socketTimeout: 1000,
-  // A command that was cut off may have been done; whoever sent it decides whether to send it again.
+  // A command without an answer may have been executed; its sender decides whether to send it again.
   autoResendUnfulfilledCommands: false,
-  // It sends one pipeline at a time: behind one that waits for a silent Redis every command would wait twice as
-  // long (401 ms were measured instead of 200). services/engagement/counters/batcher.ts does its work.
+  // Auto-pipelining sends one pipeline at a time: behind one that waits for a silent Redis, every command waits twice as long
+  // (measured: 401 ms instead of 200). services/engagement/counters/batcher.ts does its work.
   enableAutoPipelining: false,
   retryStrategy: (attempt: number) => Math.min(50 * attempt, 500),
-  // A master that was made a replica: connect anew, to whoever is the master now.
+  // The master has become a replica: reconnect, to the new master.
   reconnectOnError: (error: Error) => error.message.startsWith('READONLY')
 } satisfies RedisOptions

@@ -5,16 +5,16 @@ import { ApiError } from '../shared/errors.ts'
 export interface ReplicaRouterOptions {
   primary: Database
   replica: Database
-  /** Milliseconds by which the replica may lie behind; beyond them the primary is read. */
+  /** Maximum replication lag in milliseconds; beyond it the primary is read. */
   maxLagMs?: number
-  /** Milliseconds between two looks at how far it is. */
+  /** Milliseconds between two measurements of the lag. */
   periodMs?: number
   onChange?: (isUsed: boolean, lagMs: number) => void
 }
 
-/** A database for reads that may be a moment old. */
+/** A database for reads that may be slightly stale. */
 export interface ReadDatabase extends Database {
-  /** Milliseconds by which what is read may be older than it says; 0 where the primary is read. */
+  /** Maximum age of the data that is read, in milliseconds; 0 for the primary. */
   readonly maxAgeMs: number
 }
 
@@ -23,7 +23,7 @@ const positionOfPrimary = {
   text: 'select pg_current_wal_lsn()::text as position'
 }
 
-// A server that is no replica is never behind.
+// A server that is not a replica has no lag.
 const reachedByReplica = {
   name: 'reached_by_replica',
   text: `
@@ -31,7 +31,7 @@ const reachedByReplica = {
     from unnest($1::pg_lsn[]) as p`
 }
 
-/** Positions that are waited for at once; a replica that is further behind is far behind. */
+/** Positions of the primary that the replica has not reached yet, at the most; older ones are dropped. */
 const maxMarks = 50
 
 export type ReplicaRouter = ReturnType<typeof createReplicaRouter>
@@ -39,8 +39,8 @@ export type ReplicaRouter = ReturnType<typeof createReplicaRouter>
 /**
  * Reads from a streaming replica while it is close behind its primary, and from the primary otherwise.
  *
- * How far it is behind is not asked of the replica, which cannot know what it has not heard of: the primary is
- * asked where it stands, and the replica later whether it has come so far.
+ * The replica cannot tell its own lag, because it does not know what it has not received. So the primary is asked for its WAL
+ * position, and the replica, later, whether it has reached it.
  */
 export function createReplicaRouter ({ primary, replica, maxLagMs = 500, periodMs = 150, onChange = () => {} }: ReplicaRouterOptions) {
   let marks: { at: number, position: string }[] = []
@@ -60,12 +60,12 @@ export function createReplicaRouter ({ primary, replica, maxLagMs = 500, periodM
     return isUsed
   }
 
-  async function look (): Promise<void> {
+  async function measure (): Promise<void> {
     const at = steadyNow()
     const [row] = await primary.query<{ position: string }>(positionOfPrimary)
     marks = [...marks, { at, position: row!.position }].slice(-maxMarks)
     const [answer] = await replica.query<{ reached: number }>(reachedByReplica, [marks.map(mark => mark.position)])
-    // Positions only grow: the first so many are those that were reached.
+    // Positions only grow: the reached ones are the first ones.
     const reached = marks[answer!.reached - 1]
     if (reached) {
       reachedAt = reached.at
@@ -76,7 +76,7 @@ export function createReplicaRouter ({ primary, replica, maxLagMs = 500, periodM
   function schedule (): void {
     if (isClosed) return
     timer = setTimeout(() => {
-      look().catch(() => {}).finally(() => {
+      measure().catch(() => {}).finally(() => {
         judge()
         schedule()
       })
@@ -90,7 +90,7 @@ export function createReplicaRouter ({ primary, replica, maxLagMs = 500, periodM
 
     get maxAgeMs (): number { return isUsed ? maxLagMs : 0 },
 
-    /** As Database.query. A replica that dies in the middle of it costs a second try, on the primary. */
+    /** As Database.query. A statement that fails on the replica is retried on the primary. */
     async query<Row> (statement: Parameters<Database['query']>[0], values?: unknown[], signal?: AbortSignal): Promise<Row[]> {
       if (!judge()) return await primary.query<Row>(statement, values, signal)
       try {

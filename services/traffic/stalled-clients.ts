@@ -1,38 +1,38 @@
-/** What is known of a connection: bytes written for a client so far, and how many of them it has not taken yet. */
-export interface Taker {
+/** A connection: bytes written to its client so far, and how many of them are still buffered. */
+export interface Connection {
   readonly bytesWritten: number
   readonly writableLength: number
 }
 
-/** What was written for a client at a moment. */
+/** Bytes that had been written at a moment, and that the client must have received `timeoutMs` later. */
 interface Due { since: number, bytes: number }
 
-/** Finds clients that have not taken, within a time, what was there for them at its beginning. */
-export function createStalledClients<T extends Taker> ({ timeoutMs, now = performance.now.bind(performance) }: { timeoutMs: number, now?: () => number }) {
-  const takers = new Map<T, Due | undefined>()
+/** Finds clients that have not received, within `timeoutMs`, what had been written to them at its beginning. */
+export function createStalledClients<T extends Connection> ({ timeoutMs, now = performance.now.bind(performance) }: { timeoutMs: number, now?: () => number }) {
+  const connections = new Map<T, Due | undefined>()
 
-  function isLate (taker: T, due: Due | undefined): boolean {
-    const { writableLength: untaken } = taker
-    // Nearly all of them, at every look: asking for bytesWritten would cost each of them a copy of its buffer.
-    if (untaken === 0) {
-      if (due) takers.set(taker, undefined)
+  function isStalled (connection: T, due: Due | undefined): boolean {
+    const { writableLength: buffered } = connection
+    // Nearly all connections: reading bytesWritten would copy the buffer of each.
+    if (buffered === 0) {
+      if (due) connections.set(connection, undefined)
       return false
     }
-    const { bytesWritten: bytes } = taker
-    if (due && bytes - untaken < due.bytes) return now() - due.since >= timeoutMs
-    takers.set(taker, { since: now(), bytes })
+    const { bytesWritten: bytes } = connection
+    if (due && bytes - buffered < due.bytes) return now() - due.since >= timeoutMs
+    connections.set(connection, { since: now(), bytes })
     return false
   }
 
   return {
-    add (taker: T): void { takers.set(taker, undefined) },
-    delete (taker: T): void { takers.delete(taker) },
+    add (connection: T): void { connections.set(connection, undefined) },
+    delete (connection: T): void { connections.delete(connection) },
 
-    /** Looks at all of them. @returns those that are late */
-    look (): T[] {
-      const late: T[] = []
-      for (const [taker, due] of takers) if (isLate(taker, due)) late.push(taker)
-      return late
+    /** Checks all connections. @returns those of stalled clients */
+    find (): T[] {
+      const stalled: T[] = []
+      for (const [connection, due] of connections) if (isStalled(connection, due)) stalled.push(connection)
+      return stalled
     }
   }
 }

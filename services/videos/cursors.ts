@@ -1,7 +1,7 @@
 import { createHmac, timingSafeEqual } from 'node:crypto'
 import { ApiError } from '../shared/errors.ts'
 
-/** A place in a list that is ordered by time and id, newest first: what comes next is older. */
+/** A position in a list that is ordered by time and id, newest first. */
 export interface Position {
   /** Microseconds since 1970, as exact as PostgreSQL keeps them. */
   createdMicros: number
@@ -25,7 +25,7 @@ export function createCursors (secret: string) {
     createHmac('sha256', key).update(place).update(filters).digest().subarray(0, signatureBytes)
 
   return {
-    /** @param filters what the list is of, in a text that is the same for the same list */
+    /** @param filters text that identifies the list: the same filters, the same text */
     encode ({ createdMicros, id }: Position, filters: string): string {
       const place = Buffer.alloc(16)
       place.writeBigInt64BE(BigInt(createdMicros), 0)

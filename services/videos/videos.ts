@@ -31,7 +31,7 @@ export interface VideoPage {
   nextCursor: string | undefined
 }
 
-/** What a list is of. */
+/** Filters of a list. */
 export interface VideoFilters extends Omit<VideoListQuery, 'limit' | 'offset' | 'cursor'> {
   userId?: number
 }
@@ -45,13 +45,13 @@ const columns = `
 
 const select = `${columns} from videos v left join video_counters c on c.video_id = v.id`
 
-/** One video with what the ledger says of it. */
+/** One video with its row of the ledger. */
 export const videoById = {
   name: 'video_by_id',
   text: `${select} where v.id = $1 and ${isActive('v.user_id')}`
 }
 
-/** Some videos, those that exist. */
+/** Several videos; missing ones are left out. */
 const videosByIds = {
   name: 'videos_by_ids',
   text: `${select} where v.id = any($1::bigint[]) and ${isActive('v.user_id')}`
@@ -116,7 +116,7 @@ export function createListStatement ({ live, adult, userId, ownerId }: VideoFilt
     isKeyset ? "(v.created_at, v.id) < (timestamptz 'epoch' + $2 * interval '1 microsecond', $3)" : '',
     userId === undefined ? '' : `v.user_id = $${isKeyset ? 4 : 3}`
   ].filter(Boolean)
-  // The page first and then its counters: those of the rows that are passed over are nobody's.
+  // The page first, then its counters: counters of rows that `offset` skips are not read.
   return {
     name: ['list_videos', live ?? 'any', adult ?? 'include', userId === undefined ? 'all' : 'user', ...ownerId === undefined ? [] : ['own'], isKeyset ? 'keyset' : 'offset'].join('_'),
     text: `${columns}
@@ -128,19 +128,19 @@ export function createListStatement ({ live, adult, userId, ownerId }: VideoFilt
 }
 
 export interface VideoDatabases {
-  /** Where videos are written, and read by who has just written. */
+  /** For writes, and for reads of users who have just written. */
   database: Database
-  /** Where everybody else reads them. */
+  /** For all other reads. */
   readDatabase: ReadDatabase
 }
 
-/** Who reads, and what that means for the answer. */
+/** The reader of videos. */
 export interface Reader {
   /** Which adult content is shown. */
   view: AdultView
-  /** Whether it must be what is there at this moment: the reader has just written. */
+  /** Whether the primary must be read, because the reader has just written. */
   isFresh?: boolean
-  /** Whether the reader still waits. */
+  /** Aborted when no client waits for the result any more. */
   signal?: AbortSignal
 }
 
@@ -162,7 +162,7 @@ export function createVideoService ({ database, readDatabase }: VideoDatabases, 
 
   const sourceFor = ({ isFresh = false }: Reader): ReadDatabase => isFresh ? primary : readDatabase
 
-  /** What the requests of one turn of the event loop ask for, in one statement and one read of the counters. */
+  /** Reads the videos of all requests of one turn of the event loop by one statement and one read of the counters. */
   const readTogether = createBatcher<{ videoId: number }, Video | undefined>({
     shardOf: () => 0,
     maxSize: maxTogether,
@@ -179,12 +179,12 @@ export function createVideoService ({ database, readDatabase }: VideoDatabases, 
     return video
   }
 
-  /** Changes or deletes a video, if it is the user's: the statement decides, and tells the two refusals apart. */
+  /** Changes or deletes a video of a user. The statement checks the ownership and tells the refusals apart. */
   async function change (statement: Statement, id: number, userId: number, values: unknown[] = []): Promise<void> {
     const [row] = await database.query<{ is_done: boolean, is_own: boolean, has_room: boolean, may_publish: boolean }>(statement, [id, userId, ...values])
     if (row?.is_own && !row.may_publish) throw notAnAdult()
     if (row?.is_own && !row.has_room) throw tooManyLive()
-    // The own one that was not changed was deleted by somebody else at this moment.
+    // The user's own video that was not changed was deleted at the same moment.
     if (!row || (row.is_own && !row.is_done)) throw missing(id)
     if (!row.is_done) throw new ApiError('forbidden', { message: `Video ${id} belongs to somebody else` })
   }
@@ -201,8 +201,8 @@ export function createVideoService ({ database, readDatabase }: VideoDatabases, 
     },
 
     /**
-     * Newest first. A walk by cursor shows each video that was there all the time exactly once, whatever is added
-     * and deleted meanwhile. A user who does not exist has no videos.
+     * Returns a page of videos, newest first. Following the cursors shows each video that exists all the time exactly once,
+     * whatever is added and deleted meanwhile. A user who does not exist has no videos.
      *
      * @throws ApiError `invalid_cursor`; `invalid_request` for an offset that is too large
      */
@@ -213,14 +213,14 @@ export function createVideoService ({ database, readDatabase }: VideoDatabases, 
         throw new ApiError('invalid_request', { message: `offset goes up to ${maxOffset}: go on with cursor, the X-Next-Cursor of a page` })
       }
       if (cursor !== undefined && offset > 0) {
-        throw new ApiError('invalid_request', { message: 'offset and cursor are two ways to say where a page begins: send one of them' })
+        throw new ApiError('invalid_request', { message: 'offset and cursor both say where a page begins: send one of them' })
       }
       const after = cursor === undefined ? undefined : cursors.decode(cursor, scope)
       if (!seesAll && ownerId === undefined && filters.adult === 'only') return { videos: [], nextCursor: undefined }
       const shown = seesAll || filters.adult === 'exclude'
         ? filters
         : ownerId === undefined ? { ...filters, adult: 'exclude' as const } : { ...filters, ownerId }
-      // One more than wanted tells whether there is a next page.
+      // One row more than requested shows whether there is a next page.
       const { rows, videos } = await read(createListStatement(shown, after !== undefined), [
         limit + 1, ...(after ? [after.createdMicros, after.id] : [offset]), ...(filters.userId === undefined ? [] : [filters.userId]),
         ...('ownerId' in shown ? [shown.ownerId] : [])
@@ -241,7 +241,7 @@ export function createVideoService ({ database, readDatabase }: VideoDatabases, 
       return await get(row.id)
     },
 
-    /** Changes what is named. @throws ApiError `not_found`; `forbidden`; `too_many_live_videos` */
+    /** Changes the given members. @throws ApiError `not_found`; `forbidden`; `too_many_live_videos` */
     async update (id: number, userId: number, patch: VideoPatch): Promise<Video> {
       await change(updateVideo, id, userId, [
         patch.title, patch.description, patch.thumbnail_url === undefined ? undefined : serializeUrl(patch.thumbnail_url),
@@ -251,7 +251,7 @@ export function createVideoService ({ database, readDatabase }: VideoDatabases, 
       return await get(id)
     },
 
-    /** Deletes a video and all that was counted for it. @throws ApiError `not_found`; `forbidden` */
+    /** Deletes a video and its counters. @throws ApiError `not_found`; `forbidden` */
     async remove (id: number, userId: number): Promise<void> {
       await change(deleteVideo, id, userId)
       await engagement.forget(id)

@@ -129,7 +129,7 @@ export const mutations: Mutation[] = [
     from: 'if (entry && isUnavailable(error)) entry.failedAt = now()',
     to: 'if (entry && isUnavailable(error)) entry.failedAt = 0',
     test: 'test/services/http/response-cache.test.ts',
-    why: 'a database that is away is asked at every request'
+    why: 'a database that is unavailable is asked at every request'
   },
   {
     file: 'services/videos/cursors.ts',
@@ -409,7 +409,7 @@ export const mutations: Mutation[] = [
     from: 'ask(userId).catch(() => none)',
     to: 'ask(userId).catch(() => all)',
     test: 'test/services/accounts/adult-access.test.ts',
-    why: 'while the database is away everybody is shown adult content'
+    why: 'while the database is unavailable everybody is shown adult content'
   },
   {
     file: 'services/accounts/users.ts',

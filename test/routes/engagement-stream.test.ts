@@ -152,7 +152,7 @@ onEachStore(t, 'many listeners of a video cost one read a second, and a slow one
   t.ok(readers.every(reader => !reader.isEnded), 'the others go on')
 })
 
-t.test('a listener is told that the counters are stale when Redis is away, and that they are not when it is back', async t => {
+t.test('a listener is told that the counters are stale when Redis is unavailable, and that they are not when it is back', async t => {
   const stores = availableStores().find((one): one is Stores & { redisUrl: string } => one.redisUrl !== null)
   if (!stores) return didNotRun(t, needsRedis)
   const proxy = await createFaultyProxy(t, stores.redisUrl, 6379)

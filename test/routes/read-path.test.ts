@@ -117,7 +117,7 @@ t.test('who has written sees it at once at every process, everybody else within 
   t.notOk(there!.recentWriters.has(other.user.id))
 })
 
-t.test('while PostgreSQL is away, what was read goes on being served and says so', async t => {
+t.test('while PostgreSQL is unavailable, what was read goes on being served and says so', async t => {
   const stores = anyStores()
   const databaseUrl = await createDatabase(t, stores)
   const proxy = await createFaultyProxy(t, databaseUrl, 5432)

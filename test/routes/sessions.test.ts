@@ -249,7 +249,7 @@ t.test('a password that is changed while sessions cannot be ended is not changed
   t.equal(await client.statusOf(other.token), 401)
 })
 
-t.test('Redis away has no part in who is logged in', async t => {
+t.test('Redis unavailable has no part in who is logged in', async t => {
   const stores = availableStores().find(({ redisUrl }) => redisUrl !== null)
   if (!stores) return didNotRun(t, needsRedis)
   const proxy = await createFaultyProxy(t, stores.redisUrl!, 6379)

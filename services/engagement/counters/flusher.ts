@@ -22,7 +22,7 @@ export interface FlushStats {
   lagMs: number
   /** Counters, likes and receipts that this process has written. */
   flushed: number
-  /** Looks that failed because a store was away. */
+  /** Looks that failed because a store was unavailable. */
   failures: number
   /** Milliseconds that the last flush with something in it took. */
   lastFlushMs: number
@@ -59,7 +59,7 @@ export function createFlusher ({ store, ledger, known, log, periodMs = 300, now 
   let loggedAt = now()
   let loggedFlushes = 0
 
-  /** Brings everything that is pending into the ledger. Rejects when a store is away; nothing is lost then. */
+  /** Brings everything that is pending into the ledger. Rejects when a store is unavailable; nothing is lost then. */
   async function flush (options: { isForced: boolean }): Promise<void> {
     let isForced = options.isForced
     for (let round = 0; round < maxRounds; round++) {

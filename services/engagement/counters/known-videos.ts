@@ -22,7 +22,7 @@ export type KnownVideos = ReturnType<typeof createKnownVideos>
 
 /**
  * Which videos exist, and what the ledger says of them: so that a like asks PostgreSQL once a video and not
- * once a like, and goes on while PostgreSQL is away. What a row says of its own generation cannot grow old
+ * once a like, and goes on while PostgreSQL is unavailable. What a row says of its own generation cannot grow old
  * (the store's total replaces it), and deleted videos are taken out within a second (flusher.ts).
  */
 export function createKnownVideos ({ read, freshMs = 10_000, oldMs = 60_000, maxSize = 100_000, now = steadyNow }: KnownVideosOptions) {
@@ -53,7 +53,7 @@ export function createKnownVideos ({ read, freshMs = 10_000, oldMs = 60_000, max
     return rows
   }
 
-  /** Reads rows again in the background. While PostgreSQL is away that is tried once a second and not once a request. */
+  /** Reads rows again in the background. While PostgreSQL is unavailable that is tried once a second and not once a request. */
   function refresh (rows: KnownVideo[]): void {
     const due = rows.filter(row => Math.abs(now() - (refreshes.get(row)?.at ?? 0)) > 1000)
     if (due.length === 0) return
@@ -76,7 +76,7 @@ export function createKnownVideos ({ read, freshMs = 10_000, oldMs = 60_000, max
   }
 
   return {
-    /** Those of the videos that exist. Rejects only if PostgreSQL is away and one is not known. */
+    /** Those of the videos that exist. Rejects only if PostgreSQL is unavailable and one is not known. */
     async get (videoIds: number[]): Promise<Map<number, KnownVideo>> {
       const found = new Map<number, KnownVideo>()
       const unknown: number[] = []

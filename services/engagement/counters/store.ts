@@ -2,7 +2,7 @@
  * What the service needs of a place where counters live. Redis is one (redis-store.ts), this process another
  * (memory-store.ts); both behave alike and are held to the same tests.
  *
- * Every method rejects when the store is away, in a quarter of a second at the latest.
+ * Every method rejects when the store is unavailable, in a quarter of a second at the latest.
  */
 export interface CounterStore {
   /** Gets ready to count, so that the first write need not wait for it. A write does the same, should this fail. */

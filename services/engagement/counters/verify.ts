@@ -4,7 +4,7 @@ import type { Database } from '../../stores/database.ts'
 import { createRedisKeys, likesPattern, parseLikesKey, type GenerationKeys } from './redis-keys.ts'
 import { scripts } from './scripts.ts'
 
-/** One number that is not what it should be. */
+/** A counter that differs from its source of truth. */
 export interface Drift {
   kind: keyof typeof descriptions
   videoId: number
@@ -20,7 +20,7 @@ const descriptions = {
   orphan: 'Redis counts a video that does not exist'
 } as const
 
-/** What a drift means, in words. */
+/** Describes a drift in one sentence, for operators. */
 export const describe = ({ kind, videoId, is, shouldBe }: Drift): string =>
   `video ${videoId}: ${descriptions[kind]} (${is} instead of ${shouldBe})`
 
@@ -28,7 +28,7 @@ export interface VerifyOptions {
   database: Database
   /** Undefined when the counters live in a process: only the ledger is verified then. */
   redis?: Redis | Cluster | undefined
-  /** Milliseconds between two looks: a service that counts meanwhile is no drift, what stays is. */
+  /** Milliseconds between the two checks: a difference that merely waits for the next flush is gone by then. */
   settleMs?: number
 }
 
@@ -74,19 +74,22 @@ type Names = ReturnType<typeof createRedisKeys>
 interface Total { video_id: number, generation: number, views: number, comments: number }
 
 /**
- * Recounts the counters: the ledger's from its rows, and those in Redis from the ledger. What is only on its way
- * from the one to the other is none.
+ * Compares the counters with their source of truth: ledger totals with the rows they count, Redis totals with the ledger.
+ * Checks twice, `settleMs` apart, and reports only drift that is present both times: a difference that is merely waiting
+ * for the next flush is not drift.
+ *
+ * @returns the number of videos checked and the drifts found
  */
 export async function verifyCounters ({ database, redis, settleMs = 2000 }: VerifyOptions): Promise<VerifyResult> {
-  const first = await look(database, redis)
+  const first = await findDrifts(database, redis)
   if (first.drifts.length === 0) return first
   await sleep(settleMs)
-  const second = await look(database, redis)
-  const stayed = new Set(first.drifts.map(drift => `${drift.kind} ${drift.videoId}`))
-  return { videos: second.videos, drifts: second.drifts.filter(drift => stayed.has(`${drift.kind} ${drift.videoId}`)) }
+  const second = await findDrifts(database, redis)
+  const persistent = new Set(first.drifts.map(drift => `${drift.kind} ${drift.videoId}`))
+  return { videos: second.videos, drifts: second.drifts.filter(drift => persistent.has(`${drift.kind} ${drift.videoId}`)) }
 }
 
-/** Mends drifts: rows decide, and where there are none the larger of two totals. */
+/** Repairs drifts: ledger rows decide; where there are none, the larger of the two totals does. */
 export async function repairCounters ({ database, redis }: VerifyOptions, drifts: Drift[]): Promise<void> {
   const wrong = drifts.filter(({ kind }) => kind === 'like_count').map(({ videoId }) => videoId)
   if (wrong.length > 0) await database.query(repairLikes, [wrong])
@@ -97,7 +100,7 @@ export async function repairCounters ({ database, redis }: VerifyOptions, drifts
     const generation = Number(await redis.hget(names.meta(shard), 'generation') ?? 0)
     const { views, comments, peaks, dirty, likes, unflushed } = names.ofGeneration(shard, generation)
     if (kind === 'warm_likes') {
-      // Whoever likes next loads them from the rows.
+      // The next like loads them from the rows.
       if (await redis.hexists(unflushed, String(videoId)) === 0) await redis.unlink(likes(videoId))
     } else if (kind === 'orphan') {
       await Promise.all([views, comments, peaks].map(key => redis.hdel(key, String(videoId))))
@@ -109,7 +112,7 @@ export async function repairCounters ({ database, redis }: VerifyOptions, drifts
   }
 }
 
-async function look (database: Database, redis: Redis | Cluster | undefined): Promise<VerifyResult> {
+async function findDrifts (database: Database, redis: Redis | Cluster | undefined): Promise<VerifyResult> {
   const rows = await database.query<RowsOfVideo>(recountLikes)
   const drifts = rows.filter(row => row.like_count !== row.rows)
     .map((row): Drift => ({ kind: 'like_count', videoId: row.video_id, is: row.like_count, shouldBe: row.rows }))
@@ -118,14 +121,14 @@ async function look (database: Database, redis: Redis | Cluster | undefined): Pr
     const names = createRedisKeys({ isCluster: redis instanceof Cluster })
     for (let shard = 0; shard < names.shardCount; shard++) {
       const generation = Number(await redis.hget(names.meta(shard), 'generation') ?? 0)
-      if (generation > 0) await lookAtTotals(database, redis, names.ofGeneration(shard, generation), generation, drifts, counted)
+      if (generation > 0) await compareTotals(database, redis, names.ofGeneration(shard, generation), generation, drifts, counted)
     }
-    await lookAtLikes(database, redis, names, drifts)
+    await compareLikes(database, redis, names, drifts)
   }
   return { videos: counted.size, drifts }
 }
 
-async function lookAtTotals (
+async function compareTotals (
   database: Database, redis: Redis | Cluster, keys: GenerationKeys, generation: number, drifts: Drift[], counted: Set<number>
 ): Promise<void> {
   for (const metric of ['views', 'comments'] as const) {
@@ -147,27 +150,27 @@ async function lookAtTotals (
 }
 
 /** Compares the likes of warm videos with the rows, member by member. */
-async function lookAtLikes (database: Database, redis: Redis | Cluster, names: Names, drifts: Drift[]): Promise<void> {
+async function compareLikes (database: Database, redis: Redis | Cluster, names: Names, drifts: Drift[]): Promise<void> {
   for (const node of redis instanceof Cluster ? redis.nodes('master') : [redis]) {
     for (let cursor = '0', isFirst = true; isFirst || cursor !== '0'; isFirst = false) {
       const [next, found] = await node.scan(cursor, 'MATCH', likesPattern, 'COUNT', 1000)
       cursor = next
-      for (const key of found) await lookAtLikesOf(database, redis, names, key, drifts)
+      for (const key of found) await compareLikesOf(database, redis, names, key, drifts)
     }
   }
 }
 
-async function lookAtLikesOf (database: Database, redis: Redis | Cluster, names: Names, key: string, drifts: Drift[]): Promise<void> {
+async function compareLikesOf (database: Database, redis: Redis | Cluster, names: Names, key: string, drifts: Drift[]): Promise<void> {
   const parsed = parseLikesKey(key)
   if (!parsed) return
   const { shard, generation, videoId: id } = parsed
-  // Those of an earlier generation only wait for their expiry.
+  // Likes of an earlier generation are not used any more; they expire.
   if (Number(await redis.hget(names.meta(shard), 'generation')) !== generation) return
   const { unflushed } = names.ofGeneration(shard, generation)
   if (await redis.hexists(unflushed, String(id)) === 1) return
   const members = new Set((await redis.smembers(key)).map(Number).filter(user => user > 0))
   const rows = new Set((await database.query<{ user_id: number }>(readLikers, [id])).map(row => row.user_id))
-  // It may have expired, or been changed, between the two.
+  // The set may have expired or changed between the two reads.
   const isStill = await redis.exists(key) === 1 && await redis.hexists(unflushed, String(id)) === 0
   const isSame = members.size === rows.size && [...members].every(user => rows.has(user))
   if (isStill && !isSame) drifts.push({ kind: 'warm_likes', videoId: id, is: members.size, shouldBe: rows.size })

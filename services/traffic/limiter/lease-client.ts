@@ -6,7 +6,7 @@ import type { Lease, LeaseRequest } from './shared-buckets.ts'
 
 export interface LeaseClientOptions {
   redis: Redis | Cluster
-  /** Name of the policy whose buckets they are. */
+  /** Name of the policy that the buckets belong to. */
   policy: string
   rate: number
   burst: number
@@ -16,21 +16,21 @@ const script = readFileSync(join(import.meta.dirname, 'scripts', 'lease.lua'), '
 const sha = createHash('sha1').update(script).digest('hex')
 
 /**
- * String: when the bucket of a client will be full again. The shard is one of the limiter's own. The rate and the burst are
- * part of the key: a time that was written under other settings means another number of tokens, and a client that was
+ * Key of a string: the time at which the bucket of a client will be full again. The shard is the limiter's own. The rate and
+ * the burst are part of the key: under other settings the same time means another number of tokens, and a client that was
  * limited would stay refused after the limit was raised.
  */
 const limitKey = (shard: number, policy: string, client: string): string => `halo:{l${shard}}:limit:${policy}:${client}`
 
-/** Milliseconds worth of tokens that must have flowed in before somebody who got none asks again. */
-const patienceMs = 12
+/** Milliseconds worth of tokens that an empty bucket must gain before tokens of it are leased again. */
+const minGainMs = 12
 
-/** Leases tokens of the buckets in Redis: one script for all that a process asks for at a time. */
+/** Leases tokens of the buckets in Redis: one script call for all requests of a turn of the event loop. */
 export function createLeaseClient ({ redis, policy, rate, burst }: LeaseClientOptions) {
   const shardCount = redis instanceof Cluster ? 16 : 1
   const perToken = 1_000_000 / rate
-  // No more than the bucket holds: a small one of a high rate is full long before.
-  const patience = Math.max(1, Math.min(burst, Math.floor(rate * patienceMs / 1000)))
+  // No more than the bucket holds: a small bucket with a high rate is full long before.
+  const minGain = Math.max(1, Math.min(burst, Math.floor(rate * minGainMs / 1000)))
 
   const shardOf = (client: string): number => {
     if (shardCount === 1) return 0
@@ -41,7 +41,7 @@ export function createLeaseClient ({ redis, policy, rate, burst }: LeaseClientOp
 
   async function leaseShard (shard: number, requests: LeaseRequest[]): Promise<Lease[]> {
     const keys = requests.map(({ client }) => limitKey(shard, `${policy}:${rate}:${burst}`, client))
-    const args = [perToken, burst * perToken, patience, ...requests.flatMap(({ wanted, owed }) => [wanted, owed])]
+    const args = [perToken, burst * perToken, minGain, ...requests.flatMap(({ wanted, owed }) => [wanted, owed])]
     const answers = await redis.evalsha(sha, keys.length, ...keys, ...args).catch((error: unknown) => {
       if (!(error instanceof Error && error.message.startsWith('NOSCRIPT'))) throw error
       return redis.eval(script, keys.length, ...keys, ...args)

@@ -9,18 +9,19 @@ export interface Limit {
   name: PolicyName
   policy: Policy
   /**
-   * Takes tokens of a client (one unless told otherwise) when there is at least one: the tokens left or, below zero, the
-   * milliseconds until there is one.
+   * Takes tokens of a client (one by default) when there is at least one.
+   *
+   * @returns the tokens left; or, below zero, the milliseconds until there is one
    */
   take (client: string, cost?: number): number
-  /** What who got none is told. @param waitMs milliseconds until there is a token */
+  /** The error for a client without a token. @param waitMs milliseconds until there is one */
   refusal (waitMs: number): ApiError
 }
 
-/** What a policy counts, where it is not simply requests of its name. */
+/** What a policy counts, where it is not requests of its name. */
 const kinds: Partial<Record<PolicyName, string>> = { address: 'requests', publishing: 'videos', idempotency: 'uses of an Idempotency-Key' }
 
-/** A policy at work: its buckets are shared by all processes where there is a Redis, and are this process's own without. */
+/** A policy with its buckets: shared by all processes with Redis, the process's own without. */
 export function createLimit (name: PolicyName, policy: Policy, redis?: Redis | Cluster): Limit {
   const { per, rate, burst } = policy
   const kind = kinds[name] ?? `${name} requests`

@@ -3,17 +3,17 @@ export interface TokenBucketOptions {
   rate: number
   /** Tokens that a full bucket holds. */
   burst: number
-  /** Clients that are told apart at once; those beyond share one bucket, so that memory is bounded. */
+  /** Clients that have a bucket of their own at the same time; all others share one, so that memory is bounded. */
   maxClients?: number
 }
 
 export interface TokenBuckets {
   /**
-   * Takes tokens from a client's bucket when there is at least one; what it lacks then is owed.
+   * Takes tokens from a client's bucket when there is at least one; missing ones are a debt.
    *
-   * @param nowMs a clock that never goes back, in milliseconds
-   * @param cost tokens to take, one unless told otherwise
-   * @returns 0 when granted, else the milliseconds until a token is there
+   * @param nowMs monotonic clock, in milliseconds
+   * @param cost tokens to take, 1 by default
+   * @returns 0 when granted, else the milliseconds until the bucket has a token
    */
   take (client: string, nowMs: number, cost?: number): number
   /** Whole tokens in a client's bucket. */
@@ -23,12 +23,11 @@ export interface TokenBuckets {
 }
 
 /**
- * Token buckets by client, kept as one number each: the time at which the bucket will be full again
- * (GCRA's theoretical arrival time, ITU-T I.371; the same algorithm from the other side).
+ * Token buckets by client, stored as one number each: the time at which the bucket will be full again (GCRA's theoretical
+ * arrival time, ITU-T I.371).
  *
- * Buckets lie in two maps by when they were last used. A bucket fills up in `burst / rate` seconds, so one
- * that was not used for as long is full, and a full bucket need not be remembered: the older map is dropped
- * whole. There is no sweep, and memory follows the clients of the last moments.
+ * The buckets are in two maps, by when they were last used. A bucket fills in `burst / rate` seconds, so one that was not
+ * used for as long is full and need not be stored: the older map is dropped as a whole. There is no sweep.
  */
 export function createTokenBuckets ({ rate, burst, maxClients = 500_000 }: TokenBucketOptions): TokenBuckets {
   const tokenMs = 1000 / rate
@@ -38,7 +37,7 @@ export function createTokenBuckets ({ rate, burst, maxClients = 500_000 }: Token
   let turnsAt = -Infinity
 
   function turn (nowMs: number): void {
-    // After two whole periods without a request, what is in `recent` is full as well.
+    // After two periods without a request, the buckets in `recent` are full as well.
     older = nowMs < turnsAt + capacityMs ? recent : new Map()
     recent = new Map()
     turnsAt = nowMs + capacityMs
@@ -53,7 +52,7 @@ export function createTokenBuckets ({ rate, burst, maxClients = 500_000 }: Token
       if (recent.size >= maxClients && !recent.has(client) && !older.has(client)) client = 'others'
       const full = fullAt(client, nowMs)
       const excessMs = full + tokenMs - nowMs - capacityMs
-      // Sums of fractions drift; a microsecond of grace keeps the drift from costing a token.
+      // Floating-point sums drift; a tolerance of a microsecond keeps the drift from costing a token.
       if (excessMs > 1e-3) return excessMs
       recent.set(client, full + cost * tokenMs)
       return 0

@@ -35,7 +35,7 @@ t.test('hundreds of thousands of revocations are loaded in pages, and the proces
 })
 
 t.test('a process that cannot load the revocations is not ready, and goes on where a look failed', async t => {
-  let isAway = true
+  let isUnavailable = true
   let asked: unknown[] = []
   const rows = Array.from({ length: 20_000 }, (_, n) => ({ watermark: '100', id: n + 1, transaction_id: '7', session_id: `s${n}`, except_session_id: null, user_id: 1, revoked_seconds: 0, seconds_left: 60 }))
   const revocations = createRevocations({
@@ -45,7 +45,7 @@ t.test('a process that cannot load the revocations is not ready, and goes on whe
       async query (statement, values) {
         asked = values!
         if (values![0] === '0' && values![1] === 0) return rows as never
-        if (isAway) throw new Error('away')
+        if (isUnavailable) throw new Error('away')
         return [{ ...rows[0]!, id: 20_001, session_id: 'last' }] as never
       }
     }
@@ -53,9 +53,21 @@ t.test('a process that cannot load the revocations is not ready, and goes on whe
   t.teardown(() => { revocations.close() })
   await revocations.start()
   t.equal(revocations.isLoaded, false)
-  isAway = false
+  isUnavailable = false
   await until('it is loaded', () => revocations.isLoaded)
   const claims = (sid: string) => ({ user_id: 1, email: '', username: '', iat: 0, exp: 0, sid, isLegacy: false })
   t.strictSame([revocations.isRevoked(claims('s0')), revocations.isRevoked(claims('last')), revocations.isRevoked(claims('other'))], [true, true, false])
   await until('the next look begins at the watermark', () => asked[0] === '100')
+})
+
+t.test('a process that has not loaded the revocations is not ready, and refuses tokens with 503, not with 401', async t => {
+  const app = await createApp(t, { stores: anyStores() })
+  const { authorization } = await signUp(app)
+  await until('readiness', async () => (await app.inject('/readyz')).statusCode === 200)
+  Object.defineProperty(app.services.revocations, 'isLoaded', { get: () => false })
+  const readiness = await app.inject('/readyz')
+  t.equal(readiness.statusCode, 503)
+  t.match(readiness.json(), { status: 'not_ready', database: true, revocations: false })
+  t.equal((await app.inject({ url: '/api/v1/auth/me', headers: authorization })).statusCode, 503)
+  t.equal((await app.inject('/livez')).statusCode, 200)
 })

@@ -77,7 +77,7 @@ t.test('the bytes and the tag stay while nothing but the time is new, for ten se
   t.not((await get()).etag, third.etag)
 })
 
-t.test('while its load fails because something is away, what was known is given and says how old it is', async t => {
+t.test('while its load fails because something is unavailable, what was known is given and says how old it is', async t => {
   const { cache, get, pass, fail, loads } = scene()
   const first = await get()
   fail(away)

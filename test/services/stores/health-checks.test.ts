@@ -23,7 +23,7 @@ function scene () {
 
 const turn = () => new Promise(resolve => setImmediate(resolve))
 
-t.test('who asks all the time does not wait for a part that is slow, and hears when it is away', async t => {
+t.test('who asks all the time does not wait for a part that is slow, and hears when it is unavailable', async t => {
   const { service, asked, changes, pass } = scene()
   const first = service.status()
   asked[0]!.resolve()

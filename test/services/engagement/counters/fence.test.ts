@@ -32,7 +32,7 @@ const comment = (app: App, person: Session, id: number) =>
 
 const flushed = (app: App) => app.counters.flusher.flush({ isForced: true })
 
-/** Repeats what is refused while the store is away, as a client does. */
+/** Repeats what is refused while the store is unavailable, as a client does. */
 async function insist (t: Test, send: () => Promise<{ statusCode: number, body: string }>): Promise<void> {
   const deadline = Date.now() + 5000
   for (;;) {
@@ -192,7 +192,7 @@ t.test('a node of a cluster, taken for a single Redis, answers engagement_unavai
   t.match((await app.inject(`/api/v1/videos/${id}`)).json(), { live_viewers: null, counters: { stale: true } })
 })
 
-t.test('while PostgreSQL is away the lag grows, is complained of, and stale counts say how old they are', async t => {
+t.test('while PostgreSQL is unavailable the lag grows, is complained of, and stale counts say how old they are', async t => {
   if (!stores) return didNotRun(t, needsRedis)
   const { redis, app, people, id } = await setUp(t)
   await like(app, people[0]!, id)
@@ -212,7 +212,7 @@ t.test('while PostgreSQL is away the lag grows, is complained of, and stale coun
   app.counters.ledger.merge = merge
 })
 
-t.test('likes go on while PostgreSQL is away, are refused when too many wait, and all arrive', async t => {
+t.test('likes go on while PostgreSQL is unavailable, are refused when too many wait, and all arrive', async t => {
   if (!stores) return didNotRun(t, needsRedis)
   const { app, people, id } = await setUp(t)
   await like(app, people[0]!, id)

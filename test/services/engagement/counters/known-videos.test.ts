@@ -4,7 +4,7 @@ import type { VideoLedgerRow } from '../../../../services/engagement/counters/le
 
 function scene () {
   let now = 1_000_000
-  let isAway = false
+  let isUnavailable = false
   let likes = 0
   const asked: number[][] = []
   const known = createKnownVideos({
@@ -12,7 +12,7 @@ function scene () {
     maxSize: 4,
     async read (ids) {
       asked.push(ids)
-      if (isAway) throw new Error('away')
+      if (isUnavailable) throw new Error('away')
       return ids.filter(id => id < 100).map((id): VideoLedgerRow => ({
         video_id: id, user_id: 1, is_adult_content: false, view_count: 0, generation: 0, view_n: 0, comment_base: 0, comment_n: 0, like_count: likes, legacy_likes: 0
       }))
@@ -22,7 +22,7 @@ function scene () {
     known,
     asked,
     pass: (ms: number) => { now += ms },
-    goAway: (value: boolean) => { isAway = value },
+    goAway: (value: boolean) => { isUnavailable = value },
     like: () => { likes++ }
   }
 }
@@ -54,7 +54,7 @@ t.test('a row grows old: first it is renewed behind the scenes, later whoever as
   t.equal(asked.length, 4)
 })
 
-t.test('what is known stays known while PostgreSQL is away, and is asked for once a second', async t => {
+t.test('what is known stays known while PostgreSQL is unavailable, and is asked for once a second', async t => {
   const { known, asked, pass, goAway } = scene()
   await known.get([1])
   goAway(true)

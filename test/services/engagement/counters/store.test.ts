@@ -144,7 +144,7 @@ onBothStores('likes are loaded once for all who want them, and a load that fails
     reads++
     yield [1]
     await new Promise(resolve => setTimeout(resolve, 20))
-    throw new Error('The ledger is away')
+    throw new Error('The ledger is unavailable')
   }
   const startedAt = performance.now()
   const outcomes = await Promise.allSettled([store.warm(5, failing), store.warm(5, failing), store.warm(5, failing)])

@@ -49,7 +49,7 @@ t.test('what the Go service had counted is taken over once, and counting goes on
   t.equal(await redis.client.get('video:1001:likes'), '42', 'the key stays, for whoever goes back')
 })
 
-t.test('the counts of the Go service, taken over while PostgreSQL is away, follow when it is back', async t => {
+t.test('the counts of the Go service, taken over while PostgreSQL is unavailable, follow when it is back', async t => {
   if (!stores) return didNotRun(t, needsRedis)
   const redis = await startRedis()
   t.teardown(() => redis.stop())

@@ -52,6 +52,26 @@ if (!hasServers) {
     t.ok(calls > 10 && calls < offered / 10, `${(calls / offered * 1000).toFixed(0)} calls of Redis per 1000 requests`)
   })
 
+  t.test('a bucket that was emptied under a low limit is full under a higher one, and a request takes what it costs', async t => {
+    const redis = await startRedis()
+    t.teardown(() => redis.stop())
+    const client = connectRedis({ url: redis.url, isCluster: false })
+    await client.connect()
+    t.teardown(() => { client.disconnect() })
+    const lease = (rate: number) => createLeaseClient({ redis: client, policy: 'test', rate, burst: 20 })([{ client: '192.0.2.1', wanted: 20, owed: 0 }])
+    t.match(await lease(1), [{ tokens: 20 }])
+    t.match(await lease(1), [{ tokens: 0 }], 'the control: it is empty')
+    t.match(await lease(10_000_000), [{ tokens: 20, waitMs: 0 }])
+
+    const [buckets] = await processes(t, redis, 1, { rate: 1, burst: 100 })
+    const costs: number[] = []
+    for (let n = 0; n < 5; n++) {
+      costs.push(Math.sign(buckets!.take('192.0.2.2', 30)))
+      await sleep(50)
+    }
+    t.strictSame(costs, [1, 1, 1, 0, -1], 'of a bucket of 100 the fourth request of 30 leaves a debt, and the fifth is refused')
+  })
+
   t.test('addresses below their limit are never refused, and who asks little costs nothing remote', async t => {
     const redis = await startRedis()
     t.teardown(() => redis.stop())
@@ -178,7 +198,7 @@ t.test('what is granted while a lease is late is owed when it comes, and forgott
   asked[2]!.lease.reject(new Error('Command timed out'))
   await turn()
   time = 100
-  t.equal(grantedOf(300), 300, 'whoever is away is not asked, and refuses nobody')
+  t.equal(grantedOf(300), 300, 'whoever is unavailable is not asked, and refuses nobody')
   await turn()
   t.equal(asked.length, 3)
   time = 700
