@@ -33,21 +33,21 @@ import { alone, type Workers } from './services/runtime/worker.ts'
 
 export interface AppOptions {
   config: Readonly<Config>
-  /** How to reach PostgreSQL; the embedded one's address is known only once it runs. */
+  /** Address of PostgreSQL; that of the embedded one is known only once it runs. */
   connection: ServerConnection
   logger: FastifyBaseLogger
   counterTimes?: Partial<CounterTimes>
-  /** Those that serve behind the same port. */
+  /** The worker processes behind the same port. */
   workers?: Workers
-  /** Where the log goes, for what is told of it. */
+  /** Destination of the log, for its metrics. */
   logDestination?: { readonly dropped: number }
 }
 
 /**
- * The application: everything but the process around it. It reads no environment and opens no port.
+ * Builds the application: everything but the process around it. It reads no environment and opens no port.
  *
- * The order below is the order in which a request meets the hooks: the headers that every answer has, then
- * the limiter, then authentication, then the route.
+ * A request passes the hooks in the order in which the plugins are registered here: request context, rate limiter, rules of HTTP,
+ * load shedding; then those of its scope (authentication) and of its route; then validation, the response cache, the handler.
  */
 export async function buildApp ({ config: settings, connection, logger, counterTimes, workers = alone, logDestination = { dropped: 0 } }: AppOptions) {
   const stage: Lifecycle = { hasStarted: false, isDraining: false }
@@ -97,8 +97,8 @@ export async function buildApp ({ config: settings, connection, logger, counterT
 }
 
 /**
- * A logger whose children are itself. A child logger for each request costs 1 µs, and few requests write a line beside
- * that of the request context: those lines name the request's id (`reqId`) themselves.
+ * Returns a logger whose children are itself. A child logger for each request costs 1 µs, and few requests write a line beside that
+ * of the request context: code that writes one adds the request's id (`reqId`) itself.
  */
 function withoutChildren (logger: FastifyBaseLogger): FastifyBaseLogger {
   const log = Object.create(logger) as FastifyBaseLogger

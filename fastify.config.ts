@@ -15,7 +15,7 @@ export type DatabaseConfig =
   | { kind: 'embedded', directory: string }
   | { kind: 'server', connection: ServerConnection }
 
-/** What `pg` needs to connect: a URL, or its parts. */
+/** Connection parameters for `pg`: a URL, or its parts. */
 export type ServerConnection =
   | { connectionString: string }
   | { host: string, port: number, user: string, password?: string, database: string }
@@ -23,7 +23,7 @@ export type ServerConnection =
 export interface Config {
   environment: Environment['NODE_ENV']
   publicUrl: string
-  /** Processes that serve behind one port. */
+  /** Number of worker processes. */
   workers: number
   server: {
     host: string
@@ -43,7 +43,7 @@ export interface Config {
   database: DatabaseConfig
   /** A streaming replica for reads; null for none. */
   databaseReplica: ServerConnection | null
-  /** Of each process. */
+  /** Connection pool of each process. */
   databasePool: { max: number, min: number, maxLifetimeSeconds: number, /** False behind PgBouncer. */ isPrepared: boolean }
   redis: RedisAddress | null
   readCache: { maxBytes: number }
@@ -51,9 +51,9 @@ export interface Config {
   /** Whether query members that a route does not know are refused. */
   strictQuery: boolean
   jwt: {
-    /** The key of HS256, and what other signed things of the service derive theirs from. */
+    /** Key of HS256. Other keys (cursors, refresh tokens, audit) are derived from it. */
     secret: string
-    /** Secrets and, behind `ed25519:`, keys that signed before. */
+    /** Earlier secrets and, with the prefix `ed25519:`, earlier signing keys. */
     previousKeys: string[]
     /** Ed25519 private key, DER in base64; null for HS256. */
     signingKey: string | null
@@ -66,21 +66,21 @@ export interface Config {
   passwords: { /** Threads of each process. */ threads: number, cost: number, pepper: string, previousPeppers: string[], blocklist: 'off' | 'common' }
   cors: { origins: '*' | string[] }
   rateLimit: { policies: Policies, hasLegacyHeaders: boolean }
-  /** Most of what one user or client address may have at the same time. */
+  /** Quotas per user or client address. */
   quotas: { liveVideos: number, streamsPerAddress: number }
-  /** What the operator should hear at boot: settings that are legal and probably not meant. */
+  /** Warnings for the log at the start: settings that are valid and probably not intended. */
   warnings: string[]
 }
 
-/** What passwords are hashed with where no pepper was set: no secret, and the same after a restart. */
+/** Pepper if none is set (not in production): not secret, and the same after a restart. */
 const developmentPepper = 'HALO, on a machine of a developer'
 
 type Variables = Record<string, string | undefined>
 
 /**
- * Turns environment variables into the one configuration of the service.
+ * Builds the configuration of the service from environment variables.
  *
- * @throws ConfigurationError that names every wrong setting at once and how to mend it
+ * @throws ConfigurationError with every wrong setting and its remedy
  */
 export function loadConfig (variables: Variables): Readonly<Config> {
   const problems: string[] = []
@@ -187,10 +187,10 @@ export function loadConfig (variables: Variables): Readonly<Config> {
     },
     sessions: { lifetimeSeconds: environment.SESSION_LIFETIME_DAYS * 86_400 },
     passwords: {
-      // One CPU of all is left to the event loops.
+      // Leaves one CPU to the event loops.
       threads: Math.max(1, Math.floor((availableParallelism() - 1) / workers)),
       cost: environment.PASSWORD_COST,
-      // Outside production, where nobody set one, hashes must outlive the process all the same.
+      // Outside production hashes must stay valid after a restart although no pepper is set.
       pepper: pepper === '' ? developmentPepper : pepper,
       previousPeppers: pepper === '' ? previousPeppers : [...previousPeppers, ...isProduction ? [] : [developmentPepper]],
       blocklist: environment.PASSWORD_BLOCKLIST
@@ -216,10 +216,10 @@ export function loadConfig (variables: Variables): Readonly<Config> {
   })
 }
 
-/** Passwords that stand in examples, our own among them. */
+/** Passwords of examples, including our own. */
 const knownPasswords = new Set(['', 'halo', 'postgres', 'password', 'secret'])
 
-/** Every protection that is off in production: legal, and said at each start. */
+/** Returns a warning for every protection that is off in production. */
 function protectionsOff (environment: Environment, database: DatabaseConfig): string[] {
   const warnings: string[] = []
   if (environment.PASSWORD_BLOCKLIST === 'off') warnings.push('PASSWORD_BLOCKLIST is off: users may take the passwords that attackers try first; set PASSWORD_BLOCKLIST=common when no client registers with such a password')
@@ -240,24 +240,24 @@ function protectionsOff (environment: Environment, database: DatabaseConfig): st
 export function serverOptions (config: Config) {
   const { server } = config
   return {
-    // Only the listed proxies may say who the client is; `true` would let any client choose its address.
+    // Only listed proxies may report the client address; `true` would let any client choose it.
     trustProxy: server.trustProxy.length > 0 ? server.trustProxy : false,
     bodyLimit: 64 * 1024,
-    // The default of 0 keeps slow headers and slow bodies open for ever.
+    // With the default of 0, slow headers and bodies keep a connection open for ever.
     requestTimeout: server.readTimeoutMs,
     connectionTimeout: server.writeTimeoutMs,
     keepAliveTimeout: server.idleTimeoutMs,
     http: {
       headersTimeout: server.readTimeoutMs,
-      // plugins/errors.ts refuses a request without Host, with the same answer as any other.
+      // plugins/http-rules.ts refuses a request without Host, with the headers and the log line of any other.
       requireHostHeader: false,
       connectionsCheckingInterval: 1000
     },
     // While draining, a request on an open connection is served and told `Connection: close`, not refused.
     return503OnClosing: false,
     forceCloseConnections: 'idle',
-    // The schema refuses a long id with a reason; the router would say that there is no such address.
-    // The Go service redirected a trailing slash to the address without it; here both are the address.
+    // A long id is refused by the schema with a reason; the router would answer 404.
+    // The Go service redirected a trailing slash; here both spellings are the same address.
     routerOptions: { maxParamLength: 16_384, ignoreTrailingSlash: true }
   } satisfies FastifyHttpOptions<Server>
 }
@@ -278,7 +278,7 @@ function readEnvironment (variables: Variables, problems: string[]): Environment
     wrong.add(name)
     const schema = Environment.properties[name as keyof typeof Environment.properties] as { mend?: string }
     problems.push(`${name} is ${JSON.stringify(variables[name])}: ${schema.mend ?? error.message}`)
-    // Go on with the default, so that the settings after this one are judged as well.
+    // Continue with the default, so that all wrong settings are reported at once.
     Reflect.deleteProperty(given, name)
   }
   return (wrong.size > 0 ? Value.Default(Environment, given) : candidate) as Environment
@@ -330,7 +330,7 @@ function readOrigins (environment: Environment, isProduction: boolean, problems:
     return '*'
   }
   for (const origin of given) {
-    // A trailing slash or a path never equals what a browser sends, and would refuse it silently.
+    // An origin with a trailing slash or a path never matches the Origin header of a browser.
     if (!URL.canParse(origin) || new URL(origin).origin !== origin) {
       problems.push(`CORS_ALLOWED_ORIGINS has ${JSON.stringify(origin)}: an origin is scheme, host and port alone, such as https://app.example.com`)
     }
@@ -351,12 +351,12 @@ function readTrustProxy (value: string | undefined, problems: string[]): string[
 function readPublicUrl (value: string | undefined, problems: string[]): string {
   if (!value) return ''
   checkUrl('PUBLIC_URL', value, ['http:', 'https:'], problems)
-  // In the spelling that may stand in a header: a host of other letters in ASCII.
+  // Serialised, so that it may be used in a header: an internationalised host in ASCII.
   return URL.canParse(value) ? new URL(value).href.replace(/\/+$/, '') : ''
 }
 
 function checkUrl (name: string, value: string, protocols: string[], problems: string[]): void {
-  // The value may hold a password: the message shows none of it.
+  // The value may contain a password: the message does not contain it.
   if (!URL.canParse(value) || !protocols.includes(new URL(value).protocol)) {
     problems.push(`${name} is not a URL that begins with ${protocols.map(protocol => `${protocol}//`).join(' or ')}: mend it, or leave it out`)
   }
@@ -376,7 +376,7 @@ function isCidr (range: string): boolean {
   }
 }
 
-/** A list with commas, or as JSON, for secrets that have a comma in them. */
+/** Reads a list that is separated by commas or, for secrets that contain a comma, JSON. */
 function secrets (name: string, value: string, problems: string[]): string[] {
   if (!value.trim().startsWith('[')) return list(value)
   try {

@@ -6,28 +6,28 @@ import type { ToWorker } from './services/runtime/worker-messages.ts'
 import type { Workers } from './services/runtime/worker.ts'
 
 /**
- * Requests to stop, from the first moment of the process on: everything else is loaded after this, because PID 1 of a
- * container ignores a signal that has no handler, and any other process dies of it with whatever it has started.
+ * Handles stop requests from the first moment of the process on. Everything else is imported after this, because PID 1 of a container
+ * ignores a signal without a handler, and any other process is killed by it together with whatever it has started.
  */
 const stopRequest = Promise.withResolvers<string>()
 let stopRequests = 0
 let endAtOnce = (): void => { process.exit(1) }
 for (const signal of ['SIGTERM', 'SIGINT'] as const) {
   process.on(signal, () => {
-    // Ctrl-C reaches the whole group: the supervisor says when its workers stop.
+    // Ctrl-C reaches the whole process group; workers wait for the supervisor's message.
     if (cluster.isWorker && signal === 'SIGINT') return
     requestStop(signal)
   })
 }
 if (cluster.isWorker) {
   process.on('message', (message: ToWorker) => { if (message.halo === 'drain') stopRequest.resolve(message.signal) })
-  // A supervisor that is gone replaces nobody.
+  // Without a supervisor, a worker that dies is not replaced: exit.
   process.on('disconnect', () => { process.exit(1) })
 }
 
 function requestStop (signal: string): void {
   if (stopRequests++ === 0) stopRequest.resolve(signal)
-  // The supervisor of a worker has its own patience.
+  // The supervisor kills a worker that does not stop in time.
   else if (!cluster.isWorker) endAtOnce()
 }
 
@@ -38,10 +38,10 @@ const [{ default: pino }, { buildApp }, { loadConfig }, { migrate }, { openDatab
 
 type App = Awaited<ReturnType<typeof buildApp>>
 
-/** Connections that may wait to be accepted: thousands of clients come back at once after a restart. The kernel has a say (somaxconn). */
+/** Length of the accept queue: thousands of clients reconnect at once after a restart. The kernel may lower it (somaxconn). */
 const backlog = 4096
 
-/** Milliseconds that the last lines of the log have to be written, whatever reads them. */
+/** Milliseconds for writing the last log lines, however slow the reader is. */
 const flushMs = 500
 
 const config = readConfigOrExit()
@@ -52,7 +52,7 @@ const logger = pino({
 }, destination)
 
 process.on('uncaughtException', error => {
-  // The state of the process is unknown from here on; whoever runs it starts a new one.
+  // The state of the process is unknown from here on: exit, and let the supervisor or Kubernetes start a new one.
   logger.fatal({ err: error }, 'uncaught exception')
   exit(1)
 })
@@ -63,12 +63,12 @@ endAtOnce = () => {
 
 exit(await (cluster.isWorker ? runWorker() : run()).catch((error: unknown) => {
   if (error instanceof WorkerFailed) return error.exitCode
-  logger.fatal({ err: error }, 'the boot failed')
+  logger.fatal({ err: error }, 'the start failed')
   process.stderr.write(`\nHALO API could not start: ${(error as Error).message}\n`)
   return 1
 }))
 
-/** What serves: its address once it listens, how it ends in peace (with which exit code), and how it ends at once. */
+/** The running service: its address once it listens, `drain` (resolves to the exit code), and `kill`. */
 interface Serving {
   address: Promise<string>
   drain: (signal: string) => Promise<number>
@@ -79,7 +79,7 @@ interface Serving {
 async function run (): Promise<number> {
   const opening = openDatabase(config.database)
   const database = await Promise.race([opening, stopRequest.promise.then(() => undefined)])
-  // Stopped while it started: what comes up meanwhile is stopped again.
+  // Stopped while it was starting: what has started meanwhile is stopped.
   if (!database) return await opening.then(opened => opened.stop(), () => {}).then(() => 0)
   try {
     const serving = config.workers === 1 ? serve(database.connection, alone) : supervise(database)
@@ -101,22 +101,22 @@ async function runWorker (): Promise<number> {
   return await drainWhenAsked(serve(config.database.connection, workers))
 }
 
-/** Waits for a request to stop, also while the boot is still under way. @throws the error of a boot that failed before it */
+/** Waits for a stop request, also during the start. @throws the error of a failed start */
 async function drainWhenAsked ({ address, drain }: Serving): Promise<number> {
   const failed = address.then(() => new Promise<never>(() => {}))
   const signal = await Promise.race([stopRequest.promise, failed])
-  // A boot that fails from here on is nobody's concern any more.
+  // A start that fails after a stop request is ignored.
   failed.catch(() => {})
   return await drain(signal)
 }
 
-/** Several processes, each of which serves as one that is alone does. */
+/** Runs several workers under a supervisor. */
 function supervise ({ connection }: OpenDatabase): Serving {
   for (const warning of config.warnings) logger.warn(warning)
   const { drainDelayMs, drainTimeoutMs } = config.server
   const supervisor = createSupervisor({
     workers: config.workers,
-    // What this process has made up must be the same in all of them.
+    // Generated secrets must be the same in all workers.
     env: {
       JWT_SECRET_KEY: config.jwt.secret,
       ...config.database.kind === 'embedded' && 'connectionString' in connection ? { DATABASE_URL: connection.connectionString } : {}
@@ -133,7 +133,7 @@ function serve (connection: ServerConnection, workers: Workers): Serving {
   return {
     address,
     async drain (signal) {
-      // What was begun is brought to its end, so that it can be closed.
+      // Wait for the start to end, so that everything can be closed.
       const hasStarted = await Promise.race([address.then(() => true, () => false), sleep(config.server.drainTimeoutMs, false, { ref: false })])
       return hasStarted ? await drain(await building, signal) : 0
     },
@@ -142,8 +142,7 @@ function serve (connection: ServerConnection, workers: Workers): Serving {
 }
 
 async function start (app: App, connection: ServerConnection): Promise<string> {
-  // The boot waits a moment for the schema, so that the first request finds it, and for no longer.
-  // And for what the Go service had counted, so that nobody sees a count begin again at zero.
+  // Waits at most two seconds for the schema and for the counts of the Go service, so that the first requests find both.
   await Promise.race([keepSchemaCurrent(app, connection).then(() => app.counters.takenOver), sleep(2000)])
   const address = await listen(app)
   logger.info({ address, environment: config.environment }, 'listening')
@@ -161,7 +160,7 @@ async function listen (app: App): Promise<string> {
   }
 }
 
-/** Development migrates by itself, as soon as the database answers; production only says what is missing. */
+/** Migrates the database as soon as it answers, except in production, where `/readyz` reports a missing migration. */
 async function keepSchemaCurrent (app: App, connection: ServerConnection): Promise<void> {
   if (config.environment === 'production') {
     await app.services.healthChecks.status()
@@ -208,8 +207,8 @@ function printWelcome (address: string, database: OpenDatabase): void {
 }
 
 /**
- * Not ready, then (after the delay in which balancers notice) no new connections, then what is in flight is answered,
- * then the stores close in the reverse order of their opening. Each phase is bounded.
+ * Stops in phases, each bounded: becomes not ready, waits until load balancers have noticed, closes the listening socket, answers the
+ * requests in flight, and closes the stores in the reverse order of their opening.
  */
 async function drain (app: App, signal: string): Promise<number> {
   app.lifecycle.isDraining = true
@@ -224,7 +223,7 @@ async function drain (app: App, signal: string): Promise<number> {
   return isClosed ? 0 : 1
 }
 
-/** Ends the process when the log is written, or cannot be. */
+/** Exits after the log has been written, or cannot be. */
 function exit (code: number): void {
   destination.flushWithin(flushMs).finally(() => { process.exit(code) })
 }

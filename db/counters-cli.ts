@@ -12,7 +12,7 @@ import { openDatabase } from './open-database.ts'
 
 const usage = 'Usage: npm run counters:verify [-- --repair], npm run counters:takeover'
 
-/** `npm run counters:verify` and `counters:takeover`, for operators. Exit 1 when there is drift, or it could not be told. */
+/** `npm run counters:verify` and `counters:takeover`, for operators. Exits with 1 when there is drift, or the check failed. */
 try {
   const { command, isRepair } = readArguments()
   const config = loadConfig({ ...process.env, JWT_SECRET_KEY: process.env['JWT_SECRET_KEY'] ?? 'not needed for counters, which sign nothing' })
@@ -25,7 +25,7 @@ try {
     if (command === 'takeover') {
       if (!redis) throw new ConfigurationError(['REDIS_URL (or REDIS_HOST) is missing: name the Redis in which the Go service had counted'])
       const { videos, skipped } = (await takeOver(redis, createLedger(database, database), { force: true }))!
-      process.stdout.write(`Took over the counts of ${videos} videos; ${skipped} keys were no count of a video that exists.\n`)
+      process.stdout.write(`Imported the counts of ${videos} videos; ${skipped} keys were not a count of an existing video.\n`)
     } else {
       await verify({ database, redis }, isRepair)
     }
@@ -35,7 +35,7 @@ try {
     await opened.stop()
   }
 } catch (error) {
-  process.stderr.write(`${error instanceof ConfigurationError ? error.message : `Nothing could be told: ${(error as Error).message}`}\n`)
+  process.stderr.write(`${error instanceof ConfigurationError ? error.message : `The check failed: ${(error as Error).message}`}\n`)
   process.exitCode = 1
 }
 
@@ -47,10 +47,10 @@ async function verify (stores: Parameters<typeof verifyCounters>[0], isRepair: b
   if (drifts.length > 0 && isRepair) {
     await repairCounters(stores, drifts)
     const left = await verifyCounters(stores)
-    process.stdout.write(left.drifts.length === 0 ? 'All mended.\n' : `${left.drifts.length} could not be mended yet: run it again.\n`)
+    process.stdout.write(left.drifts.length === 0 ? 'All repaired.\n' : `${left.drifts.length} could not be repaired yet: run it again.\n`)
     process.exitCode = left.drifts.length === 0 ? 0 : 1
   } else if (drifts.length > 0) {
-    process.stdout.write('Mend it with: npm run counters:verify -- --repair\n')
+    process.stdout.write('Repair them with: npm run counters:verify -- --repair\n')
     process.exitCode = 1
   }
 }
@@ -60,7 +60,7 @@ function readArguments (): { command: 'verify' | 'takeover', isRepair: boolean }
     const { values, positionals: [command, ...rest] } = parseArgs({ allowPositionals: true, options: { repair: { type: 'boolean', default: false } } })
     if ((command === 'verify' || (command === 'takeover' && !values.repair)) && rest.length === 0) return { command, isRepair: values.repair }
   } catch {
-    // Said below.
+    // Reported below.
   }
   throw new ConfigurationError([usage])
 }

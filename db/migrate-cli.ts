@@ -31,7 +31,7 @@ try {
   }
 } catch (error) {
   const isOurs = error instanceof ConfigurationError || error instanceof MigrationRefused
-  process.stderr.write(`${isOurs ? (error as Error).message : `The migration failed, and its own changes are undone; those before it stay: ${(error as Error).message}`}\n`)
+  process.stderr.write(`${isOurs ? (error as Error).message : `The migration failed and was rolled back; earlier migrations stay: ${(error as Error).message}`}\n`)
   process.exitCode = 1
 }
 
@@ -53,7 +53,7 @@ function readArguments (): { target: number | undefined, allowsDataLoss: boolean
   return { target: wanted === undefined ? undefined : Number(wanted), allowsDataLoss: values['allow-data-loss'] }
 }
 
-/** A migration needs the database and nothing else of what production insists on. */
+/** A migration needs the database and no other setting that production requires. */
 function migrationEnvironment (): Record<string, string | undefined> {
   const { NODE_ENV, ...rest } = process.env
   if (NODE_ENV === 'production' && !rest['DATABASE_URL'] && !rest['DB_HOST']) {

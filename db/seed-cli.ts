@@ -8,7 +8,7 @@ import { seed } from './seed.ts'
 
 const usage = 'Usage: npm run seed -- [--users 1000] [--videos 20000]\n'
 
-/** `npm run seed`: sample data up to the wanted size, safe to run twice. */
+/** `npm run seed`: adds sample data up to the wanted size; safe to run twice. */
 try {
   const { users, videos } = readSizes()
   const config = loadConfig(process.env)
@@ -30,7 +30,7 @@ try {
     await database.stop()
   }
 } catch (error) {
-  process.stderr.write(`${error instanceof ConfigurationError ? error.message : `Nothing was seeded: ${(error as Error).message}`}\n`)
+  process.stderr.write(`${error instanceof ConfigurationError ? error.message : `Nothing was added: ${(error as Error).message}`}\n`)
   process.exitCode = 1
 }
 

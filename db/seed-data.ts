@@ -1,6 +1,5 @@
 /**
- * Believable rows, the same for the same number every time: row n is a function of n alone, so that a
- * second run, or a larger one, continues where the first one ended.
+ * Sample rows. Row n is a function of n alone, so that a second or larger run continues where the first one ended.
  */
 
 const first = ['Ada', 'Bao', 'Chidi', 'Dalia', 'Emre', 'Freya', 'Goran', 'Hana', 'Ines', 'Jonas', 'Kaya', 'Lior', 'Mina', 'Noor', 'Ola', 'Priya', 'Quinn', 'Rafa', 'Sana', 'Tomás', 'Uma', 'Viktor', 'Wen', 'Ximena', 'Yuki', 'Zoë']
@@ -36,7 +35,7 @@ export interface SeedVideo {
   createdAt: string
 }
 
-/** Names of seeded users begin so; by it a second run finds them. */
+/** Prefix of the names of seeded users, by which a second run finds them. */
 export const seedUsername = (n: number): string => n === 0 ? 'halo_demo' : `halo_${String(n).padStart(6, '0')}`
 
 export const demoLogin = { email: 'demo@halo.example', password: 'password123' }
@@ -56,9 +55,9 @@ export function seedUser (n: number, now: number): SeedUser {
 
 export function seedVideo (n: number, users: number, now: number): SeedVideo {
   const isLive = n % 10 === 0
-  // Most views go to few videos, as everywhere.
+  // Few videos have most of the views.
   const views = isLive ? 0 : Math.floor(10 ** (random(n, 5) * 6))
-  // Live ones began within the last hours, recorded ones within the last year.
+  // Live videos began within the last hours, recorded ones within the last year.
   const age = isLive ? random(n, 6) * day / 6 : day / 4 + random(n, 6) * 365 * day
   return {
     owner: Math.floor(random(n, 7) ** 2 * users),

@@ -8,9 +8,9 @@ import { comparisonKey } from '../services/accounts/users.ts'
 import { demoLogin, seedUser, seedUsername, seedVideo } from './seed-data.ts'
 
 export interface SeedOptions {
-  /** How many seeded users there are to be afterwards, the demo user among them. */
+  /** Wanted number of seeded users, including the demo user. */
   users: number
-  /** How many videos of seeded users there are to be afterwards. */
+  /** Wanted number of videos of seeded users. */
   videos: number
   onProgress?: (done: number, total: number) => void
 }
@@ -20,15 +20,14 @@ export interface SeedResult {
   addedVideos: number
 }
 
-/** 'SEED' in ASCII: two seeds at once would each add what is missing. */
+/** Key of the advisory lock ('SEED' in ASCII): two seeds at once would add the missing rows twice. */
 const lockKey = 0x53454544
 
 /**
- * Fills a migrated database up to the wanted numbers of users and videos, by COPY and in one transaction:
- * a second run finds nothing to add, a run that is killed leaves nothing, and no row that was there before
- * is touched.
+ * Fills a migrated database up to the wanted numbers of users and videos, by COPY and in one transaction: a second run adds nothing,
+ * a killed run leaves nothing, and existing rows are not changed.
  *
- * @throws the database's error; nothing was added then
+ * @throws the database's error; then nothing was added
  */
 export async function seed (connection: ServerConnection, options: SeedOptions): Promise<SeedResult> {
   const client = new pg.Client(connection)
@@ -40,7 +39,7 @@ export async function seed (connection: ServerConnection, options: SeedOptions):
     const addedUsers = await addUsers(client, options.users)
     const addedVideos = await addVideos(client, options)
     await client.query('commit')
-    // Fresh statistics at once: the planner would otherwise guess about tables that it saw empty.
+    // Fresh statistics: otherwise the planner would take the tables for empty.
     if (addedVideos > 0) await client.query('analyze users, videos')
     return { addedUsers, addedVideos }
   } catch (error) {
@@ -58,7 +57,7 @@ async function addUsers (client: pg.Client, wanted: number): Promise<number> {
   const missing = Array.from({ length: wanted }, (_, n) => n).filter(n => !present.has(seedUsername(n)))
   if (missing.length === 0) return 0
   const now = Date.now()
-  // One hash for all: each would take a tenth of a second, and these accounts guard nothing.
+  // One hash for all users: each takes a tenth of a second, and these accounts protect nothing.
   const hash = bcrypt.hashSync(demoLogin.password, 10)
   await copy(client, 'users (email, username, email_key, username_key, password_hash, display_name, bio, avatar_url, is_adult, created_at, updated_at)',
     missing, n => {
@@ -110,7 +109,7 @@ async function copy (
   await pipeline(Readable.from(lines()), client.query(copyFrom(`copy ${target} from stdin`)))
 }
 
-/** A value in the text format of COPY. */
+/** Serialises a value in the text format of COPY. */
 function escapeText (value: string | number | boolean): string {
   return String(value).replace(/[\\\t\n\r]/g, character =>
     ({ '\\': '\\\\', '\t': '\\t', '\n': '\\n', '\r': '\\r' })[character]!)

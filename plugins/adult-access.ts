@@ -7,7 +7,7 @@ declare module 'fastify' {
   }
 }
 
-/** Which users are shown adult content. */
+/** Decides which adult content users may see. */
 export default fp(async function adultAccess (app) {
   app.decorate('adultAccess', createAdultAccess({ database: app.database, gate: app.config.adultContentGate }))
 }, { name: 'halo:adult-access', dependencies: ['halo:config', 'halo:database'] })

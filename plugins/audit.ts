@@ -4,15 +4,14 @@ import { loggableText } from '../services/runtime/log-redaction.ts'
 
 declare module 'fastify' {
   interface FastifyRequest {
-    /** Where the request comes from, and where what it does with accounts is written down. */
+    /** The client of the request, with its audit log. */
     readonly client: Client
   }
 }
 
 /**
- * One line in the log for each thing that happens to accounts: who, from where, by which request. Never a password, a
- * token or a hash: what a line may have is named by services/accounts/accounts.ts, and test/run.ts looks for them in what all
- * tests have logged.
+ * The audit log: one line for each event of an account (user, client address, request id). Never a password, a token or a hash:
+ * services/accounts/accounts.ts defines the fields, and test/run.ts searches the log of all tests for secrets.
  */
 export default fp(async function audit (app) {
   app.decorateRequest('client', {

@@ -15,20 +15,20 @@ declare module '@fastify/jwt' {
 
 declare module 'fastify' {
   interface FastifyInstance {
-    /** Whose tokens they are. */
+    /** Cache of verified access tokens. */
     verifiedTokens: VerifiedTokens
-    /** A scope in which every route needs a valid token; its bearer is `request.user`. */
+    /** Registers routes that need a valid token; its claims are `request.user`. */
     authenticated (routes: (scope: FastifyInstance) => Promise<void> | void): void
-    /** Who asks, where a token is welcome and not needed; undefined without one, or with one that is not valid (any more). */
+    /** Returns the id of the user on routes where a token is optional; undefined without a valid one. */
     callerOf (request: FastifyRequest): number | undefined
-    /** What logs a client in: the tokens of a session. */
+    /** Issues the tokens of a session. */
     tokensOf (loggedIn: LoggedIn): Session
-    /** What other services verify access tokens with (RFC 7517). */
+    /** The public keys of access tokens (RFC 7517). */
     publicKeys: ReturnType<typeof publicKeys>
   }
 }
 
-/** Who is asking: tokens are made and read here and nowhere else. */
+/** Authentication: issues and verifies access tokens. */
 export default fp(async function auth (app) {
   const { jwt: settings } = app.config
   const { refreshTokens, revocations, sessionActivity } = app.services
@@ -52,7 +52,7 @@ export default fp(async function auth (app) {
     return { token, expires_in: expiresIn, refresh_token: refreshTokens.encode(session), user: account }
   })
 
-  // An app whose token has just expired still shows public pages: no 401 where none is needed.
+  // An app whose token has just expired still shows public pages: an invalid token is not an error where it is optional.
   app.decorate('callerOf', request => {
     if (request.headers.authorization === undefined) return undefined
     try {
@@ -72,7 +72,7 @@ export default fp(async function auth (app) {
           done(error as Error)
         }
       })
-      // The protection and its documentation are one thing.
+      // Protected routes are documented as such.
       scope.addHook('onRoute', route => {
         route.schema = { ...route.schema, security: [{ bearer: [] }] }
       })
@@ -81,14 +81,14 @@ export default fp(async function auth (app) {
   })
 }, { name: 'halo:auth', dependencies: ['halo:config', 'halo:errors', 'halo:rate-limit', 'halo:services'] })
 
-/** @fastify/jwt under the key's name, with the one algorithm that the key is for. */
+/** Registers @fastify/jwt for a key, restricted to the algorithm of the key. */
 async function registerKey (app: FastifyInstance, key: TokenKey): Promise<void> {
   const { kid, algorithm } = key
   await app.register(jwt, {
     namespace: kid,
     secret: key.algorithm === 'HS256' ? key.secret : { private: key.privatePem ?? '', public: key.publicPem },
     sign: { algorithm, kid, header: { alg: algorithm, typ: 'at+jwt' } },
-    // fast-jwt takes every algorithm that fits the key unless told. The other claims are looked at by access-tokens.ts.
+    // By default fast-jwt accepts every algorithm that fits the key. The other claims are checked by access-tokens.ts.
     verify: { algorithms: [algorithm], requiredClaims: ['exp'], ignoreNotBefore: true }
   })
 }

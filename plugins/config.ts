@@ -7,7 +7,7 @@ declare module 'fastify' {
   }
 }
 
-/** The configuration, for every plugin that comes after. */
+/** Decorates the configuration, and logs its warnings. */
 export default fp<{ config: Readonly<Config> }>(async function config (app, options) {
   app.decorate('config', options.config)
   for (const warning of options.config.warnings) app.log.warn(warning)

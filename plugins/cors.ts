@@ -5,7 +5,7 @@ const exposedHeaders = ['Retry-After', 'X-Request-Id', 'RateLimit', 'RateLimit-P
 
 declare module 'fastify' {
   interface FastifyInstance {
-    /** The headers that let a page of an origin read an answer, or not. */
+    /** Returns the CORS headers of a response to a page of an origin. */
     corsHeaders (origin: string | undefined): Record<string, string>
   }
 }
@@ -27,9 +27,8 @@ export default fp(async function cors (app) {
 }, { name: 'halo:cors', dependencies: ['halo:config', 'halo:errors'] })
 
 /**
- * Preflights, answered by @fastify/cors in a scope with nothing but its wildcard route in it, so that its
- * hook runs for nothing else. It is registered after the limiter: a scope has the hooks that were there
- * before it.
+ * Preflights: @fastify/cors answers them, in a scope that contains only its wildcard route, so that its hook runs for no other
+ * request.
  */
 export const corsPreflight = fp(async function corsPreflight (app) {
   const { origins } = app.config.cors

@@ -18,18 +18,18 @@ declare module 'fastify' {
       store: CounterStore
       ledger: Ledger
       flusher: Flusher
-      /** Resolves when what the Go service had counted is in the ledger. */
+      /** Resolves when the counts of the Go service are in the ledger. */
       takenOver: Promise<void>
     }
   }
 }
 
 export interface CountersOptions {
-  /** Times that differ from those of production; for tests, which cannot wait for half a minute. */
+  /** Replaces times of production; for tests, which cannot wait for half a minute. */
   times?: Partial<CounterTimes> | undefined
 }
 
-/** The counters: a store that counts, the ledger in PostgreSQL, and the flusher that brings the one into the other. */
+/** The counters: the store (Redis or the process), the ledger in PostgreSQL, and the flusher between them. */
 export default fp<CountersOptions>(async function counters (app, { times = {} }) {
   const ledger = createLedger(app.database, app.backgroundDatabase)
   const { recovery } = ledger
@@ -41,7 +41,7 @@ export default fp<CountersOptions>(async function counters (app, { times = {} })
       onRecovery: event => app.log.warn(event, 'the counters of a shard began a new generation')
     })
     : createMemoryStore({ recovery, times })
-  // A video goes cold when it was quiet for `warmMs`: what the ledger says of its likes must be younger than that.
+  // A video goes cold after `warmMs` without a change: a cached ledger row must be younger than that.
   const known = createKnownVideos({ read: ledger.read, oldMs: Math.min(60_000, (times.warmMs ?? counterTimes.warmMs) / 4) })
   const flusher = createFlusher({ store, ledger, known, log: app.log })
   const abort = new AbortController()
@@ -49,7 +49,7 @@ export default fp<CountersOptions>(async function counters (app, { times = {} })
     store,
     ledger,
     flusher,
-    engagement: createEngagementService({ store, ledger, known, viewers: app.adultAccess, flushedUntil: () => store.stats.flushedUntil }),
+    engagement: createEngagementService({ store, ledger, known, adultAccess: app.adultAccess, flushedUntil: () => store.stats.flushedUntil }),
     takenOver: takeOverWhenPossible(app, ledger, abort.signal)
   })
   app.addHook('onReady', async () => {
@@ -63,7 +63,7 @@ export default fp<CountersOptions>(async function counters (app, { times = {} })
   })
 }, { name: 'halo:counters', dependencies: ['halo:config', 'halo:database', 'halo:redis', 'halo:adult-access'] })
 
-/** Settings of Redis with which it loses counters, or stalls. */
+/** Warns of settings with which Redis loses counters, or stalls. */
 function warnOfSettings ({ redisClient, log }: FastifyInstance): void {
   const nodes = redisClient instanceof Cluster ? redisClient.nodes('master') : redisClient ? [redisClient] : []
   for (const node of nodes) {
@@ -71,14 +71,14 @@ function warnOfSettings ({ redisClient, log }: FastifyInstance): void {
       const policy = /^maxmemory_policy:(\S+)/m.exec(info)?.[1] ?? ''
       if (policy.startsWith('allkeys')) log.error({ policy }, 'this Redis may evict counters: set its maxmemory-policy to noeviction')
     }, () => {})
-    // Managed Redis may not allow CONFIG; then its documentation must tell.
+    // A managed Redis may not allow CONFIG.
     node.config('GET', 'lazyfree-lazy-expire').then(answer => {
       if ((answer as string[])[1] === 'no') log.warn('the presence of a large stream that ends may block this Redis for most of a second: set its lazyfree-lazy-expire to yes')
     }, () => {})
   }
 }
 
-/** Both stores must answer for it, and the schema must be there: it is tried until it is done. */
+/** Takes over the counts of the Go service. Needs both stores and the schema, so it is retried until it succeeds. */
 async function takeOverWhenPossible ({ redisClient, log }: FastifyInstance, ledger: Ledger, signal: AbortSignal): Promise<void> {
   if (!redisClient) return
   for (;;) {

@@ -5,15 +5,15 @@ import { createReplicaRouter, type ReadDatabase, type ReplicaRouter } from '../s
 
 declare module 'fastify' {
   interface FastifyInstance {
-    /** What requests wait for. */
+    /** For statements of requests. */
     database: Database
-    /** The queue of the statements that requests wait for. */
+    /** The queue in front of it. */
     databaseQueue: BoundedQueue
-    /** What no request waits for. */
+    /** For background work. */
     backgroundDatabase: Database
-    /** What must be learnt in time. */
+    /** For reads that must not be delayed by others (revocations). */
     watchDatabase: Database
-    /** For reads that may be a moment old: a replica close behind, or the primary. */
+    /** For reads that may be slightly stale: the replica while its lag is small, otherwise the primary. */
     readDatabase: ReadDatabase
     /** Undefined without a replica. */
     replicaRouter: ReplicaRouter | undefined
@@ -21,18 +21,18 @@ declare module 'fastify' {
 }
 
 /**
- * Statements of requests that run at once, at the most. More than a database has processors for make each other slower, until
- * all of them meet their time limit.
+ * Concurrency limit of the statements of requests. Many more than the database has CPUs only make each other slower, until all of
+ * them exceed their time limit.
  */
 const maxConcurrent = 20
 
-/** Statements on the pools, with a bounded queue and errors that the service knows. */
+/** Databases on top of the connection pools: with a bounded queue, and errors of the catalogue. */
 export default fp(async function database (app) {
   const { max, isPrepared } = app.config.databasePool
   const createQueue = () => createBoundedQueue({ concurrency: Math.min(max, maxConcurrent), maxWaiting: max * 10, maxWaitMs: 400, usualMs: 5 })
   const queue = createQueue()
   const primary = createDatabase({ pool: app.pg.pool, queue, control: isPrepared ? app.backgroundPool : undefined, isPrepared })
-  // No request waits for these, and they may take long.
+  // Background statements may take long.
   const background = (concurrency: number, maxWaiting: number) => createBoundedQueue({ concurrency, maxWaiting, maxWaitMs: 1000, usualMs: 0 })
   app.decorate('databaseQueue', queue)
   app.decorate('database', primary)
@@ -44,11 +44,11 @@ export default fp(async function database (app) {
     replica: createDatabase({ pool: app.replicaPool, queue: createQueue(), control: isPrepared ? app.replicaControlPool : undefined, isPrepared }),
     onChange (isUsed, lagMs) {
       if (isUsed) app.log.info({ lagMs: Math.round(lagMs) }, 'reads go to the replica')
-      else app.log.warn('the replica lags or is unavailable: reads go to the primary')
+      else app.log.warn('the replica lags behind or is unavailable: reads go to the primary')
     }
   })
   app.decorate('replicaRouter', replica)
-  // Not the statements of the primary themselves: whoever replaces `database.query` replaces these reads too.
+  // Not a copy of `database.query`: a test that replaces it replaces these reads as well.
   app.decorate<ReadDatabase>('readDatabase', replica ?? { maxAgeMs: 0, query: (statement, values, signal) => app.database.query(statement, values, signal) })
   if (replica) {
     app.addHook('onReady', async () => { replica.start() })

@@ -9,7 +9,7 @@ import { STATUS_CODES } from '../services/http/node-http.ts'
 
 const contentType = 'application/problem+json; charset=utf-8'
 
-/** Which code a wrong value in the path gets; a wrong value elsewhere is `invalid_request`. */
+/** Error codes of wrong path parameters; a wrong value elsewhere is `invalid_request`. */
 const codeOfParameter: Record<string, ErrorCode> = { id: 'invalid_id', user_id: 'invalid_id', metric: 'invalid_metric' }
 
 const partOfContext = { body: 'body', querystring: 'query', params: 'path', headers: 'headers' } as const
@@ -17,7 +17,7 @@ const partOfContext = { body: 'body', querystring: 'query', params: 'path', head
 const codeOfStatus: Record<number, ErrorCode> = {
   400: 'invalid_request',
   401: 'unauthorized',
-  // Of @fastify/static: a path that leads out of its folder.
+  // Of @fastify/static: a path that leaves its folder.
   403: 'not_found',
   404: 'not_found',
   405: 'method_not_allowed',
@@ -29,7 +29,7 @@ const codeOfStatus: Record<number, ErrorCode> = {
   503: 'service_unavailable'
 }
 
-/** The one place that turns errors into HTTP: every answer that is not 2xx or 304 comes from here. */
+/** Converts errors to HTTP: every response that is not 2xx or 304 comes from here. */
 export default fp(async function errors (app) {
   app.server.on('connect', (request: IncomingMessage, socket: Socket) => {
     answerOnSocket(app, socket, new ApiError('method_not_allowed', { message: 'This service is no proxy: it does not take CONNECT' }), 'CONNECT')
@@ -39,8 +39,8 @@ export default fp(async function errors (app) {
 }, { name: 'halo:errors', dependencies: ['halo:config'] })
 
 /**
- * Answers a request whose URL the router cannot decode. It has no route, so no hook has run for it: this calls what the first
- * hooks call.
+ * Answers a request whose URL the router cannot decode. It has no route and reaches no hook, so this function calls the request
+ * context and the rate limiter, and sets the common headers.
  */
 export function frameworkErrors (error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
   const { server } = request
@@ -50,7 +50,7 @@ export function frameworkErrors (error: FastifyError, request: FastifyRequest, r
   sendError(refusal ?? error, request, reply)
 }
 
-/** For what is not HTTP, or too slow or too large to become a request: there is only a socket to answer on. */
+/** Answers what Node cannot parse as a request (not HTTP, too slow, too large): there is a socket and no response object. */
 export function clientErrorHandler (this: FastifyInstance, error: Error & { code?: string }, socket: Socket): void {
   if (error.code === 'ECONNRESET' || socket.destroyed) return
   const code: ErrorCode = error.code === 'HPE_HEADER_OVERFLOW'
@@ -63,7 +63,7 @@ export function clientErrorHandler (this: FastifyInstance, error: Error & { code
   answerOnSocket(this, socket, new ApiError(code, code === 'invalid_request' ? { message: 'This is not an HTTP/1.1 request' } : {}), error.code)
 }
 
-/** Answers where Node has made no response, with what every answer has, and writes the line of the log. */
+/** Writes a problem to a socket, with the common headers, and its log line. */
 function answerOnSocket (app: FastifyInstance, socket: Socket, refusal: ApiError, cause: string | undefined): void {
   const requestId = randomUUID()
   const body = JSON.stringify(problem(refusal, app.config?.publicUrl ?? '', '', requestId))
@@ -94,7 +94,7 @@ function sendError (error: unknown, request: FastifyRequest, reply: FastifyReply
   }
   reply.code(answer.statusCode).headers({ ...answer.headers, 'content-type': contentType, 'cache-control': 'no-store' })
   if (answer.retryAfter !== undefined) reply.header('retry-after', String(answer.retryAfter))
-  // RFC 6750 §3: the scheme alone when no token came, the reason when one did.
+  // RFC 6750 §3: without a token the scheme only, with one the reason.
   if (answer.statusCode === 401) {
     reply.header('www-authenticate', `Bearer realm="halo"${request.headers.authorization === undefined ? '' : ', error="invalid_token"'}`)
   }
@@ -117,7 +117,7 @@ function toApiError (error: unknown): ApiError {
     const name = first?.pointer.slice(1) || part
     return new ApiError('invalid_request', { message: `${name} ${first?.detail ?? 'is not valid'}`, violations })
   }
-  // An error's own status, never the reply's, which is still 200 here.
+  // The status of the error, not of the reply, which is still 200.
   const code = statusCode === undefined ? undefined : codeOfStatus[statusCode] ?? (statusCode > 400 && statusCode < 500 ? 'invalid_request' : undefined)
   if (code === undefined || catalogue[code].status >= 500) {
     return code ? new ApiError(code, { cause: error }) : new ApiError('internal_error', { cause: error })
@@ -125,17 +125,17 @@ function toApiError (error: unknown): ApiError {
   return new ApiError(code, code === 'invalid_request' ? { message, cause: error } : { cause: error })
 }
 
-/** The member that an error of an object is about, as a part of a JSON pointer (RFC 6901). */
+/** Returns the JSON pointer (RFC 6901) of the member that an error of its object is about. */
 function memberOf (keyword: string, params: Record<string, unknown>): string {
   const name = keyword === 'required' ? params['missingProperty'] : keyword === 'additionalProperties' ? params['additionalProperty'] : undefined
   return typeof name === 'string' ? `/${name.slice(0, 100).replaceAll('~', '~0').replaceAll('/', '~1')}` : ''
 }
 
-/** What is wrong, where Ajv's own words do not say it. */
+/** Describes a violation where Ajv's own message is not clear. */
 function detailOf (keyword: string, params: Record<string, unknown>): string | undefined {
   if (keyword === 'enum') return `must be one of ${(params['allowedValues'] as string[]).join(', ')}`
   if (keyword === 'additionalProperties') return 'is not known here'
-  if (keyword === 'minProperties') return 'has nothing in it'
+  if (keyword === 'minProperties') return 'must not be empty'
   if (keyword === 'format' && params['format'] === 'http-url') return 'must be an http or https address of at most 2048 characters, without user information, spaces, quotes or backslashes'
   if (keyword === 'format' && params['format'] === 'username') return 'must be of one alphabet, without invisible characters, NUL, half of a surrogate pair, or a space at either end'
   if (keyword === 'format' && params['format'] === 'text') return 'has a character that cannot be stored: NUL or half of a surrogate pair'

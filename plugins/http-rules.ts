@@ -10,7 +10,7 @@ export default fp(async function httpRules (app) {
   app.server.on('checkExpectation', (request, response) => { app.server.emit('request', request, response) })
   app.addHook('onRequest', (request, reply, done) => {
     const violation = violationOf(request.raw)
-    // Whatever follows on this connection may not be what its sender meant.
+    // The rest of the connection may not be framed as its sender meant.
     if (violation) reply.raw.shouldKeepAlive = false
     done(violation)
   })

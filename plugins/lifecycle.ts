@@ -2,7 +2,7 @@ import type { ServerResponse } from 'node:http'
 import fp from 'fastify-plugin'
 import { HeadResponse } from '../services/http/response-head.ts'
 
-/** Where in its life the process is. */
+/** The phase of the process. */
 export interface Lifecycle {
   hasStarted: boolean
   isDraining: boolean

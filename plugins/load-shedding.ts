@@ -7,18 +7,18 @@ declare module 'fastify' {
     loadShedding: {
       /** Milliseconds by which the event loop was late when it was last measured. */
       readonly delayMs: number
-      /** Requests that were refused. */
+      /** Number of shed requests. */
       readonly refused: number
-      /** Counts a request that is refused. @returns the error to answer with */
+      /** Counts a shed request. @returns the error to answer with */
       refuse (): ApiError
     }
   }
   interface FastifyRequest {
-    /** The process is overloaded: the request may be answered from the cache and by nothing else. */
+    /** The process is overloaded: the request may be answered from the cache only. */
     isCacheOnly: boolean
   }
   interface FastifyContextConfig {
-    /** For operators: answered however overloaded the process is. */
+    /** Never shed: for operators. */
     isNeverShed?: boolean
   }
 }

@@ -10,22 +10,22 @@ declare module 'fastify' {
   interface FastifyInstance {
     metrics: {
       contentType: string
-      /** The numbers of all processes behind this port, as one. */
+      /** Reads the metrics of all workers, merged. */
       read (): Promise<string>
-      /** Port on which they are served (METRICS_PORT); null for that of the API. */
+      /** Port of `/metrics` (METRICS_PORT); null for that of the API. */
       readonly port: number | null
     }
-    /** Those that serve beside this process. */
+    /** The other worker processes. */
     workers: Workers
   }
 }
 
-/** How the numbers of several processes become one. */
+/** How the values of several workers are merged. */
 type Merge = 'sum' | 'max' | 'min'
 
 type Metric = [name: string, help: string, merge: Merge, read: () => number]
 
-/** Numbers for operators, in the text format of Prometheus at `/metrics`; each is read when it is asked for. */
+/** Metrics in the text format of Prometheus, at `/metrics`. Values are read at the time of the request. */
 export default fp<{ workers: Workers, logDestination: { readonly dropped: number } }>(async function metrics (app, { workers, logDestination }) {
   const registry = new Registry()
   const { requests, loadShedding, databaseQueue } = app
@@ -33,8 +33,8 @@ export default fp<{ workers: Workers, logDestination: { readonly dropped: number
   const { streams } = app.services
 
   const numbers: Metric[] = [
-    ['halo_workers_wanted', 'Processes that should serve', 'max', () => workers.state().wanted],
-    ['halo_workers', 'Processes that serve and have told their numbers', 'sum', () => 1],
+    ['halo_workers_wanted', 'Number of workers that should run', 'max', () => workers.state().wanted],
+    ['halo_workers', 'Number of running workers that have reported their metrics', 'sum', () => 1],
     ['halo_resident_bytes', 'Resident memory of the processes', 'sum', () => process.memoryUsage.rss()],
     ['halo_requests_total', 'Requests that are over: answered, refused, or aborted by the client', 'sum', () => requests.total],
     ['halo_requests_in_flight', 'Requests in flight, without event streams', 'sum', () => requests.inFlight],
@@ -42,23 +42,23 @@ export default fp<{ workers: Workers, logDestination: { readonly dropped: number
     ['halo_event_loop_delay_seconds', 'By how much a timer was late when it was last measured', 'max', () => loadShedding.delayMs / 1000],
     ['halo_database_statements_running', 'Statements that requests wait for, running', 'sum', () => databaseQueue.stats.running],
     ['halo_database_statements_waiting', 'Statements that wait in the queue', 'sum', () => databaseQueue.stats.waiting],
-    ['halo_counters_flush_lag_seconds', 'Seconds since everything that was counted had reached PostgreSQL', 'max', () => flusher.stats.lagMs / 1000],
-    ['halo_counters_pending', 'Counters, likes and receipts that PostgreSQL does not have yet', 'max', () => store.stats.pending],
-    ['halo_counters_flushed_total', 'Counters, likes and receipts that were written', 'sum', () => flusher.stats.flushed],
-    ['halo_counters_flush_failures_total', 'Flushes that failed because a store was unavailable; nothing is lost by them', 'sum', () => flusher.stats.failures],
-    ['halo_counters_last_flush_seconds', 'How long the last flush with something in it took', 'max', () => flusher.stats.lastFlushMs / 1000],
-    ['halo_counters_recoveries_total', 'Generations that began because Redis had lost its memory, or may have', 'sum', () => store.stats.recoveries],
+    ['halo_counters_flush_lag_seconds', 'Flush lag: seconds since all counters were in PostgreSQL', 'max', () => flusher.stats.lagMs / 1000],
+    ['halo_counters_pending', 'Counters, likes and receipts that are not flushed to PostgreSQL yet', 'max', () => store.stats.pending],
+    ['halo_counters_flushed_total', 'Counters, likes and receipts that were flushed', 'sum', () => flusher.stats.flushed],
+    ['halo_counters_flush_failures_total', 'Flushes that failed because a store was unavailable; they are repeated', 'sum', () => flusher.stats.failures],
+    ['halo_counters_last_flush_seconds', 'Duration of the last non-empty flush', 'max', () => flusher.stats.lastFlushMs / 1000],
+    ['halo_counters_recoveries_total', 'Generations that began because Redis had lost data, or may have', 'sum', () => store.stats.recoveries],
     ...(['database', 'redis', 'schema'] as const).map((name): Metric =>
       [`halo_${name}_up`, `Whether the last check of the ${name} succeeded (1) or failed (0)`, 'min', () => Number(app.services.healthChecks.last?.[name] ?? true)]),
-    ['halo_log_lines_dropped_total', 'Log lines that were dropped because nobody read standard output', 'sum', () => logDestination.dropped],
-    ['halo_engagement_streams', 'Listeners to event streams', 'sum', () => streams.stats.listeners],
-    ['halo_engagement_streams_dropped_total', 'Listeners that were dropped because they were too slow', 'sum', () => streams.stats.dropped]
+    ['halo_log_lines_dropped_total', 'Log lines that were dropped because standard output was not read', 'sum', () => logDestination.dropped],
+    ['halo_engagement_streams', 'Open event streams', 'sum', () => streams.stats.listeners],
+    ['halo_engagement_streams_dropped_total', 'Event streams that were closed because the client was too slow', 'sum', () => streams.stats.dropped]
   ]
   const { replicaRouter } = app
   if (replicaRouter) {
     numbers.push(
       ['halo_replica_used', 'Whether reads go to the replica (1) or to the primary (0)', 'min', () => Number(replicaRouter.stats.isUsed)],
-      ['halo_replica_lag_seconds', 'By how much the replica lies behind at most', 'max', () => Math.min(replicaRouter.stats.lagMs / 1000, 86_400)]
+      ['halo_replica_lag_seconds', 'Upper bound of the replication lag', 'max', () => Math.min(replicaRouter.stats.lagMs / 1000, 86_400)]
     )
   }
   for (const [name, help, aggregator, read] of numbers) {

@@ -16,16 +16,16 @@ declare module 'fastify' {
 
 const logo = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 150 40" height="40"><circle cx="20" cy="20" r="13" fill="none" stroke="#ffd166" stroke-width="5"/><text x="44" y="28" font-family="sans-serif" font-size="24" font-weight="700" fill="#fff">HALO</text></svg>'
 
-/** Seconds for which clients may keep the files of the API page: they change with the version of a package. */
+/** Seconds for which clients may cache the files of the API page: they change with the version of a package. */
 const fileMaxAge = 86_400
 
-/** The address of the page or of one of its files, spelled without escapes, empty segments or dots as segments. */
+/** The path of the API page or one of its files, without escapes, empty segments or dot segments. */
 const plainPath = /^\/docs(?:\/static)?(?:\/\w[\w.-]*)?\/?$/
 
-/** Tokens for a file of the API page: the largest, compressed, takes about 0.5 ms of CPU to send. */
+/** Tokens that a file of the API page costs: sending the largest one, compressed, takes about 0.5 ms of CPU. */
 const fileCost = 10
 
-/** OpenAPI 3.1 from the schemas of the routes: `/openapi.json`, and as a page that can try them `/docs`. */
+/** OpenAPI 3.1, generated from the schemas of the routes: `/openapi.json`, and an interactive page, `/docs`. */
 export default fp(async function openapi (app) {
   app.addSchema(Problem)
   app.decorateReply('sendStatic', sendStatic)
@@ -61,7 +61,7 @@ export default fp(async function openapi (app) {
     keepResponses(scope)
     await scope.register(swaggerUi, {
       routePrefix: '/docs',
-      // The page's own policy: its files and this service, and no upgrade to https where there is none.
+      // The page may load its own files and call this service. No upgrade to https, which a local server does not have.
       staticCSP: {
         'default-src': "'self'", 'img-src': "'self' data:", 'style-src': "'self' 'unsafe-inline'", 'object-src': "'none'", 'base-uri': "'none'", 'frame-ancestors': "'none'"
       },
@@ -73,9 +73,8 @@ export default fp(async function openapi (app) {
 }, { name: 'halo:openapi', dependencies: ['halo:config', 'halo:security-headers', 'halo:rate-limit'] })
 
 /**
- * Keeps what the routes of a scope have answered once, and sends that from then on: the files of the API page are read,
- * and the document is serialised, once a process. A file is kept under its plain address alone: one file has any number of
- * spellings (%73wagger, static//), and each would be compressed anew and take memory of its own.
+ * Caches the responses of a scope for ever: the files of the API page are read and compressed once per process. A file is cached
+ * under its plain path only: it has any number of spellings (%73wagger, static//), and each would take CPU time and memory.
  */
 function keepResponses (scope: { addHook: Function }): void {
   const kept = new Map<string, StaticResponse>()

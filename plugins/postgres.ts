@@ -10,13 +10,13 @@ import type { Dependency } from '../services/stores/health-checks.ts'
 declare module 'fastify' {
   interface FastifyInstance {
     postgresChecks: Dependency[]
-    /** Connections for work that no request waits for: it may take longer, and must not stand in a request's way. */
+    /** Connections for background work, which may take longer and must not delay requests. */
     backgroundPool: pg.Pool
-    /** One connection for what must be learnt in time, whatever else goes on. */
+    /** One connection for reads that must not be delayed by others. */
     watchPool: pg.Pool
     /** Connections to a streaming replica, where one is configured. */
     replicaPool: pg.Pool | undefined
-    /** One connection to it, for stopping what nobody waits for. */
+    /** One connection to it, for cancelling statements. */
     replicaControlPool: pg.Pool | undefined
   }
 }
@@ -26,18 +26,18 @@ export interface PostgresOptions {
 }
 
 /**
- * Milliseconds. A request may wait for a connection and then for its statement and must still be answered
- * within a second, also by a server that accepts connections and says nothing.
+ * Timeouts in milliseconds. A request waits for a connection and then for its statement, and must be answered within a second even
+ * if the server accepts connections and does not answer.
  */
 const connectMs = 400
 const statementMs = 450
 const backgroundStatementMs = 10_000
 const watchStatementMs = 2000
 
-/** The connection pool, and the questions whether PostgreSQL answers and has the right schema. */
+/** The connection pools, and the health checks of PostgreSQL and its schema. */
 export default fp<PostgresOptions>(async function haloPostgres (app, { connection }) {
   const { databasePool, databaseReplica } = app.config
-  // On the server, so that a statement nobody waits for stops working. PgBouncer refuses it as a startup parameter.
+  // A time limit on the server, so that an abandoned statement ends. PgBouncer refuses it as a startup parameter.
   const stoppedAfter = (ms: number) => databasePool.isPrepared ? { statement_timeout: ms } : {}
   const ofRequests = {
     application_name: 'halo-api',
@@ -52,8 +52,8 @@ export default fp<PostgresOptions>(async function haloPostgres (app, { connectio
     types: integersAsNumbers
   }
   await app.register(postgres, { ...connection, ...ofRequests })
-  // Without a listener a connection that breaks would end the process: the pool hears its idle ones, and
-  // nobody those that a statement is running on (the statement itself reports the error).
+  // Without an error listener a broken connection would end the process. The pool listens to idle connections only; errors of busy
+  // ones are reported by their statement.
   app.pg.pool.on('error', error => app.log.warn({ cause: error.message }, 'an idle PostgreSQL connection broke'))
   app.pg.pool.on('connect', client => { client.on('error', () => {}) })
 
@@ -85,8 +85,8 @@ export default fp<PostgresOptions>(async function haloPostgres (app, { connectio
     ? undefined
     : openPool(app, { ...databaseReplica, ...ofRequests, application_name: 'halo-api-control', max: 1, min: 0 }))
 
-  // Probes have a connection of their own, because a pool that is busy is not a database that is unavailable; and the same
-  // settings, because a database that refuses those of requests is unavailable to them.
+  // Probes have a connection of their own, because a busy pool does not mean that the database is unavailable; with the settings
+  // of requests, because a database that refuses those is unavailable to them.
   const probe = openPool(app, { ...connection, ...ofRequests, application_name: 'halo-api-probe', max: 1, min: 0 })
   const prepared = (name: string, text: string) => databasePool.isPrepared ? { name, text } : { text }
 
@@ -114,7 +114,7 @@ export default fp<PostgresOptions>(async function haloPostgres (app, { connectio
   ])
 }, { name: 'halo:postgres', dependencies: ['halo:config', 'halo:errors'] })
 
-/** A pool beside the main one: it hears its errors, which its statements report, and ends with the application. */
+/** Opens a further pool. It ignores connection errors, which its statements report, and is closed with the application. */
 function openPool (app: FastifyInstance, config: pg.PoolConfig): pg.Pool {
   const pool = new pg.Pool(config)
   pool.on('error', () => {})
@@ -124,15 +124,15 @@ function openPool (app: FastifyInstance, config: pg.PoolConfig): pg.Pool {
 }
 
 /**
- * Opens connections, so that the first requests do not all open one at once. A database that is unavailable is no error: `/readyz` tells
- * of it, and the connections are opened when they are needed.
+ * Opens connections, so that the first requests need not. If the database is unavailable, `/readyz` reports it, and connections are
+ * opened when they are needed.
  */
 async function openConnections (pool: pg.Pool, count: number): Promise<void> {
   const opened = await Promise.allSettled(Array.from({ length: count }, () => pool.connect()))
   for (const outcome of opened) if (outcome.status === 'fulfilled') outcome.value.release()
 }
 
-/** What a request needs to do with each table; checked by the probe, so that a missing grant is named before a user meets it. */
+/** The rights that requests need on each table. The health check reports missing ones, before a request fails. */
 const rights = {
   users: 'select, insert, update, delete',
   videos: 'select, insert, update, delete',
@@ -153,7 +153,7 @@ const missingRights = `
   from (values ${Object.entries(rights).flatMap(([table, list]) => list.split(', ').map(right => `('${table}', '${right}')`)).join(', ')}) as needed (name, privilege)
   where not has_table_privilege(name, privilege)`
 
-/** Adds what to do where the error alone does not say it. */
+/** Adds the remedy to an error that does not contain it. */
 function explain (error: Error): never {
   if (/unsupported startup parameter/i.test(error.message)) error.message += ': this is PgBouncer; set DB_PREPARED_STATEMENTS=false'
   throw error

@@ -5,7 +5,7 @@ import { createRecentWriters, type RecentWriters } from '../services/http/read-y
 
 declare module 'fastify' {
   interface FastifyInstance {
-    /** Who has written a moment ago, and reads past the cache. */
+    /** Users who have written within the last second: their reads bypass the response cache. */
     recentWriters: RecentWriters
   }
 }
@@ -29,9 +29,9 @@ export default fp(async function recentWriters (app) {
   })
 
   if (redis === null) return
-  // A connection that listens can do nothing else.
+  // A subscribed connection takes no other commands.
   const subscriber = connectRedis(redis)
-  // plugins/redis.ts says that Redis is unavailable.
+  // plugins/redis.ts logs that Redis is unavailable.
   subscriber.on('error', () => {})
   subscriber.on('ready', () => { subscriber.subscribe(channel).catch(() => {}) })
   subscriber.on('message', (channel: string, message: string) => {

@@ -24,7 +24,7 @@ declare module 'fastify' {
 export interface LoadContext {
   /** Which adult content is shown. */
   view: AdultView
-  /** Whether it must be what is stored at this moment: the reader has just written. */
+  /** Whether the primary must be read, because the reader has just written. */
   isFresh: boolean
   /** Aborted when no client waits for the response any more. */
   signal: AbortSignal
@@ -45,7 +45,7 @@ export default fp(async function responseCache (app) {
   const corsVary = app.corsHeaders(undefined)['vary']
   app.decorate('responseCache', cache)
 
-  /** What the sender may see; undefined when that has to be read from the database, or the cache must not answer. */
+  /** Returns the view of the reader; undefined when it must be read from the database, or the cache must be bypassed. */
   function peekView (request: FastifyRequest): AdultView | undefined {
     if (request.headers.authorization === undefined) return adultAccess.anonymous
     const userId = app.callerOf(request)
@@ -54,7 +54,7 @@ export default fp(async function responseCache (app) {
   }
 
   async function readView (userId: number | undefined): Promise<AdultView> {
-    // Read-your-writes: their own first adult video changes what they are shown.
+    // Read-your-writes: a user's own first adult video changes their view.
     if (userId !== undefined && recentWriters.has(userId)) adultAccess.forget(userId)
     return await adultAccess.viewOf(userId)
   }
@@ -62,7 +62,7 @@ export default fp(async function responseCache (app) {
   const wantsGzip = ({ headers }: FastifyRequest, { isCompressible }: CachedResponse): boolean =>
     isCompressible && takesGzip(headers['accept-encoding'])
 
-  /** Sends a cached response. What it has in common with others that take the same variant is serialised once. */
+  /** Sends a cached response. The head of each variant is serialised once. */
   function send (request: FastifyRequest, reply: FastifyReply, response: CachedResponse, isCompressed: boolean): void {
     const { headers } = request
     const isPublic = headers.authorization === undefined
@@ -164,7 +164,7 @@ const overdueFields = (overdueMs: number): string[] =>
 export function takesGzip (accepted: string | string[] | undefined): boolean {
   if (accepted === undefined) return false
   const header = String(accepted)
-  // What nearly all clients send.
+  // Nearly all clients send this.
   if (/^(?:gzip|x-gzip)(?:,|$)/.test(header)) return true
   let any = false
   for (const item of header.split(',', 50)) {

@@ -24,7 +24,7 @@ declare module 'fastify' {
   }
 }
 
-/** The domain, tied to the connections that the other plugins made. Routes call nothing else. */
+/** Creates the services of the domain with the connections of the other plugins. */
 export default fp(async function services (app) {
   const services = createServices(app, app.config)
   app.decorate('services', services)
@@ -44,7 +44,7 @@ function createServices (app: FastifyInstance, config: Config) {
   const users = createUserService(app.database)
   const accountPurge = createAccountPurge({
     database: app.backgroundDatabase,
-    onError (error) { app.log.warn({ cause: (error as Error).message }, 'rows of deleted accounts could not be removed; trying again') }
+    onError (error) { app.log.warn({ cause: (error as Error).message }, 'rows of deleted accounts could not be removed; retrying') }
   })
   const passwords = createPasswordService(config.passwords)
   const sessions = createSessionService(app.database, { ...config.sessions, tokenSeconds: config.jwt.expiresInSeconds })
@@ -53,10 +53,10 @@ function createServices (app: FastifyInstance, config: Config) {
   const revocations = createRevocations({
     database: app.watchDatabase,
     background: app.backgroundDatabase,
-    onProgress (known) { app.log.info({ known }, 'ended sessions are being loaded') },
+    onProgress (known) { app.log.info({ known }, 'loading revocations') },
     onChange (isCurrent, cause) {
-      if (isCurrent) app.log.info('who was logged out is known again')
-      else app.log.warn({ cause: (cause as Error | undefined)?.message }, 'who was logged out cannot be read: what is known goes on to count')
+      if (isCurrent) app.log.info('revocations are current again')
+      else app.log.warn({ cause: (cause as Error | undefined)?.message }, 'revocations cannot be read: known ones stay in force')
     }
   })
   const videos = createVideoService({ database: app.database, readDatabase: app.readDatabase }, engagement, createCursors(config.jwt.secret), { maxLive: config.quotas.liveVideos, gate: config.adultContentGate })
@@ -73,23 +73,23 @@ function createServices (app: FastifyInstance, config: Config) {
       passwords,
       sessions,
       attempts: createLoginThrottle(app.database, {
-        onFallback (cause) { app.log.error({ cause: (cause as Error | undefined)?.message }, 'login attempts cannot be counted in PostgreSQL: each process counts by itself') }
+        onFallback (cause) { app.log.error({ cause: (cause as Error | undefined)?.message }, 'login attempts cannot be counted in PostgreSQL: each process counts its own') }
       }),
       refreshTokens,
       revocations,
       auditKey: createHmac('sha256', config.jwt.secret).update('halo:audit').digest('base64url'),
       onDeleted (userId) {
         accountPurge.run().catch(() => {})
-        engagement.forgetUser(userId).catch((error: unknown) => { app.log.warn({ cause: (error as Error).message }, 'a deleted account is shown as a viewer until its last heartbeat is too old') })
+        engagement.forgetUser(userId).catch((error: unknown) => { app.log.warn({ cause: (error as Error).message }, 'a deleted account counts as a live viewer until its presence expires') })
       },
-      onError (error) { app.log.warn({ err: error }, 'a password hash could not be made anew') }
+      onError (error) { app.log.warn({ err: error }, 'an outdated password hash could not be replaced') }
     }),
     streams: createEngagementStreams({ read: ids => engagement.counters(ids), maxPerClient: config.quotas.streamsPerAddress }),
     videos,
     healthChecks: createHealthChecks({
       dependencies: [...app.postgresChecks, ...app.redisChecks],
       onChange (name, isUp, error) {
-        if (isUp) app.log.info(`${name} is back`)
+        if (isUp) app.log.info(`${name} is available again`)
         else app.log.error({ cause: (error as Error).message }, `${name} is unavailable`)
       }
     })

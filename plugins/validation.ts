@@ -10,20 +10,20 @@ import { ApiError } from '../services/shared/errors.ts'
 import { isHttpUrl, maxUrlLength } from '../services/http/urls.ts'
 import { isPlainName } from '../services/accounts/usernames.ts'
 
-/** Items of a list in a query that are looked at; one more than any schema takes. */
+/** Maximum items of a query list that are parsed: one more than any schema accepts. */
 const maxListItems = 101
 
-/** Objects and arrays inside each other; nothing that the API takes comes near. */
+/** Maximum nesting of objects and arrays; no schema comes near it. */
 const maxDepth = 16
 
-/** A media type in the one spelling that is taken; parsers that differ about the rest cannot be played off. */
+/** The media type that is accepted, strictly: parsers differ about other spellings, which attackers exploit. */
 const jsonMediaType = /^application\/json[ \t]*(?:;[ \t]*charset="?utf-?8"?[ \t]*)?$/i
 
-/** How requests are read: strict JSON, nothing converted that was not text, nothing dropped silently. */
+/** Parsing and validation of requests: strict JSON, conversion of path and query parameters only, nothing dropped silently. */
 export default fp(async function validation (app) {
   const isStrict = app.config.strictQuery
   app.setValidatorCompiler(({ schema, httpPart }) => compileValidator(schema, httpPart, isStrict))
-  // A route without a query takes none: what it does not know is an error there as well.
+  // A route without a query schema accepts no query members.
   app.addHook('onRoute', route => {
     if (route.url.includes('*')) return
     route.schema = { ...route.schema, querystring: route.schema?.querystring ?? Type.Object({}) }
@@ -37,15 +37,15 @@ interface ObjectSchema {
 }
 
 /**
- * Formats of texts, each with the most UTF-16 code units that it is checked for; a longer text fails at once. With
- * `allErrors` Ajv runs a format although `maxLength` has failed, and NFKC takes a second for 64 KB of combining marks.
+ * Text formats, each with the maximum length in UTF-16 code units: a longer text fails without being checked. With `allErrors`, Ajv
+ * runs a format even if `maxLength` has failed, and NFKC takes a second for 64 KB of combining marks.
  */
 const textFormats: Record<string, [maxUnits: number, isValid: (text: string) => boolean]> = {
   text: [64 * 1024, isStorable],
   'http-url': [maxUrlLength, isHttpUrl],
   username: [60, text => isStorable(text) && isPlainName(text)],
   email: [255, text => emailPattern.test(text)],
-  // Of answers: Ajv compiles them and never runs them.
+  // Formats of responses: Ajv compiles them and never runs them.
   'date-time': [64, () => true],
   'uri-reference': [maxUrlLength, () => true]
 }
@@ -62,7 +62,7 @@ function createAjv (): Ajv {
 
 const ajv = createAjv()
 
-/** Compiled schemas by their JSON: many routes share one, and so do the applications of one process. */
+/** Compiled schemas by their JSON: routes, and the applications of one process (tests), share them. */
 const validators = createMemo(schema => ajv.compile(schema))
 const serializers = createMemo(schema => buildSerializer(schema as Schema, { schema: { Problem: Problem as unknown as Schema } }))
 
@@ -91,14 +91,13 @@ function compileValidator (schema: unknown, httpPart: string | undefined, isStri
   return wrapped
 }
 
-/** As Ajv writes it down for `additionalProperties: false`. */
+/** The error that Ajv reports for `additionalProperties: false`. */
 const unknownMember = (name: string): ErrorObject =>
   ({ keyword: 'additionalProperties', instancePath: '', schemaPath: '#/additionalProperties', params: { additionalProperty: name } })
 
 /**
- * Takes the members out of a query that its schema does not name, so that none becomes part of a cache key.
- *
- * @returns their names; names that begin with `_`, which caches and libraries append, are not among them
+ * Returns a function that removes the members of a query that its schema does not have, so that none becomes part of a cache key. It
+ * returns their names, except names that begin with `_`, which caches and libraries append.
  */
 function createQueryFilter (schema: ObjectSchema & { additionalProperties?: boolean }): (query: Record<string, unknown>) => string[] {
   const known = new Set(Object.keys(schema.properties ?? {}))
@@ -113,15 +112,15 @@ function createQueryFilter (schema: ObjectSchema & { additionalProperties?: bool
   }
 }
 
-/** Whether PostgreSQL can keep a text (no NUL) and UTF-8 can say it (no unpaired surrogate). */
+/** Whether PostgreSQL can store a text (no NUL) and UTF-8 can encode it (no unpaired surrogate). */
 function isStorable (text: string): boolean {
   return text.isWellFormed() && !text.includes('\0')
 }
 
 /**
- * Paths and queries are text. Where the schema wants a number or a boolean, its one plain spelling is
- * turned into it; anything else ("1e3", "0x10", " 5", "TRUE") stays text and is refused as such. Ajv's own
- * coercion takes all of these. A list of numbers is written with commas.
+ * Returns a function that converts path and query parameters to the numbers and booleans of their schema. Only the plain spelling is
+ * converted; others ("1e3", "0x10", " 5", "TRUE"), which Ajv's own coercion accepts, stay text and fail the validation. Items of
+ * a list are separated by commas.
  */
 function createTextReader (schema: ObjectSchema): (data: Record<string, unknown>) => void {
   const typed = Object.entries(schema.properties ?? {})
@@ -141,14 +140,14 @@ function readScalar (text: string, type: string | undefined): unknown {
   return text
 }
 
-/** Replaces Fastify's parsers: UTF-8 JSON with unique names or nothing, whatever the Content-Type is called. */
+/** Replaces Fastify's body parsers by one for strict JSON: UTF-8, unique member names, bounded nesting. */
 function acceptStrictJson (app: FastifyInstance): void {
   const parse = app.getDefaultJsonParser('error', 'error')
   const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: false })
 
   app.removeAllContentTypeParsers()
   app.addContentTypeParser('*', { parseAs: 'buffer' }, (request, body: Buffer, done) => {
-    // Clients send a Content-Type with an empty POST; there is nothing in it to misread.
+    // Clients send a Content-Type with an empty POST: accept it.
     if (body.length === 0) return done(null, undefined)
     if (!jsonMediaType.test(request.headers['content-type'] ?? '')) {
       return done(new ApiError('unsupported_media_type'))
@@ -167,8 +166,8 @@ function acceptStrictJson (app: FastifyInstance): void {
 }
 
 /**
- * Refuses what parsers read differently: a name twice in one object (RFC 7493 §2.3), and depth that
- * exhausts a stack. Whether it is JSON at all, the parser decides after this.
+ * Refuses JSON that parsers read differently (a name twice in one object, RFC 7493 §2.3), and deep nesting. The parser checks the
+ * syntax afterwards.
  */
 function refuseAmbiguity (text: string): void {
   const open: Set<string>[] = []

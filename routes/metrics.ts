@@ -11,7 +11,7 @@ const metricsSchema = {
 }
 
 const routes: Routes = async app => {
-  // plugins/metrics.ts serves them on a port of their own.
+  // plugins/metrics.ts serves them on METRICS_PORT.
   if (app.config.metricsPort !== null) return
   app.get('/metrics', { schema: metricsSchema, config: { isNeverShed: true } }, metrics)
 }

@@ -9,7 +9,7 @@ const documentSchema = {
   response: responses({ 200: Type.Object({}, { additionalProperties: true, title: 'OpenAPI' }) })
 }
 
-/** Seconds for which clients may keep the document: it changes with the version of the service. */
+/** Seconds for which clients may cache the document: it changes with the version of the service. */
 const maxAge = 300
 
 const routes: Routes = async app => {

@@ -1,13 +1,13 @@
 import { Type } from '@sinclair/typebox'
 
 /**
- * The atoms that other schemas are made of. `format: 'text'` refuses what PostgreSQL cannot keep
- * (NUL) and what UTF-8 cannot say (unpaired surrogates); plugins/validation.ts defines it.
+ * Parts of other schemas. `format: 'text'` refuses what PostgreSQL cannot store (NUL) and what UTF-8 cannot encode (unpaired
+ * surrogates); plugins/validation.ts defines it.
  */
 
 export const Id = Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER, description: 'Id', examples: [42] })
 
-/** An id in a path, as the digits of an integer without sign or leading zero. */
+/** An id in a path: a positive integer without sign or leading zeros. */
 export const PathId = (description: string) =>
   Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER, description, examples: [1] })
 
@@ -18,6 +18,6 @@ export const Text = (options: Record<string, unknown>) => Type.String({ format: 
 export const Count = (description: string, options: Record<string, unknown> = {}) =>
   Type.Integer({ minimum: 0, description, examples: [7], ...options })
 
-/** One of some words; `enum` reads better in errors and in OpenAPI than TypeBox's union of literals. */
+/** One of several words. `enum` gives better errors and OpenAPI than TypeBox's union of literals. */
 export const OneOf = <const T extends readonly string[]>(words: T, options: Record<string, unknown> = {}) =>
   Type.Unsafe<T[number]>({ type: 'string', enum: [...words], ...options })

@@ -6,7 +6,7 @@ export const metrics = ['likes', 'comments', 'live_viewers'] as const
 export const Metric = OneOf(metrics, { description: 'What is counted', examples: ['likes'] })
 export type Metric = Static<typeof Metric>
 
-/** An unknown number is null, never 0: see `counters`. */
+/** An unknown number is null, never 0; see `counters`. */
 const KnownCount = (description: string) =>
   Type.Unsafe<number | null>({ type: ['integer', 'null'], minimum: 0, description, examples: [7] })
 

@@ -1,10 +1,10 @@
 import { Type, type Static } from '@sinclair/typebox'
 
 /**
- * Every environment variable that the service reads, in the order of the README's table. The README
- * and `.env.example` are held to this schema by a test.
+ * Every environment variable that the service reads, in the order of the README's table. A test compares the README and
+ * `.env.example` with this schema.
  *
- * `mend` says how to put a wrong value right; it closes the line that a refused boot prints.
+ * `mend` is the remedy for a wrong value; the error message of a failed start ends with it.
  */
 
 const port = (description: string, value: number) =>

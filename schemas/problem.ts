@@ -1,7 +1,7 @@
 import { Type, type TSchema } from '@sinclair/typebox'
 import { catalogue, type ErrorCode } from './error-catalogue.ts'
 
-/** The body of every answer that is not 2xx or 304. */
+/** The body of every response that is not 2xx or 304. */
 export const Problem = Type.Object({
   type: Type.String({ format: 'uri-reference', description: 'Address of this kind of error' }),
   title: Type.String({ description: 'The kind of error, in words' }),
@@ -19,10 +19,10 @@ export const Problem = Type.Object({
   'violated-policies': Type.Optional(Type.Array(Type.String(), { description: 'Limits of which nothing was left, by their names in `RateLimit-Policy`' }))
 }, { $id: 'Problem', title: 'Problem', description: 'RFC 9457 problem details with HALO’s `error` and `message`' })
 
-/** What any route may answer, whatever it does. */
+/** Errors that any route may answer with. */
 const everywhere: ErrorCode[] = ['invalid_request', 'rate_limit_exceeded', 'internal_error', 'service_unavailable']
 
-/** Headers that go with a status, for the documentation. */
+/** Headers of responses by status, for the documentation. */
 const headersOf: Record<number, Record<string, object>> = {
   401: { 'WWW-Authenticate': { type: 'string', description: 'Bearer, with the reason when a token was sent (RFC 6750)' } },
   429: { 'Retry-After': { type: 'integer', description: 'Seconds until a further try makes sense' } },
@@ -30,9 +30,8 @@ const headersOf: Record<number, Record<string, object>> = {
 }
 
 /**
- * The `response` member of a route's schema: its successes, and one problem for each status that the
- * given codes (and those that any route may answer with) stand for. `Problem` is a shared schema, which
- * plugins/openapi.ts registers.
+ * Returns the `response` member of a route's schema: its successes, and one problem for each status of the given codes and of those
+ * that any route may answer with. `Problem` is a shared schema, which plugins/openapi.ts registers.
  */
 export function responses<S extends Record<number, TSchema>> (successes: S, codes: ErrorCode[] = []) {
   const byStatus = new Map<number, ErrorCode[]>()

@@ -4,7 +4,7 @@ import type {
   RawServerDefault, RouteGenericInterface, RouteHandlerMethod
 } from 'fastify'
 
-/** A handler whose request and answer are typed by the schema of its route. */
+/** A handler whose request and response are typed by the schema of its route. */
 export type Handler<Schema extends FastifySchema> = RouteHandlerMethod<
   RawServerDefault, RawRequestDefaultExpression, RawReplyDefaultExpression,
   RouteGenericInterface, ContextConfigDefault, Schema, TypeBoxTypeProvider

@@ -1,7 +1,7 @@
 import { Type, type Static } from '@sinclair/typebox'
 import { Id, Text, Timestamp } from './atoms.ts'
 
-/** A user as its owner sees it; the only schema with the email in it. The hash is in none. */
+/** A user as they see themselves; the only schema with the email. No schema has the password hash. */
 export const Account = Type.Object({
   id: Id,
   email: Type.String({ examples: ['test@example.com'] }),
@@ -16,7 +16,7 @@ export const Account = Type.Object({
 }, { title: 'Account' })
 export type Account = Static<typeof Account>
 
-/** A user as everybody may see them. */
+/** The public profile of a user. */
 export const Profile = Type.Object({
   id: Id,
   username: Type.String({ examples: ['testuser'] }),
@@ -68,7 +68,7 @@ export const RefreshRequest = Type.Object({
   refresh_token: Type.String({ minLength: 1, maxLength: 1024, description: 'The one of the last answer; each is good for one refresh', examples: ['halo_refresh_Jm5…'] })
 }, { title: 'RefreshRequest' })
 
-/** What logs a client in. */
+/** The tokens of a session, and its user. */
 export const Session = Type.Object({
   token: Type.String({ description: 'Access token, a JWT, for `Authorization: Bearer …`', examples: ['eyJhbGciOiJIUzI1NiJ9.eyJ1c2VyX2lkIjo0Mn0.c2lnbmF0dXJl'] }),
   expires_in: Type.Integer({ description: 'Seconds for which the access token is good', examples: [86_400] }),
@@ -77,7 +77,7 @@ export const Session = Type.Object({
 }, { title: 'Session' })
 export type Session = Static<typeof Session>
 
-/** One place where a user is logged in. */
+/** A session of the user. */
 export const SessionInfo = Type.Object({
   id: Type.String({ examples: ['Zm9yIHRoZSBkb2NzIDEyMw'] }),
   created_at: Timestamp,

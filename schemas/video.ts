@@ -42,7 +42,7 @@ export type NewVideo = Static<typeof NewVideo>
 export const VideoPatch = Type.Partial(Type.Object(fields), { title: 'VideoPatch', additionalProperties: false, minProperties: 1 })
 export type VideoPatch = Static<typeof VideoPatch>
 
-/** Videos that may be passed over by counting: beyond them a cursor is as fast as the first page. */
+/** Maximum offset: PostgreSQL reads all skipped rows. A cursor is as fast as the first page at any depth. */
 export const maxOffset = 10_000
 
 const Page = {

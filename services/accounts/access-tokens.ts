@@ -3,7 +3,7 @@ import type { Account } from '../../schemas/user.ts'
 import { ApiError } from '../shared/errors.ts'
 import type { TokenKey } from './token-keys.ts'
 
-/** What a token says of its bearer. */
+/** The claims of an access token. */
 export interface Claims {
   user_id: number
   email: string
@@ -17,7 +17,7 @@ export interface Claims {
   isLegacy: boolean
 }
 
-/** Signs and verifies with one key; @fastify/jwt does. Throws for a signature that is not the key's, and a token that has expired. */
+/** Signs and verifies with one key, by @fastify/jwt. @throws for a wrong signature or an expired token */
 export interface TokenSigner {
   sign (payload: object): string
   verify (token: string): unknown
@@ -29,17 +29,17 @@ export interface AccessTokenOptions {
   issuer: string
   audience: string
   lifetimeSeconds: number
-  /** Whether tokens of the Go service, which name no key, issuer or audience, are taken. */
+  /** Whether tokens of the Go service (without key id, issuer and audience) are accepted. */
   acceptsLegacy: boolean
 }
 
 /** The media type of access tokens (RFC 9068 §2.1). */
 const tokenType = 'at+jwt'
 
-/** Characters of a token; ours have some 600. */
+/** Maximum characters of a token; ours have about 600. */
 const maxLength = 4096
 
-/** Seconds by which the clocks of two processes may differ: a token of the one is good at the other at once. */
+/** Clock skew in seconds that is allowed between two processes. */
 const maxSkewSeconds = 5
 
 const tokenForm = /^bearer ([\w-]+)\.([\w-]+)\.([\w-]+)$/i
@@ -47,8 +47,8 @@ const tokenForm = /^bearer ([\w-]+)\.([\w-]+)\.([\w-]+)$/i
 export type AccessTokens = ReturnType<typeof createAccessTokens>
 
 /**
- * Access tokens to RFC 9068, read as RFC 8725 asks: the key decides on the algorithm, a header has the members
- * that ours have and no others, one token has one spelling, and every claim is looked at.
+ * Access tokens as RFC 9068 has them, verified as RFC 8725 recommends: the key determines the algorithm, the header has only known
+ * members, a token has one canonical encoding, and every claim is checked.
  */
 export function createAccessTokens (options: AccessTokenOptions) {
   const { issuer, audience, lifetimeSeconds, acceptsLegacy } = options
@@ -56,7 +56,7 @@ export function createAccessTokens (options: AccessTokenOptions) {
   const signing = keys[0]!
   const byKid = new Map(keys.map(one => [one.key.kid, one]))
 
-  /** Verifies with the key that the header names, or for a legacy token with any secret of the ring. */
+  /** Verifies with the key of the header's `kid`, or a token of the Go service with any of the secrets. */
   function payloadOf (token: string, header: Record<string, unknown>): { payload: unknown, isLegacy: boolean } {
     if ('kid' in header) {
       const found = typeof header['kid'] === 'string' ? byKid.get(header['kid']) : undefined
@@ -99,13 +99,13 @@ export function createAccessTokens (options: AccessTokenOptions) {
   }
 
   return {
-    /** Seconds for which a token is good. */
+    /** Lifetime of a token in seconds. */
     lifetimeSeconds,
 
     /**
-     * A new token of a session.
+     * Issues a token of a session.
      *
-     * @param sessionEndsAt no token outlives its session
+     * @param sessionEndsAt upper bound of the token's expiry
      */
     issue ({ id, email, username }: Pick<Account, 'id' | 'email' | 'username'>, sid: string, sessionEndsAt: Date): { token: string, expiresIn: number } {
       const now = Math.floor(Date.now() / 1000)
@@ -128,9 +128,9 @@ export function createAccessTokens (options: AccessTokenOptions) {
     },
 
     /**
-     * Reads the value of an Authorization header.
+     * Verifies the value of an Authorization header.
      *
-     * @throws ApiError `unauthorized` for anything but one valid token
+     * @throws ApiError `unauthorized` unless it is exactly one valid token
      */
     verify (authorization: string | undefined): Claims {
       if (authorization === undefined) throw new ApiError('unauthorized')
@@ -149,12 +149,12 @@ export function createAccessTokens (options: AccessTokenOptions) {
   }
 }
 
-/** Sessions are named by 16 random bytes. */
+/** A session id: 16 random bytes in base64url. */
 export const createSessionId = (): string => randomBytes(16).toString('base64url')
 
 export const isSessionId = (value: unknown): value is string => typeof value === 'string' && /^[\w-]{22}$/.test(value)
 
-/** Whether bytes in base64url are spelled in the one way that an encoder spells them. */
+/** Whether a base64url text is the canonical encoding of its bytes. */
 const isCanonical = (text: string): boolean => Buffer.from(text, 'base64url').toString('base64url') === text
 
 const isTime = (value: unknown): value is number => typeof value === 'number' && Number.isFinite(value) && value > 0
@@ -166,14 +166,14 @@ function asObject (value: unknown): Record<string, unknown> {
   return value as Record<string, unknown>
 }
 
-/** The few headers that tokens really have: each is read once. */
+/** Parsed headers, by their encoded form: there are only a few different ones. */
 const headers = new Map<string, Record<string, unknown>>()
 
 function readHeader (text: string): Record<string, unknown> {
   const known = headers.get(text)
   if (known) return known
   const header = asObject(JSON.parse(Buffer.from(text, 'base64url').toString()))
-  // crit, jku, jwk, x5u, x5c and whatever is thought of next: nothing that a token says of its own key is believed.
+  // crit, jku, jwk, x5u, x5c and so on: nothing that a token says about its own key is trusted.
   const strange = Object.keys(header).find(name => !['alg', 'typ', 'kid'].includes(name))
   if (strange !== undefined) throw new Error('The header has a member that ours do not have')
   if (headers.size < 50) headers.set(text, header)

@@ -1,14 +1,14 @@
 import type { Database, Statement } from '../stores/database.ts'
 
 export interface AccountPurgeOptions {
-  /** Where nobody waits for a statement. */
+  /** Database for background work. */
   database: Database
-  /** Milliseconds between two looks for deleted accounts whose rows are still there. */
+  /** Milliseconds between two searches for deleted accounts that still have rows. */
   periodMs?: number
   onError?: (error: unknown) => void
 }
 
-// Each step holds the lock for as long as it runs: one process at a time does the work. Rows that somebody else holds are
+// Each step holds an advisory lock while it runs, so that one process at a time does the work. Rows that are locked by others are
 // left for the next step, so that no step waits.
 const mine = 'mine as (select where pg_try_advisory_xact_lock(4242007))'
 
@@ -50,8 +50,8 @@ const deleteUsers = {
 export type AccountPurge = ReturnType<typeof createAccountPurge>
 
 /**
- * Removes the rows of deleted accounts in bounded batches: their videos, then their likes, then the accounts. What is
- * interrupted goes on after a restart, at whatever process.
+ * Removes the rows of deleted accounts in bounded batches: their videos, then their likes, then the accounts. An interrupted purge
+ * continues after a restart, on any process.
  */
 export function createAccountPurge ({ database, periodMs = 5000, onError = () => {} }: AccountPurgeOptions) {
   let timer: NodeJS.Timeout | undefined
@@ -82,10 +82,10 @@ export function createAccountPurge ({ database, periodMs = 5000, onError = () =>
   return {
     start: schedule,
 
-    /** Begins at once, because an account was deleted here. Never rejects. */
+    /** Starts a purge at once, after a deletion. Never rejects. */
     run,
 
-    /** Stops after the statement that runs. */
+    /** Stops after the running statement. */
     async close (): Promise<void> {
       isClosed = true
       clearTimeout(timer)

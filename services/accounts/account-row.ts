@@ -6,15 +6,15 @@ export interface AccountRow extends Omit<Account, 'created_at' | 'updated_at'> {
 }
 
 /**
- * The condition that an account is not one that was deleted and whose rows are still to go. As an array it is read once a
- * statement; `coalesce` keeps PostgreSQL from guessing how many rows it leaves: with an anti-join, or without it, a page of
- * videos was found by sorting all of them (EXPLAIN in test/routes/paging.test.ts).
+ * SQL condition: the account is not deleted (its rows may still exist). The array is read once per statement; `coalesce` keeps
+ * PostgreSQL from estimating how many rows remain: with an anti-join, or without `coalesce`, a page of videos was found by
+ * sorting all of them (EXPLAIN in test/routes/paging.test.ts).
  *
  * @param id the column with the account's id
  */
 export const isActive = (id: string): string => `coalesce(${id} <> all (array(select user_id from deleted_users)), true)`
 
-/** The columns of an AccountRow, of users by a name of the statement. */
+/** The columns of an AccountRow. @param name the name of `users` in the statement */
 export const accountColumns = (name: string): string =>
   ['id', 'email', 'username', 'display_name', 'bio', 'avatar_url', 'is_adult', 'adult_mode', 'created_at', 'updated_at']
     .map(column => `${name}.${column}`).join(', ')

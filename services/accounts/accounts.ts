@@ -9,12 +9,12 @@ import type { Revocations } from './revocations.ts'
 import type { Session, SessionService } from './sessions.ts'
 import { comparisonKey, type AccountWithHash, type UserService } from './users.ts'
 
-/** What is written down of accounts, for whoever asks later what happened. */
+/** Events of the audit log. */
 export type AuditEvent =
   | 'register' | 'login' | 'login_failed' | 'refresh_reused' | 'logout' | 'logout_all' | 'session_ended'
   | 'password_changed' | 'password_change_failed' | 'account_deleted' | 'account_deletion_failed'
 
-/** Where a request comes from, and where what it does is written down. */
+/** The client of a request, and its audit log. */
 export interface Client {
   address: string
   userAgent: string
@@ -33,22 +33,22 @@ export interface AccountOptions {
   revocations: Revocations
   /** Called when an account was deleted. */
   onDeleted: (userId: number) => void
-  /** Key of the hash by which an email that may belong to nobody stands in the log. */
+  /** Key of the hash under which the email of a failed login is logged. */
   auditKey: string
-  /** What is not waited for and failed. */
+  /** Called with errors of background work. */
   onError: (error: unknown) => void
 }
 
 export type AccountService = ReturnType<typeof createAccountService>
 
-/** Accounts and their sessions: what ties users, passwords and tokens together. */
+/** Accounts and sessions: registration, login, refresh, logout, changes of the profile and the password, deletion. */
 export function createAccountService ({ users, passwords, sessions, attempts, refreshTokens, revocations, auditKey, onDeleted, onError }: AccountOptions) {
-  /** People type passwords into the field of the email: without the key, the hash tells nobody which. */
+  /** Keyed, because people type passwords into the email field. */
   const accountHash = (email: string): string => createHmac('sha256', auditKey).update(comparisonKey(email)).digest('base64url').slice(0, 16)
 
   /**
-   * Compares a password, unless the account or the address has to wait: then the answer and its time are those of a
-   * wrong one.
+   * Verifies a password, unless the account or the address has to wait: then the response and its time are those of a wrong
+   * password.
    */
   async function isRight (password: string, found: AccountWithHash | undefined, attempt: LoginAttempt): Promise<'right' | 'wrong' | 'waiting'> {
     const mayTry = await attempts.begin(attempt)
@@ -69,12 +69,12 @@ export function createAccountService ({ users, passwords, sessions, attempts, re
     return {
       account: comparisonKey(email),
       address,
-      // Asked for somebody who does not exist as well: the time is the same.
+      // Also for an account that does not exist: the time must be the same.
       isKnownAddress: await attempts.isKnownAddress(userId ?? 0, address)
     }
   }
 
-  /** The user of a token, if the password is theirs. */
+  /** Returns the user of a token if the password is right. */
   async function prove (userId: number, password: string, client: Client, failure: AuditEvent): Promise<AccountWithHash> {
     passwords.requireRoom()
     const found = await users.credentialsOf(userId)
@@ -87,23 +87,25 @@ export function createAccountService ({ users, passwords, sessions, attempts, re
     return found
   }
 
-  /** Makes an outdated hash anew, while its password is at hand and nobody waits for it. */
+  /** Replaces an outdated hash in the background, while its password is known. */
   function upgrade ({ account, passwordHash }: AccountWithHash, password: string): void {
     if (!passwords.isOutdated(passwordHash, password)) return
     passwords.rehash(password)
       .then(hash => users.replaceHash(account.id, passwordHash, hash))
-      // Another login will do it.
+      // The next login will do it.
       .catch(onError)
   }
 
   return {
     /**
+     * Registers a user and begins a session.
+     *
      * @throws ApiError `user_exists`; `password_too_common`; `server_busy` when too many passwords wait to be hashed
      */
     async register (registration: Registration, client: Client): Promise<LoggedIn> {
       const { email, username, password } = registration
       passwords.requireRoom()
-      // Outside of any transaction: a hash takes a tenth of a second, and no connection waits for it.
+      // Outside of any transaction: a hash takes a tenth of a second, in which no connection should be held.
       const passwordHash = await passwords.hash(password, [username, email])
       const { account, session } = await users.create({
         email,
@@ -117,8 +119,10 @@ export function createAccountService ({ users, passwords, sessions, attempts, re
     },
 
     /**
-     * @throws ApiError `invalid_credentials`, alike in time and words for an unknown email, a wrong password and
-     *   an account that has to wait; `server_busy`
+     * Begins a session.
+     *
+     * @throws ApiError `invalid_credentials`, with the same time and text for an unknown email, a wrong password and an
+     *   account that has to wait; `server_busy`
      */
     async login (credentials: Credentials, client: Client): Promise<LoggedIn> {
       const { email, password } = credentials
@@ -132,14 +136,14 @@ export function createAccountService ({ users, passwords, sessions, attempts, re
       }
       const { account, passwordHash } = found
       const session = await sessions.create({ userId: account.id, passwordHash, address, userAgent })
-      // The password was changed, or its hash made anew, while it was compared: again, with the new one.
+      // The password or its hash was changed during the comparison: repeat it with the new one.
       if (!session) return await this.login(credentials, client)
       client.audit('login', { userId: account.id, sessionId: session.sid })
       upgrade(found, password)
       return { account, session }
     },
 
-    /** @throws ApiError `invalid_refresh_token`, also when it was used before; then its session has ended */
+    /** Rotates a refresh token. @throws ApiError `invalid_refresh_token`; a reused token also ends its session */
     async refresh (refreshToken: string, client: Client): Promise<LoggedIn> {
       const claim = refreshTokens.decode(refreshToken)
       if (!claim) throw new ApiError('invalid_refresh_token')
@@ -170,23 +174,23 @@ export function createAccountService ({ users, passwords, sessions, attempts, re
 
     /** Ends one session of the user. @throws ApiError `not_found` */
     async endSession ({ user_id: userId }: Claims, sid: string, client: Client): Promise<void> {
-      if (!await sessions.end(userId, sid)) throw new ApiError('not_found', { message: 'You have no session of this id' })
+      if (!await sessions.end(userId, sid)) throw new ApiError('not_found', { message: 'You have no session with this id' })
       revocations.add(sid)
       client.audit('session_ended', { userId, sessionId: sid })
     },
 
-    /** @throws ApiError `unauthorized` when the token's user is no longer there */
+    /** Returns the profile of a user. @throws ApiError `unauthorized` when the user does not exist any more */
     async profile (userId: number): Promise<Account> {
       return await users.findById(userId) ?? throwGone()
     },
 
-    /** @throws ApiError `not_an_adult`; `unauthorized` when the token's user is no longer there */
+    /** Changes the profile of a user. @throws ApiError `not_an_adult`; `unauthorized` when the user does not exist any more */
     async update (userId: number, patch: AccountPatch): Promise<Account> {
       return await users.update(userId, patch) ?? throwGone()
     },
 
     /**
-     * Takes a new password and ends all other sessions.
+     * Changes the password and ends all other sessions.
      *
      * @throws ApiError `wrong_password`; `password_too_common`; `server_busy`
      */
@@ -194,17 +198,17 @@ export function createAccountService ({ users, passwords, sessions, attempts, re
       const { account, passwordHash } = await prove(userId, current, client, 'password_change_failed')
       const hash = await passwords.hash(next, [account.username, account.email])
       const ended = await sessions.changePassword(userId, passwordHash, hash, sid)
-      // Somebody else changed it at this moment: then it is not the present one any more.
+      // Another request changed it at the same moment: then it is not the present one any more.
       if (!ended) throw new ApiError('wrong_password')
       for (const one of ended) revocations.add(one)
       client.audit('password_changed', { userId, sessionId: sid })
     },
 
-    /** Deletes the account: from now on nobody finds it, its videos or its likes. @throws ApiError `wrong_password`; `server_busy` */
+    /** Deletes an account: from now on it, its videos and its likes are invisible. @throws ApiError `wrong_password`; `server_busy` */
     async remove ({ user_id: userId, sid }: Claims, password: string, client: Client): Promise<void> {
       const { passwordHash } = await prove(userId, password, client, 'account_deletion_failed')
       const ended = await users.remove(userId, passwordHash)
-      // Somebody else changed the password at this moment, or deleted the account: nothing has happened here.
+      // Another request changed the password or deleted the account at the same moment: nothing was changed.
       if (!ended) throw new ApiError('wrong_password')
       for (const one of [sid, ...ended]) revocations.add(one)
       onDeleted(userId)

@@ -3,17 +3,17 @@ import { constants, setPriority } from 'node:os'
 import bcrypt from 'bcryptjs'
 
 /**
- * Runs in a worker thread: bcryptjs holds its thread for a tenth of a second a password.
+ * Hashes and verifies passwords in a worker thread: bcryptjs blocks its thread for a tenth of a second per password.
  */
 export type PasswordTask =
-  /** Null for a password that is too common. */
+  /** Null when the password is too common. */
   | { kind: 'hash', password: string, cost: number, pepper: Pepper, isChecked: boolean }
   | { kind: 'compare', password: string, stored: string, decoy: string, peppers: readonly Pepper[] }
 
-/** A secret that hashes are made with, and the name under which they remember it. */
+/** A pepper, and the name of it that is stored with its hashes. */
 export interface Pepper { id: string, secret: string }
 
-// On Linux this is the priority of the thread alone: requests do not wait for passwords where a CPU is short.
+// On Linux this sets the priority of this thread only: where CPUs are scarce, other requests do not wait for passwords.
 try {
   setPriority(0, constants.priority.PRIORITY_LOW)
 } catch {}
@@ -27,12 +27,12 @@ export default async function work (task: PasswordTask): Promise<string | boolea
   return `${prefix}${pepper.id}$${bcrypt.hashSync(prehash(password, pepper), cost)}`
 }
 
-/** Stands before a hash of ours, with the name of its pepper; those of the Go service begin with `$2`. */
+/** Prefix of the hashes of this service, followed by the name of the pepper; hashes of the Go service begin with `$2`. */
 const prefix = 'halo1$'
 
 /**
- * bcrypt looks at 72 bytes and stops at a NUL: what it hashes is a keyed digest, in which every byte of the password
- * counts (OWASP Password Storage Cheat Sheet, "Pre-Hashing Passwords with bcrypt"). One password has one form.
+ * bcrypt uses 72 bytes and stops at a NUL, so it gets a keyed digest of the whole password (OWASP Password Storage Cheat Sheet,
+ * "Pre-Hashing Passwords with bcrypt"), which is normalised first.
  */
 function prehash (password: string, { secret }: Pepper): string {
   return createHmac('sha384', secret).update(password.normalize('NFKC')).digest('base64')
@@ -50,11 +50,11 @@ function isEqualTo ({ password, stored, peppers }: Extract<PasswordTask, { kind:
   if (!stored.startsWith(prefix)) return bcrypt.compareSync(password, hash)
   const id = stored.slice(prefix.length, stored.indexOf('$', prefix.length))
   const pepper = peppers.find(one => one.id === id)
-  // As long as any other comparison takes.
+  // Takes as long as any other comparison.
   return bcrypt.compareSync(prehash(password, pepper ?? peppers[0]!), hash) && pepper !== undefined
 }
 
-/** The part of a stored hash that is bcrypt's; undefined for one that is none, or would take minutes. */
+/** Returns the bcrypt part of a stored hash; undefined for a malformed one, or one whose cost would take minutes. */
 function bcryptOf (stored: string): string | undefined {
   return /^(?:halo1\$[\w-]*\$)?(\$2[aby]\$(?:0[4-9]|1[0-6])\$[./A-Za-z0-9]{53})$/.exec(stored)?.[1]
 }
@@ -62,8 +62,8 @@ function bcryptOf (stored: string): string | undefined {
 const costOf = (hash: string): number => Number(hash.slice(4, 6))
 
 /**
- * A wrong password takes as long for a hash of an earlier, lower cost, or for one that is none, as for nobody's: the time
- * does not tell which emails exist. Work doubles with each step, so that each cost in between once is the difference.
+ * Makes the comparison with a hash of a lower cost, or with a malformed one, take as long as with a new one, so that the time does
+ * not reveal which emails exist. Work doubles with each step of the cost: one hash of each cost in between makes the difference.
  */
 function spendDifference ({ password, stored, decoy }: Extract<PasswordTask, { kind: 'compare' }>): void {
   const hash = bcryptOf(stored)
@@ -77,7 +77,7 @@ function spendDifference ({ password, stored, decoy }: Extract<PasswordTask, { k
   }
 }
 
-/** The list takes 20 MB and is in this thread alone, from the first password that is checked. */
+/** The list takes 20 MB: it is loaded in this thread only, with the first password that is checked. */
 async function isCommon (password: string): Promise<boolean> {
   common ??= import('@zxcvbn-ts/language-common').then(({ dictionary }) => new Set(dictionary['passwords-common'] as string[]))
   return (await common).has(password.normalize('NFKC').toLowerCase())

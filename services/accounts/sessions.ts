@@ -4,20 +4,20 @@ import type { Database } from '../stores/database.ts'
 import type { RefreshClaim } from './refresh-tokens.ts'
 import { accountColumns, isActive, toAccount, type AccountRow } from './account-row.ts'
 
-/** A session as its tokens are made of it. */
+/** A session: the claim of its refresh token, and its expiry. */
 export interface Session extends RefreshClaim {
   expiresAt: Date
 }
 
 export interface NewSession {
   userId: number
-  /** The hash that a password was compared with; no session begins when it is another one by now. */
+  /** The hash that the password was verified with; no session begins if it was changed meanwhile. */
   passwordHash?: string
   address: string
   userAgent: string
 }
 
-/** A session that is about to be written down. */
+/** The row of a new session. */
 export interface SessionValues {
   sid: string
   lifetimeSeconds: number
@@ -26,24 +26,24 @@ export interface SessionValues {
   userAgent: string
 }
 
-/** What came of a refresh token that is really ours. */
+/** The outcome of a refresh token that was issued by this service. */
 export type Refreshed =
   | { kind: 'refreshed', session: Session, account: Account }
-  /** It had been used before: somebody else has it as well. */
+  /** Reuse: the token had been used before, so two parties have it. */
   | { kind: 'reused', userId: number }
   | { kind: 'ended' }
 
-/** Sessions that a user may have; who logs in once more ends the one that was used longest ago. */
+/** Sessions per user, at the most; a further login ends the least recently used one. */
 const maxSessions = 100
 
-/** Seconds in which a refresh token may come again because its answer was lost (RFC 9700 §4.14.2). */
+/** Grace time in seconds: a refresh token may be repeated because its response was lost (RFC 9700 §4.14.2). */
 const graceSeconds = 10
 
-/** Characters of a User-Agent that are kept. */
+/** Characters of a User-Agent that are stored. */
 const maxUserAgent = 255
 
-// With the lock on the user, a password that is changed at this moment either was changed before, and there is no
-// session, or finds the session and ends it.
+// With the lock on the user, a concurrent password change either comes first, and no session begins, or finds the session and
+// ends it.
 const insertSession = {
   name: 'insert_session',
   text: `
@@ -99,7 +99,7 @@ const endSessions = {
     select id from ended`
 }
 
-// One statement: a new password without the end of the sessions of the old one would be half of it.
+// One statement: a new password must not be stored without ending the sessions of the old one.
 const changePassword = {
   name: 'change_password',
   text: `
@@ -109,13 +109,13 @@ const changePassword = {
     select exists (select from changed) as is_changed, array(select id from ended) as ended`
 }
 
-// What has no row here, a token of the Go service, ends by its name.
+// A token of the Go service has no session row: it is revoked by its own id.
 const endToken = {
   name: 'end_token',
   text: 'insert into revocations (session_id, user_id, until) values ($1, $2, to_timestamp($3))'
 }
 
-// A session that was used since is not older than that; one statement for many.
+// Never sets the time back; one statement for many sessions.
 const noteUse = {
   name: 'note_use_of_sessions',
   text: `
@@ -134,13 +134,13 @@ export type SessionService = ReturnType<typeof createSessionService>
 export interface SessionOptions {
   /** Seconds after which a session ends. */
   lifetimeSeconds: number
-  /** Seconds for which an access token is good. */
+  /** Lifetime of an access token in seconds. */
   tokenSeconds: number
 }
 
-/** Who is logged in, in PostgreSQL. */
+/** Sessions, in PostgreSQL. */
 export function createSessionService (database: Database, { lifetimeSeconds, tokenSeconds }: SessionOptions) {
-  // An answer that is given again in the grace time has a token that is good a little longer.
+  // A response that is repeated in the grace time has a token that is valid slightly longer.
   const tokensUntil = tokenSeconds + graceSeconds + 50
 
   const refreshed = (sid: string, row: RefreshRow): Refreshed => ({
@@ -153,10 +153,10 @@ export function createSessionService (database: Database, { lifetimeSeconds, tok
     ({ sid: createSessionId(), lifetimeSeconds, tokensUntil, address, userAgent: shorten(userAgent) })
 
   return {
-    /** The values of a session that is written down together with its user. */
+    /** Returns the values of a session that is inserted together with its user. */
     prepare,
 
-    /** Undefined when the user, or the password hash, is not there any more. */
+    /** Begins a session. Returns undefined when the user or the password hash has changed meanwhile. */
     async create ({ userId, passwordHash, ...client }: NewSession): Promise<Session | undefined> {
       const { sid, address, userAgent } = prepare(client)
       const [row] = await database.query<{ expires_at: Date }>(insertSession, [
@@ -166,14 +166,14 @@ export function createSessionService (database: Database, { lifetimeSeconds, tok
     },
 
     /**
-     * Goes on to the next generation of a session, if the given one is the present one. The one before answers the
-     * same again for a moment; any older one ends the session.
+     * Rotates a session, if the given rotation number is the present one. The one before gets the same response again within the
+     * grace time; any older one ends the session.
      */
     async refresh ({ sid, generation }: RefreshClaim, { address, userAgent }: Pick<NewSession, 'address' | 'userAgent'>): Promise<Refreshed> {
       const [next] = await database.query<RefreshRow>(refreshSession, [sid, generation, address, shorten(userAgent), tokensUntil])
       if (next) return refreshed(sid, next)
       const [row] = await database.query<RefreshRow>(sessionAfterRefresh, [sid, graceSeconds])
-      // A database that was put back in time knows of fewer refreshes than were made.
+      // A database that was restored from a backup has a lower rotation number than was issued.
       if (!row || row.session_generation < generation) return { kind: 'ended' }
       if (row.session_generation === generation + 1 && row.is_recent) return refreshed(sid, row)
       await database.query(endSession, [sid, row.id])
@@ -194,36 +194,36 @@ export function createSessionService (database: Database, { lifetimeSeconds, tok
       }))
     },
 
-    /** Whether there was such a session of the user. */
+    /** Ends a session of a user. Returns whether it existed. */
     async end (userId: number, sid: string): Promise<boolean> {
       return (await database.query(endSession, [sid, userId])).length > 0
     },
 
-    /** All sessions of a user, and all tokens of the Go service. The ids of those that ended. */
+    /** Ends all sessions of a user, and revokes all tokens of the Go service. Returns the ids of the sessions. */
     async endAll (userId: number): Promise<string[]> {
       return (await database.query<{ id: string }>(endSessions, [userId])).map(row => row.id)
     },
 
     /**
-     * Replaces a password hash and ends all sessions but the named one, and all tokens of the Go service but that of this
-     * name. The ids of those that ended; undefined when the hash is another one by now.
+     * Replaces a password hash, ends all sessions but one, and revokes the tokens of the Go service but that of the same id.
+     * Returns the ids of the ended sessions; undefined when the hash was changed meanwhile.
      */
     async changePassword (userId: number, before: string, after: string, exceptSid: string): Promise<string[] | undefined> {
       const [row] = await database.query<{ is_changed: boolean, ended: string[] }>(changePassword, [userId, before, after, exceptSid])
       return row!.is_changed ? row!.ended : undefined
     },
 
-    /** One token of the Go service, that expires by itself at a second since 1970. */
+    /** Revokes a token of the Go service, until it expires (seconds since 1970). */
     async endLegacy (userId: number, sid: string, exp: number): Promise<void> {
       await database.query(endToken, [sid, userId, exp])
     },
 
-    /** Notes when sessions were used. */
+    /** Records when sessions were last used. */
     async noteUse (uses: Map<string, Date>): Promise<void> {
       await database.query(noteUse, [[...uses.keys()], [...uses.values()]])
     }
   }
 }
 
-/** As much of a header as is kept, of what PostgreSQL can keep. */
+/** Truncates a header, and removes what PostgreSQL cannot store. */
 const shorten = (text: string): string => text.slice(0, maxUserAgent).toWellFormed().replaceAll('\0', '')

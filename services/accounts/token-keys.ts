@@ -1,9 +1,9 @@
 import { createHash, createHmac, createPrivateKey, createPublicKey, type JsonWebKey, type KeyObject } from 'node:crypto'
 
-/** Stands before an Ed25519 key in a list of keys that may be secrets as well. */
+/** Prefix of an Ed25519 key in a list that may also contain secrets. */
 export const ed25519Prefix = 'ed25519:'
 
-/** A key that access tokens are verified with. Its algorithm is its own: what a token's header says must equal it. */
+/** A key that verifies access tokens. It has one algorithm, and the header of a token must name that one. */
 export type TokenKey =
   | { kid: string, algorithm: 'HS256', secret: string }
   | { kid: string, algorithm: 'EdDSA', privatePem: string | undefined, publicPem: string, jwk: JsonWebKey }
@@ -14,7 +14,7 @@ export interface TokenKeySettings {
   signingKey: string | null
 }
 
-/** The keys of tokens by their `kid`, the one that signs first; each once. */
+/** Reads the keys, each once; the first one signs. */
 export function readTokenKeys ({ secret, previousKeys, signingKey }: TokenKeySettings): TokenKey[] {
   const keys = [
     ...signingKey === null ? [] : [ed25519Key(signingKey)],
@@ -24,7 +24,7 @@ export function readTokenKeys ({ secret, previousKeys, signingKey }: TokenKeySet
   return [...new Map(keys.toReversed().map(key => [key.kid, key])).values()].toReversed()
 }
 
-/** What other services verify tokens with: the public keys (RFC 7517 §5); a secret is in none. */
+/** Returns the public keys with which other services verify tokens (RFC 7517 §5). It contains no secret. */
 export function publicKeys (keys: readonly TokenKey[]): { keys: JsonWebKey[] } {
   return { keys: keys.flatMap(key => key.algorithm === 'EdDSA' ? [{ ...key.jwk, kid: key.kid, alg: 'EdDSA', use: 'sig' }] : []) }
 }
@@ -40,14 +40,14 @@ export function isEd25519Key (text: string, kind: 'private' | 'any'): boolean {
 }
 
 function secretKey (secret: string): TokenKey {
-  // A name that says nothing about the secret to who does not have it.
+  // A key id that reveals nothing about the secret.
   return { kid: createHmac('sha256', secret).update('kid').digest('base64url').slice(0, 16), algorithm: 'HS256', secret }
 }
 
 function ed25519Key (text: string): TokenKey {
   const { privateKey, publicKey } = parseEd25519(text)
   const jwk = publicKey.export({ format: 'jwk' })
-  // RFC 7638: the members that the key is made of, in the order of their names.
+  // RFC 7638: the required members of the key, in lexicographic order.
   const thumbprint = createHash('sha256').update(JSON.stringify({ crv: jwk.crv, kty: jwk.kty, x: jwk.x })).digest('base64url')
   return {
     kid: thumbprint,

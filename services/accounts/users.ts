@@ -18,7 +18,7 @@ const columns = accountColumns('users')
 
 export interface AccountWithHash { account: Account, passwordHash: string }
 
-// One statement: a user without the session that the answer speaks of would be half a registration.
+// One statement: a user must not be inserted without the session of the response.
 const insertUser = {
   name: 'insert_user',
   text: `
@@ -49,7 +49,7 @@ const credentialsById = {
   text: `select ${columns}, password_hash from users where id = $1 and ${isActive('users.id')}`
 }
 
-// A column that was not named keeps its value. Who is no adult is not in adult mode, whatever comes first.
+// A column that is not given keeps its value. A user who is not an adult cannot be in adult mode.
 const updateUser = {
   name: 'update_user',
   text: `
@@ -60,15 +60,15 @@ const updateUser = {
     returning ${columns}`
 }
 
-// Only in the place of the hash that was compared: of two changes at once the first one stands.
+// Only if the hash is the one that was compared: of two concurrent changes the first one wins.
 const replaceHash = {
   name: 'replace_password_hash',
   text: 'update users set password_hash = $3 where id = $1 and password_hash = $2 returning id'
 }
 
-// One statement decides: of a password change at the same moment only one happens. Email and username become ones that
-// nobody can register (they begin with a space), so that both are free, and the hash one that no password has, also for a Go
-// service on the same database. The rows go later (account-purge.ts).
+// One statement decides: of a deletion and a concurrent password change only one happens. Email and username become values that
+// cannot be registered (they begin with a space), so that both are free; the hash becomes one that no password has, also for a Go
+// service on the same database. The rows are removed later (account-purge.ts).
 const deleteUser = {
   name: 'delete_user',
   text: `
@@ -87,7 +87,7 @@ const deleteUser = {
     select exists (select from hidden) as is_deleted, array(select id from ended) as ended`
 }
 
-// Rows of the Go service may share a key but for letter case; the exact email then decides.
+// Rows of the Go service may have emails that differ in letter case only; then the exact email decides.
 const userByEmail = {
   name: 'user_by_email',
   text: `
@@ -98,8 +98,7 @@ const userByEmail = {
 }
 
 /**
- * The form in which emails and usernames are compared: compatibility-normalised (NFKC), and of one letter case, for which
- * ß is ss and a final ς a σ.
+ * Returns the form in which emails and usernames are compared: normalised (NFKC) and case-folded (ß is ss, a final ς is σ).
  */
 export const comparisonKey = (text: string): string =>
   text.normalize('NFKC').toUpperCase().toLowerCase().replaceAll('ς', 'σ').normalize('NFKC')
@@ -108,7 +107,7 @@ export type UserService = ReturnType<typeof createUserService>
 
 export function createUserService (database: Database) {
   return {
-    /** A user with their first session. @throws ApiError `user_exists` when the email or the username is taken in any letter case */
+    /** Inserts a user with their first session. @throws ApiError `user_exists` when the email or the username is taken in any letter case */
     async create (user: NewUser, session: SessionValues): Promise<{ account: Account, session: Session }> {
       try {
         const [row] = await database.query<AccountRow & { session_expires_at: Date }>(insertUser, [
@@ -122,7 +121,7 @@ export function createUserService (database: Database) {
       }
     },
 
-    /** Changes what is named. @throws ApiError `not_an_adult`; undefined when the user is not there any more */
+    /** Changes the given members. Returns undefined when the user does not exist any more. @throws ApiError `not_an_adult` */
     async update (id: number, patch: AccountPatch): Promise<Account | undefined> {
       const [row] = await database.query<AccountRow>(updateUser, [
         id, patch.display_name, patch.bio, patch.avatar_url === undefined ? undefined : serializeUrl(patch.avatar_url), patch.is_adult, patch.adult_mode
@@ -132,16 +131,15 @@ export function createUserService (database: Database) {
       return undefined
     },
 
-    /** Replaces a hash by another one, unless it is not the one that was compared any more. */
+    /** Replaces a hash, if it is still the one that was compared. */
     async replaceHash (id: number, before: string, after: string): Promise<boolean> {
       return (await database.query(replaceHash, [id, before, after])).length > 0
     },
 
     /**
-     * Deletes an account for everybody who asks from now on, unless the hash is another one than was compared. What is left
-     * of it in the database goes in the background.
+     * Makes an account invisible, if its hash is still the one that was compared. Its rows are removed in the background.
      *
-     * @returns the ids of its sessions, which have ended; undefined when nothing was deleted
+     * @returns the ids of its ended sessions; undefined when nothing was changed
      */
     async remove (id: number, passwordHash: string): Promise<string[] | undefined> {
       const [row] = await database.query<{ is_deleted: boolean, ended: string[] }>(deleteUser, [id, passwordHash])
@@ -153,20 +151,20 @@ export function createUserService (database: Database) {
       return row && toAccount(row)
     },
 
-    /** What everybody may see of a user. @throws ApiError `not_found` */
+    /** Returns the public profile of a user. @throws ApiError `not_found` */
     async profile (id: number): Promise<Profile> {
       const [row] = await database.query<Omit<Profile, 'created_at'> & { created_at: Date }>(profileById, [id])
       if (!row) throw new ApiError('not_found', { message: `There is no user ${id}` })
       return { ...row, created_at: row.created_at.toISOString() }
     },
 
-    /** The user and the stored hash, for whoever compares it. */
+    /** Returns a user and the stored hash. */
     async credentialsOf (id: number): Promise<AccountWithHash | undefined> {
       const [row] = await database.query<AccountRow & { password_hash: string }>(credentialsById, [id])
       return row && { account: toAccount(row), passwordHash: row.password_hash }
     },
 
-    /** The same by email, in any letter case. */
+    /** Finds a user and the stored hash by email, in any letter case. */
     async findByEmail (email: string): Promise<AccountWithHash | undefined> {
       const [row] = await database.query<AccountRow & { password_hash: string }>(userByEmail, [email, comparisonKey(email)])
       return row && { account: toAccount(row), passwordHash: row.password_hash }

@@ -11,39 +11,39 @@ export interface EngagementOptions {
   store: CounterStore
   ledger: Ledger
   known: KnownVideos
-  /** Who is shown which adult content; what somebody is not shown they do not engage with. */
-  viewers: Pick<AdultAccess, 'viewOf'>
-  /** Until when the ledger is known to have everything, in milliseconds since 1970; undefined when never. */
+  /** Users engage only with videos that they may see. */
+  adultAccess: Pick<AdultAccess, 'viewOf'>
+  /** Time up to which the ledger is complete, in milliseconds since 1970; undefined while unknown. */
   flushedUntil: () => number | undefined
 }
 
-/** A comment as it was sent. */
+/** The request of a comment. */
 export interface CommentRequest {
   /** The client's Idempotency-Key. */
   key?: string | undefined
   payload: unknown
 }
 
-/** Milliseconds for which a viewer's own heartbeat answers the next ones. */
+/** Milliseconds for which the response to a heartbeat is reused for the viewer's next ones. */
 const repeatMs = 1000
 
-/** Milliseconds after which a first use of a key without an answer is not in flight any more: its process died. */
+/** Milliseconds after which the first use of a key, if it has no response, is not in flight any more: its process has died. */
 const inFlightMs = 2000
 
-/** Heartbeats whose answers are kept, per generation of the map; a viewer beyond them costs the store a call. */
+/** Heartbeat responses that are kept, per generation of the map; heartbeats beyond them cost a call of the store each. */
 const maxRecent = 50_000
 
-/** What a write answers with. */
+/** The response of a write. */
 export const recorded = (data: Counters): Engagement => ({ message: 'Engagement recorded', data })
 
 export type EngagementService = ReturnType<typeof createEngagementService>
 
-/** What people do to a video and what is counted of it: the store's count on top of the ledger's. */
-export function createEngagementService ({ store, ledger, known, viewers, flushedUntil }: EngagementOptions) {
+/** Likes, comments, heartbeats, and the counters of videos: the ledger's totals plus what the store has counted since. */
+export function createEngagementService ({ store, ledger, known, adultAccess, flushedUntil }: EngagementOptions) {
   const beats = createRecent<StoredCounters>(repeatMs)
   const inFlight = new Map<string, string>()
 
-  /** The row of a video that exists and is shown to a user. */
+  /** Returns the row of a video that exists and that a user may see. @throws ApiError `not_found`; `adult_content_restricted` */
   async function existing (videoId: number, userId: number | undefined): Promise<KnownVideo> {
     const row = known.peek(videoId) ?? (await known.get([videoId])).get(videoId)
     if (!row) throw new ApiError('not_found', { message: `There is no video ${videoId}` })
@@ -52,12 +52,12 @@ export function createEngagementService ({ store, ledger, known, viewers, flushe
   }
 
   const isShownTo = async (row: KnownVideo, userId: number | undefined): Promise<boolean> =>
-    row.user_id === userId || isShown(row, await viewers.viewOf(userId))
+    row.user_id === userId || isShown(row, await adultAccess.viewOf(userId))
 
-  /** Whether a row was read before the generation of the store's count began, and may say too little. */
+  /** Whether a row was read before the store's generation began: then it may lack counts of the generation before. */
   const isEarly = (row: LedgerRow, readAt: number): boolean => readAt <= store.generationSeenAt(row.video_id)
 
-  /** Rows that are too early are read again. */
+  /** Re-reads the rows that are too early. */
   async function current<Row extends LedgerRow> (rows: Row[], readAt: (row: Row) => number): Promise<(Row | KnownVideo)[]> {
     const early = rows.filter(row => isEarly(row, readAt(row)))
     if (early.length === 0) return rows
@@ -90,7 +90,7 @@ export function createEngagementService ({ store, ledger, known, viewers, flushe
     }), userId)
   }
 
-  /** A comment that carries a key, which counts once however often it comes. */
+  /** Counts a comment with an Idempotency-Key: once, however often it is sent. */
   async function commentOnce (row: KnownVideo, userId: number, key: string, payload: unknown): Promise<{ body: Engagement, isReplay: boolean }> {
     const videoId = row.video_id
     const once = { use: hash(`${userId}:${key}`), fingerprint: hash(JSON.stringify(payload) ?? '') }
@@ -114,7 +114,7 @@ export function createEngagementService ({ store, ledger, known, viewers, flushe
     }
   }
 
-  /** A store that began less than a day ago may have lost the use: then the ledger is asked first whether it has it. */
+  /** A store whose generation is younger than a day may have lost the key: then the ledger is checked first. */
   async function countOnce (videoId: number, userId: number, once: IdempotentUse): Promise<StoredCounters | Replay> {
     for (let checked: CheckedUse = once; ;) {
       const counted = await available(() => store.addComment(videoId, userId, checked))
@@ -131,7 +131,7 @@ export function createEngagementService ({ store, ledger, known, viewers, flushe
     }
   }
 
-  /** The counters of rows as they stand in the ledger now; Redis unavailable is no error. */
+  /** Returns the counters of rows that were just read from the ledger. While Redis is unavailable, they are stale. */
   async function read (rows: LedgerRow[], readAt: number): Promise<Counters[]> {
     if (rows.length === 0) return []
     const stored = await store.read(rows.map(row => row.video_id)).catch(() => undefined)
@@ -159,21 +159,21 @@ export function createEngagementService ({ store, ledger, known, viewers, flushe
       return { body: recorded(await answer(row, stored, userId)), isReplay: false }
     },
 
-    /** The viewer watches now. A client that says so many times a second is answered from memory. */
+    /** Records a heartbeat. Repeated heartbeats of one viewer within a second are answered from memory. */
     async heartbeat (videoId: number, userId: number): Promise<Counters> {
       const row = await existing(videoId, userId)
       const stored = beats.get(`${videoId}:${userId}`, () => store.heartbeat(videoId, userId))
       return await answer(row, await available(() => stored), userId)
     },
 
-    /** The viewer has left. */
+    /** Ends the presence of a viewer. */
     async leave (videoId: number, userId: number): Promise<Counters> {
       const row = await existing(videoId, userId)
       beats.delete(`${videoId}:${userId}`)
       return await answer(row, await available(() => store.leave(videoId, userId)), userId)
     },
 
-    /** The counters of one video. @throws ApiError `not_found`; `adult_content_restricted` */
+    /** Returns the counters of one video. @throws ApiError `not_found`; `adult_content_restricted` */
     async countersOf (videoId: number, userId: number | undefined): Promise<CountersOfVideo> {
       await existing(videoId, userId)
       const [counters] = await this.counters([videoId], userId)
@@ -181,7 +181,7 @@ export function createEngagementService ({ store, ledger, known, viewers, flushe
       return counters
     },
 
-    /** The counters of those videos that exist and are shown to a user, in the order of the ids; each id once. */
+    /** Returns the counters of the videos that exist and that a user may see, in the order of the ids; each id once. */
     async countersShown (videoIds: number[], userId: number | undefined): Promise<CountersOfVideo[]> {
       const rows = await known.get([...new Set(videoIds)])
       const shown = await Promise.all(videoIds.map(async id => {
@@ -191,7 +191,7 @@ export function createEngagementService ({ store, ledger, known, viewers, flushe
       return await this.counters(videoIds.filter((id, index) => shown[index]), userId)
     },
 
-    /** The counters of those videos that exist, whoever may see them, in the order of the ids; each id once. */
+    /** Returns the counters of the videos that exist, whatever the user may see, in the order of the ids; each id once. */
     async counters (videoIds: number[], userId?: number): Promise<CountersOfVideo[]> {
       if (videoIds.length === 0) return []
       const wanted = [...new Set(videoIds)]
@@ -216,25 +216,25 @@ export function createEngagementService ({ store, ledger, known, viewers, flushe
 
     read,
 
-    /** A video was changed here: this process reads again at once who may see it, the others within ten seconds. */
+    /** Re-reads a changed video: this process at once, the others within ten seconds. */
     refresh (videoId: number): void { known.forget(videoId) },
 
-    /** An account was deleted here: its videos take no engagement any more, and it watches nothing. */
+    /** Forgets a deleted account: its videos take no engagement any more, and its presence ends. */
     async forgetUser (userId: number): Promise<void> {
       known.forgetOwner(userId)
       await store.leaveAll(userId)
     },
 
-    /** A video was deleted here: this process forgets it at once, the others within a second. */
+    /** Forgets a deleted video: this process at once, the others within a second. */
     async forget (videoId: number): Promise<void> {
       known.forget(videoId)
-      // The tombstone in PostgreSQL does the same a moment later; Redis unavailable is no reason not to delete.
+      // The tombstone in PostgreSQL does the same a moment later, so a failure of Redis does not fail the deletion.
       await store.forget([{ videoId, userId: null }]).catch(() => {})
     }
   }
 }
 
-/** The ledger's count of a video and what the store has counted on top of it. */
+/** Adds what the store has counted to the ledger's totals. */
 function add (row: LedgerRow, stored: StoredCounters): Counters {
   const beyond = (total: number, known: number): number =>
     stored.generation === row.generation ? Math.max(0, total - known) : stored.generation > row.generation ? total : 0
@@ -248,8 +248,8 @@ function add (row: LedgerRow, stored: StoredCounters): Counters {
 }
 
 /**
- * The ledger's count alone: right until the last flush, or until it was read if that was earlier. Who watches is not
- * known then, and unknown is not zero.
+ * The ledger's totals alone: exact up to the last flush, or up to the read if that was earlier. The number of live viewers is
+ * unknown then (`null`, not zero).
  */
 function stale (row: LedgerRow, readAt: number, flushedUntil: number | undefined): Counters {
   return {
@@ -261,7 +261,7 @@ function stale (row: LedgerRow, readAt: number, flushedUntil: number | undefined
   }
 }
 
-/** @throws ApiError `engagement_unavailable` when the store is unavailable, or holds as much as it may */
+/** Runs a call of the store. @throws ApiError `engagement_unavailable` when the store is unavailable or full */
 async function available<T> (work: () => Promise<T>): Promise<T> {
   try {
     return await work()
@@ -270,7 +270,7 @@ async function available<T> (work: () => Promise<T>): Promise<T> {
   }
 }
 
-/** Answers of the last moments by key. */
+/** Reuses the result of a call for the next calls with the same key, for `maxAgeMs`. */
 export function createRecent<T> (maxAgeMs: number) {
   const answers = new ExpiringMap<string, { at: number, answer: Promise<T> }>({ maxAgeMs, maxSize: maxRecent })
   return {
@@ -280,7 +280,7 @@ export function createRecent<T> (maxAgeMs: number) {
       if (last && at - last.at < maxAgeMs) return last.answer
       const answer = ask()
       answers.set(key, { at, answer })
-      // A failure is not remembered.
+      // A failure is not reused.
       answer.catch(() => answers.delete(key))
       return answer
     },

@@ -1,38 +1,38 @@
 import type { Counters, CountersOfVideo } from '../../schemas/engagement.ts'
 import { ApiError } from '../shared/errors.ts'
 
-/** Where events go: an HTTP response after its head, in Node's words. */
+/** Receiver of events: an HTTP response whose head has been sent. */
 export interface EventSink {
   write (bytes: Buffer): unknown
   end (bytes?: Buffer): unknown
   destroy (): unknown
-  /** Bytes that the client has not taken yet. */
+  /** Bytes that are buffered for the client. */
   readonly writableLength: number
 }
 
 export interface EngagementStreamsOptions {
-  /** The counters of those videos that exist. */
+  /** Reads the counters of the videos that exist. */
   read: (videoIds: number[]) => Promise<CountersOfVideo[]>
   /** Milliseconds between two events of a video. */
   periodMs?: number
-  /** Milliseconds between two comments that keep proxies and clients from giving up. */
+  /** Milliseconds between two keep-alive comments. */
   pingMs?: number
-  /** Listeners of this process; one more is refused, so that memory is bounded. */
+  /** Maximum listeners of this process. */
   maxListeners?: number
-  /** Listeners of one client address at this process. */
+  /** Maximum listeners of one client address on this process. */
   maxPerClient?: number
 }
 
-/** Bytes that a listener may leave lying; whoever is slower is dropped and comes back for the newest numbers. */
+/** Buffered bytes beyond which a slow listener is dropped; its client reconnects and gets the newest counters. */
 const maxBacklog = 16 * 1024
 
-/** Videos that are read in one round trip. */
+/** Videos per round trip. */
 const pageSize = 100
 
 interface Event { id: string, bytes: Buffer }
 
 interface Channel {
-  /** Those who listen, and the id of the event that each has. */
+  /** The listeners, each with the id of the last event that it was sent. */
   sinks: Map<EventSink, string>
   event: Event | undefined
 }
@@ -40,8 +40,8 @@ interface Channel {
 export type EngagementStreams = ReturnType<typeof createEngagementStreams>
 
 /**
- * Server-Sent Events with the counters of videos: each video that somebody listens to is read once a second,
- * its event is written down once, and the same bytes go to all who listen.
+ * Server-Sent Events with the counters of videos: each video with listeners is read once a second, its event is serialised once,
+ * and the same bytes go to all its listeners.
  */
 export function createEngagementStreams (options: EngagementStreamsOptions) {
   const { read, periodMs = 1000, pingMs = 15_000, maxListeners = 20_000, maxPerClient = 500 } = options
@@ -66,7 +66,7 @@ export function createEngagementStreams (options: EngagementStreamsOptions) {
     const videoIds = [...channels.keys()]
     for (let start = 0; start < videoIds.length; start += pageSize) {
       const page = videoIds.slice(start, start + pageSize)
-      // With both stores away nothing can be said; what was said last stands.
+      // With both stores unavailable no event is sent; the last one stays valid.
       const counters = await read(page).catch(() => undefined)
       const found = new Map(counters?.map(one => [one.video_id, one]))
       for (const videoId of page) {
@@ -78,7 +78,7 @@ export function createEngagementStreams (options: EngagementStreamsOptions) {
         else if (event && event.id !== channel.event?.id) {
           channel.event = event
           for (const [sink, lastId] of channel.sinks) {
-            // Whoever has just come has it already.
+            // A new listener has it already.
             if (lastId !== event.id && send(sink, event.bytes)) channel.sinks.set(sink, event.id)
           }
         } else if (isPing) for (const sink of channel.sinks.keys()) send(sink, ping)
@@ -101,10 +101,10 @@ export function createEngagementStreams (options: EngagementStreamsOptions) {
   }
 
   return {
-    /** Listeners now, and those that were dropped because they were too slow. */
+    /** Present listeners, and listeners that were dropped because they were too slow. */
     get stats () { return { listeners, dropped } },
 
-    /** @throws ApiError `server_busy` when the process is full; `rate_limit_exceeded` when the client has its share */
+    /** Checks the limits. @throws ApiError `server_busy` (process); `rate_limit_exceeded` (client address) */
     requireRoom (client: string): void {
       if (listeners >= maxListeners) throw new ApiError('server_busy')
       if ((clients.get(client) ?? 0) < maxPerClient) return
@@ -114,11 +114,11 @@ export function createEngagementStreams (options: EngagementStreamsOptions) {
     },
 
     /**
-     * Adds a listener. It gets the given counters at once, unless it has them already.
+     * Adds a listener and sends it the given counters, unless it has them already.
      *
      * @param client its address
-     * @param lastEventId what the client says it saw last
-     * @returns what takes the listener out again
+     * @param lastEventId the client's Last-Event-ID
+     * @returns a function that removes the listener
      */
     add (sink: EventSink, counters: CountersOfVideo, { client = '', lastEventId }: { client?: string, lastEventId?: string | undefined } = {}): () => void {
       const videoId = counters.video_id
@@ -140,10 +140,10 @@ export function createEngagementStreams (options: EngagementStreamsOptions) {
       }
     },
 
-    /** Sends one listener away, to come back to another process. */
+    /** Ends one stream: its client reconnects to another process. */
     sendAway (sink: EventSink): void { sink.end(retryEvent()) },
 
-    /** Sends everybody away: each comes back, to another process, at a moment of its own within some seconds. */
+    /** Ends all streams: each client reconnects to another process, at a random moment within some seconds. */
     close (): void {
       clearTimeout(timer)
       for (const channel of channels.values()) {
@@ -156,8 +156,8 @@ export function createEngagementStreams (options: EngagementStreamsOptions) {
 const ping = Buffer.from(': ping\n\n')
 
 /**
- * The id says all that can change, so that any process can tell whether a client that comes back has it: no
- * process remembers what it sent.
+ * The id contains everything that can change, so that any process can tell whether a client that reconnects has the event: no
+ * process stores what it has sent.
  */
 function toEvent (counters: Counters): Event {
   const { live_viewers: live, like_count: likes, comment_count: comments, view_count: views, counters: { stale } } = counters
@@ -168,5 +168,5 @@ function toEvent (counters: Counters): Event {
 
 const endEvent = (reason: string): Buffer => Buffer.from(`event: end\ndata: {"reason":"${reason}"}\n\n`)
 
-/** One to six seconds, for each client another: ten thousand that come back at once would be an attack. */
+/** One to six seconds, random for each client: ten thousand that reconnect at once would overload the service. */
 const retryEvent = (): Buffer => Buffer.from(`retry: ${1000 + Math.floor(Math.random() * 5000)}\n\n`)

@@ -1,17 +1,17 @@
 import { createHash } from 'node:crypto'
 import { gzipSync } from 'node:zlib'
 
-/** A response that is the same for everybody until the process ends: serialised and compressed once. */
+/** A response that never changes while the process runs: serialised and compressed once. */
 export interface StaticResponse {
   body: Buffer
-  /** Undefined where compressing saves little. */
+  /** Undefined if compressing saves little. */
   compressed: Buffer | undefined
   /** Strong validator of the uncompressed bytes (RFC 9110 §8.8.3). */
   etag: string
   contentType: string
 }
 
-/** Share of the size that compressing must save. */
+/** Largest ratio of compressed to plain size at which the compressed form is kept. */
 const worthwhile = 0.9
 
 export function createStaticResponse (body: Buffer, contentType: string): StaticResponse {

@@ -1,15 +1,15 @@
-/** Longest address that is stored, in UTF-16 code units. */
+/** Maximum length of a stored URL, in UTF-16 code units. */
 export const maxUrlLength = 2048
 
 /**
- * Characters that no address needs as they stand, and that a page, a header or a log may read otherwise: white space,
- * controls, invisible and bidirectional characters, backslashes, quotes and angle brackets.
+ * Characters that a URL must percent-encode, and that a page, a header or a log may interpret: white space, controls, invisible and
+ * bidirectional characters, backslashes, quotes and angle brackets.
  */
 const unsafe = /[\s\p{Cc}\p{Cf}\\"'`<>]/u
 
 /**
- * Whether a text is '' (no address), or an http or https URL (WHATWG URL Standard) without user information: what stands
- * before an @ passes for the host (https://halo.example@evil.example).
+ * Whether a text is '' (no URL), or an http or https URL (WHATWG URL Standard) without user information, which people take for the
+ * host (https://halo.example@evil.example).
  */
 export function isHttpUrl (text: string): boolean {
   if (text === '') return true
@@ -18,5 +18,5 @@ export function isHttpUrl (text: string): boolean {
   return url.username === '' && url.password === '' && url.hostname !== '' && url.href.length <= maxUrlLength
 }
 
-/** The form in which an address is stored: serialised, so that every reader parses the same. '' stays ''. */
+/** Returns the serialised form of a URL, which is stored, so that every client parses the same. '' stays ''. */
 export const serializeUrl = (text: string): string => text === '' ? '' : new URL(text).href

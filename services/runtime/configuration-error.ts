@@ -1,4 +1,4 @@
-/** A setting that makes a boot impossible. `problems` has one sentence for each wrong setting. */
+/** Settings with which the service cannot start. `problems` has one sentence for each wrong setting. */
 export class ConfigurationError extends Error {
   override name = 'ConfigurationError'
   readonly problems: string[]

@@ -5,16 +5,16 @@ import type { MetricsOfWorker, ToPrimary, ToWorker } from './worker-messages.ts'
 
 export interface SupervisorOptions {
   workers: number
-  /** Environment of the workers beside that of this process. */
+  /** Environment of the workers, in addition to that of this process. */
   env: Record<string, string>
   logger: Pick<BaseLogger, 'info' | 'warn' | 'error'>
-  /** Milliseconds that a worker has to end after it was told to drain; then it is killed. */
+  /** Milliseconds that a worker has to end after it was asked to drain; then it is killed. */
   drainMs: number
-  /** Milliseconds without a sign of life after which a worker is killed and replaced. */
+  /** Milliseconds without a heartbeat after which a worker is killed and replaced. */
   silenceMs?: number
 }
 
-/** A worker that lived for so many milliseconds is replaced at once; one that did not, after a pause that doubles. */
+/** A worker that ran for this many milliseconds is replaced at once; otherwise after a delay that doubles. */
 const stableMs = 10_000
 const firstPauseMs = 100
 const longestPauseMs = 10_000
@@ -25,15 +25,15 @@ const collectMs = 500
 export type Supervisor = ReturnType<typeof createSupervisor>
 
 /**
- * Runs the service in several processes behind one port, as one process to its operator: it replaces workers that
- * die or hang, drains all of them together and collects their numbers.
+ * Runs the service in several worker processes behind one port. It replaces workers that die or hang, drains all of them together,
+ * and collects their metrics.
  *
- * They accept from one socket that the kernel wakes them for (cluster's SCHED_NONE). Handing connections out from here
- * costs a short connection three times as much, and a socket for each worker (SO_REUSEPORT) loses what waits in the
- * queue of one that dies: npm run bench:workers.
+ * All workers accept from one shared socket (cluster's SCHED_NONE). Distributing connections from the supervisor makes a short
+ * connection cost three times as much, and one socket per worker (SO_REUSEPORT) loses the connections in the queue of a worker
+ * that dies: npm run bench:workers.
  */
 export function createSupervisor ({ workers: wanted, env, logger, drainMs, silenceMs = 30_000 }: SupervisorOptions) {
-  /** With the pause before each one began, which doubles when it dies young again. */
+  /** The workers, each with the delay before its start, which doubles if it dies early again. */
   const running = new Map<Worker, { startedAt: number, heardAt: number, isListening: boolean, pauseMs: number }>()
   let hasListened = false
   let isStopping = false
@@ -69,7 +69,7 @@ export function createSupervisor ({ workers: wanted, env, logger, drainMs, silen
       if (message.halo === 'collect') collect(worker, message.id)
       else if (message.halo === 'metrics') collected(message.id, message.metrics)
     })
-    // A pipe to a worker that has just died.
+    // The channel of a worker that has just died.
     worker.on('error', error => { logger.warn({ cause: error.message, pid: worker.process.pid }, 'a worker cannot be told') })
     worker.on('exit', (code, signal) => { replace(worker, code, signal) })
   }
@@ -129,10 +129,10 @@ export function createSupervisor ({ workers: wanted, env, logger, drainMs, silen
   }
 
   return {
-    /** Starts the workers. @returns the address, once one of them listens @throws WorkerFailed when one could not */
+    /** Starts the workers. @returns the address, as soon as one of them listens @throws WorkerFailed when one cannot */
     start (): Promise<string> {
       cluster.schedulingPolicy = cluster.SCHED_NONE
-      // They inherit the environment: a file that it came from was read once.
+      // Workers inherit the environment; the .env file is read once.
       cluster.setupPrimary({ execArgv: process.execArgv.filter(argument => !argument.startsWith('--env-file')) })
       let lastAt = performance.now()
       setInterval(() => {
@@ -146,7 +146,7 @@ export function createSupervisor ({ workers: wanted, env, logger, drainMs, silen
       return started.promise
     },
 
-    /** Drains all workers and waits for them. @returns the exit code: 0 when each of them ended in peace */
+    /** Drains all workers and waits for them. @returns the exit code: 0 when all of them ended by themselves */
     async stop (signal: string): Promise<number> {
       isStopping = true
       for (const worker of running.keys()) tell(worker, { halo: 'drain', signal })
@@ -164,7 +164,7 @@ export function createSupervisor ({ workers: wanted, env, logger, drainMs, silen
   }
 }
 
-/** A worker that ended before any had listened; it has said why. */
+/** A worker ended before any worker listened; it has logged the reason. */
 export class WorkerFailed extends Error {
   override name = 'WorkerFailed'
   readonly exitCode: number

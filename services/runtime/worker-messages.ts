@@ -1,4 +1,4 @@
-/** The numbers of one worker, as prom-client writes and merges them. */
+/** The metrics of one worker, in prom-client's format. */
 export type MetricsOfWorker = object[]
 
 /** Messages from a worker to the supervisor. */

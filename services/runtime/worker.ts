@@ -4,34 +4,34 @@ type ReadMetrics = () => Promise<MetricsOfWorker>
 
 /** The other worker processes behind the same port, as one worker sees them. */
 export interface Workers {
-  /** How many there are, and how many there should be. */
+  /** Running and wanted workers. */
   state (): { running: number, wanted: number }
-  /** The numbers of all that answer in time. @param own reads this process's own */
+  /** Collects the metrics of all workers that answer in time. @param own reads those of this process */
   collect (own: ReadMetrics): Promise<MetricsOfWorker[]>
-  /** How the others get this process's own. */
+  /** Registers the function that reads the metrics of this process for the others. */
   share (own: ReadMetrics): void
 }
 
-/** A process that serves alone. */
+/** A process without other workers. */
 export const alone: Workers = {
   state: () => ({ running: 1, wanted: 1 }),
   collect: async own => [await own()],
   share () {}
 }
 
-/** Milliseconds between two signs of life. */
+/** Milliseconds between two heartbeats to the supervisor. */
 const aliveMs = 1000
 
-/** Milliseconds after which this process's own numbers have to do. */
+/** Milliseconds after which only the metrics of this process are returned. */
 const patienceMs = 1000
 
 export interface WorkerOptions {
   wanted: number
-  /** The supervisor asks for an end in peace; a process that must hear of it from its first moment listens itself. */
+  /** Called when the supervisor asks the worker to drain; server.ts listens itself, because it must hear it from its start. */
   onDrain?: (signal: string) => void
 }
 
-/** The end of a worker's channel to its supervisor. */
+/** A worker's side of the channel to its supervisor. */
 export function createWorker ({ wanted, onDrain = () => {} }: WorkerOptions): Workers {
   let known = { running: wanted, wanted }
   let count = 0

@@ -1,2 +1,2 @@
-/** Milliseconds since 1970 by a clock that never goes back within a process; for comparing moments, not for showing them. */
+/** Monotonic milliseconds since 1970; for comparing moments within a process, not for showing them. */
 export const steadyNow = (): number => performance.timeOrigin + performance.now()

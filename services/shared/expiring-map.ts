@@ -10,8 +10,8 @@ export interface ExpiringMapOptions {
  * Bounded map whose entries expire, without timers or sweeps: two generations of entries; the older one is dropped as a
  * whole. An entry lives between `maxAgeMs` and `2 * maxAgeMs`, counted from when it was last set.
  *
- * To delete the first key of one large Map at each insertion instead takes 38 µs at 100,000 entries: V8 walks over the
- * entries that were deleted before. One client that walks over all ids could keep the event loop busy with that.
+ * The alternative, deleting the first key of one large Map at each insertion, takes 38 µs at 100,000 entries, because V8 walks over
+ * the deleted entries: a client that requests all ids in turn could keep the event loop busy with it.
  */
 export class ExpiringMap<Key, Value> {
   #young = new Map<Key, Value>()

@@ -1,9 +1,9 @@
-/** The members of a `pg` error that say which rule of the database was broken. */
+/** The members of a `pg` error that identify a violated constraint. */
 interface DatabaseError { code?: string, table?: string, constraint?: string }
 
 /**
- * Whether an error means that the email or the username is taken. Not a list of names: a database of the
- * Go service brings its own names for the same rules, and the table has no other unique rule but its key.
+ * Whether an error means that the email or the username is taken. Not by constraint names: a database of the Go service has other
+ * names for the same constraints, and the table has no other unique constraint but its primary key.
  */
 export function isUserTaken (error: unknown): boolean {
   const { code, table, constraint } = (error ?? {}) as DatabaseError

@@ -1,13 +1,13 @@
 import { ApiError } from '../shared/errors.ts'
 
 export interface BoundedQueueOptions {
-  /** Tasks that run at once. */
+  /** Tasks that run concurrently, at the most. */
   concurrency: number
-  /** Tasks that may wait; one more is refused at once. */
+  /** Maximum tasks in the queue; a further one is refused at once. */
   maxWaiting: number
-  /** Milliseconds that a task may wait: one that would wait longer is refused at once, one that has waited so long as well. */
+  /** Maximum waiting time in milliseconds: a task that is expected to wait longer is refused at once, one that has waited longer as well. */
   maxWaitMs: number
-  /** Milliseconds that a task takes, as far as is known before the first one. */
+  /** Initial estimate of the duration of a task, in milliseconds. */
   usualMs: number
 }
 
@@ -16,12 +16,12 @@ const newestWeight = 0.2
 
 export type BoundedQueue = ReturnType<typeof createBoundedQueue>
 
-/** FIFO queue in front of a pool of workers, bounded by length and by waiting time. */
+/** FIFO queue in front of a pool; at most `concurrency` tasks run at once. The queue is bounded by length and by waiting time. */
 export function createBoundedQueue ({ concurrency, maxWaiting, maxWaitMs, usualMs }: BoundedQueueOptions) {
   const waiting = new Set<{ start: () => void }>()
   let running = 0
 
-  /** Milliseconds until a task that comes now would start. */
+  /** Estimated milliseconds until a task that arrives now would start. */
   const expectedWaitMs = (): number => running < concurrency ? 0 : (waiting.size + 1) / concurrency * usualMs
 
   function requireRoom (): void {
@@ -51,16 +51,16 @@ export function createBoundedQueue ({ concurrency, maxWaiting, maxWaitMs, usualM
       running--
       return
     }
-    // Its place goes to the next one.
+    // The slot goes to the next task.
     waiting.delete(first)
     first.start()
   }
 
   return {
-    /** @throws ApiError `server_busy` when a task that comes now would wait too long */
+    /** Checks the queue. @throws ApiError `server_busy` when a task that arrives now would wait too long */
     requireRoom,
 
-    /** Runs a task when it is its turn. @throws ApiError `server_busy`; the task was not begun then */
+    /** Runs a task when a slot is free. @throws ApiError `server_busy`; then the task was not started */
     async run<T> (task: () => Promise<T>): Promise<T> {
       await enter()
       const startedAt = performance.now()

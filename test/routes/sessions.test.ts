@@ -94,7 +94,7 @@ onEachStore(t, 'who is logged in sees their sessions, and ends one or all of the
   t.equal(list.length, 2)
 
   for (const id of [sidOf(stranger.tokens.token), 'A'.repeat(22)]) {
-    hasProblem(t, await client.send('DELETE', `sessions/${id}`, { token: tokens.token }), 'not_found', { message: 'You have no session of this id' })
+    hasProblem(t, await client.send('DELETE', `sessions/${id}`, { token: tokens.token }), 'not_found', { message: 'You have no session with this id' })
   }
   hasProblem(t, await client.send('DELETE', 'sessions/1', { token: tokens.token }), 'invalid_request', { message: /session_id/ })
   t.equal(await stranger.client.statusOf(stranger.tokens.token), 200, 'nobody ends the session of another')

@@ -69,7 +69,7 @@ const removeSchema = {
 }
 
 const routes: Routes = async app => {
-  // Who would wait too long for a thread is sent away before anything is read: that costs the others least.
+  // A request that would wait too long for a password thread is refused before any work is done for it.
   const requireRoom = (request: unknown, reply: unknown, done: () => void): void => {
     app.services.passwords.requireRoom()
     done()

@@ -125,7 +125,7 @@ const list: Handler<typeof listSchema> = async function (request, reply) {
     .send(await this.counters.engagement.countersShown(request.query.ids, this.callerOf(request)))
 }
 
-/** Each key takes memory of Redis for a day: comments without one are not limited by it. */
+/** Applies a limit to comments with an Idempotency-Key only: each key takes memory in Redis for a day. */
 function onlyWithKey (limit: onRequestAsyncHookHandler): onRequestAsyncHookHandler {
   return async function (request, reply) {
     if (request.headers['idempotency-key'] !== undefined) await limit.call(this, request, reply)
@@ -138,14 +138,14 @@ const stream: Handler<typeof streamSchema> = async function (request, reply) {
   streams.requireRoom(client)
   const counters = await this.counters.engagement.countersOf(request.params.id, this.callerOf(request))
   const { raw } = openEventStream(request, reply)
-  // Who has left while the counters were read is told nothing, and would never leave again.
+  // A client that left while the counters were read would emit no further `close` event.
   if (raw.destroyed || raw.socket === null || raw.socket.destroyed) return
   const lastEventId = request.headers['last-event-id']
   raw.on('close', streams.add(raw, counters, { client, lastEventId: typeof lastEventId === 'string' ? lastEventId : undefined }))
   if (this.lifecycle.isDraining) streams.sendAway(raw)
 }
 
-/** From here on the response is the stream's: Fastify sends nothing more, and silence is no reason to cut it. */
+/** Turns a reply into an event stream: Fastify sends nothing more, and idle connections are not closed. */
 function openEventStream (request: FastifyRequest, reply: FastifyReply): FastifyReply {
   reply.hijack()
   request.server.requests.markAsStream(request)
@@ -153,7 +153,7 @@ function openEventStream (request: FastifyRequest, reply: FastifyReply): Fastify
     ...request.server.responseHeaders.of(request),
     'content-type': 'text/event-stream; charset=utf-8',
     'cache-control': 'no-cache, no-transform',
-    // nginx would collect the events into pages.
+    // Otherwise nginx buffers the events.
     'x-accel-buffering': 'no'
   })
   reply.raw.on('error', () => {})

@@ -1,8 +1,8 @@
 export interface BatcherOptions<Operation, Answer> {
   shardOf: (videoId: number) => number
-  /** Does the operations of one shard, and answers them in their order. */
+  /** Executes operations of one shard. Resolves to their results, in their order. */
   send: (shard: number, operations: Operation[]) => Promise<Answer[]>
-  /** Operations that go together at most. */
+  /** Maximum operations per batch. */
   maxSize: number
 }
 
@@ -13,9 +13,9 @@ interface Waiting<Operation, Answer> {
 }
 
 /**
- * Collects what the requests of one turn of the event loop want of a shard and sends it as one command. Redis
- * reads the clock and the fence once for all of them, and the client writes one command instead of many; that
- * is what makes a counted like as cheap as a plain INCR (npm run bench:counters).
+ * Batches the operations that requests of one turn of the event loop have for a shard into one command. Redis reads the clock
+ * and checks the fence once for all of them, and the client writes one command instead of many: that makes a counted like as
+ * cheap as a plain INCR (npm run bench:counters).
  */
 export function createBatcher<Operation extends { videoId: number }, Answer> ({ shardOf, send, maxSize }: BatcherOptions<Operation, Answer>) {
   let queues = new Map<number, Waiting<Operation, Answer>[]>()

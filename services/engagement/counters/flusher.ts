@@ -7,7 +7,7 @@ export interface FlusherOptions {
   ledger: Ledger
   known: KnownVideos
   log: Log
-  /** Milliseconds between two looks for pending changes. The store decides whether it is time (collectGapMs). */
+  /** Milliseconds between two attempts to collect. The store decides whether one is due (collectGapMs). */
   periodMs?: number
   now?: () => number
 }
@@ -18,48 +18,48 @@ export interface Log {
 }
 
 export interface FlushStats {
-  /** Milliseconds since everything that was pending had reached the ledger. */
+  /** Flush lag: milliseconds since the ledger was complete. */
   lagMs: number
-  /** Counters, likes and receipts that this process has written. */
+  /** Counters, likes and receipts that this process has flushed. */
   flushed: number
-  /** Looks that failed because a store was unavailable. */
+  /** Flushes that failed because a store was unavailable. */
   failures: number
-  /** Milliseconds that the last flush with something in it took. */
+  /** Duration of the last non-empty flush in milliseconds. */
   lastFlushMs: number
 }
 
-/** Batches of one look, at most: the rest waits for the next one, so that the event loop breathes. */
+/** Maximum batches per flush: the rest waits for the next one, so that the event loop is not blocked. */
 const maxRounds = 50
 
-/** Tombstones between two notes of how far the removal is. */
-const buryTogether = 1000
+/** Tombstones per chunk; the progress is recorded after each. */
+const burialChunk = 1000
 
-/** Milliseconds of lag after which the log says that the counters do not reach PostgreSQL. */
-const alarmingLagMs = 5000
+/** Flush lag in milliseconds after which a warning is logged. */
+const warningLagMs = 5000
 
 export type Flusher = ReturnType<typeof createFlusher>
 
 /**
- * Brings what is counted into PostgreSQL: collect, merge, acknowledge. Every process does it for all of them;
- * whoever comes first does the work, and what two do at once, or one does twice, changes nothing. A process
- * that is killed anywhere in it leaves the changes pending for the next one.
+ * Flushes counters to PostgreSQL: collect, merge, acknowledge. Every process flushes for all of them; the first one that collects
+ * does the work. Every step is idempotent, so that concurrent and repeated flushes change nothing. If a process is killed at any
+ * point, the changes stay pending and another process flushes them.
  */
 export function createFlusher ({ store, ledger, known, log, periodMs = 300, now = Date.now }: FlusherOptions) {
   const startedAt = now()
   const stats = { flushed: 0, failures: 0, lastFlushMs: 0 }
-  /** Deleted videos before it are forgotten by this process. */
+  /** Deleted videos up to this tombstone are forgotten by this process. */
   let seen: TombstoneCursor = { transactionId: 0, id: 0 }
-  /** Tombstones before it are done with, if this process does the work. */
+  /** Tombstone up to which everything is removed, if this process has the claim. */
   let buried: TombstoneCursor | undefined
   let timer: NodeJS.Timeout | undefined
   let underWay: Promise<void> | undefined
   let isClosed = false
-  let isAlarmed = false
+  let hasWarned = false
   let purgedAt = 0
   let loggedAt = now()
   let loggedFlushes = 0
 
-  /** Brings everything that is pending into the ledger. Rejects when a store is unavailable; nothing is lost then. */
+  /** Flushes everything that is pending. Rejects when a store is unavailable; nothing is lost then. */
   async function flush (options: { isForced: boolean }): Promise<void> {
     let isForced = options.isForced
     for (let round = 0; round < maxRounds; round++) {
@@ -84,20 +84,20 @@ export function createFlusher ({ store, ledger, known, log, periodMs = 300, now 
     await store.forget(tombstones)
   }
 
-  /** Every process forgets what was deleted since its last look. */
+  /** Forgets the videos that were deleted since the last call; every process does. */
   async function forgetDeleted (): Promise<void> {
     const { videoIds, cursor } = await ledger.deletedVideos(seen)
     for (const id of videoIds) known.forget(id)
     seen = cursor
   }
 
-  /** One process removes what was deleted from the store, chunk by chunk: what fails goes on where it stood. */
+  /** Removes deleted videos and likes from the store, in chunks, by one process. After a failure it continues where it stopped. */
   async function bury (): Promise<void> {
     buried = await store.claimBurial()
     if (!buried) return
     const found = await ledger.tombstones(buried)
-    for (let start = 0; start < found.length; start += buryTogether) {
-      const chunk = found.slice(start, start + buryTogether)
+    for (let start = 0; start < found.length; start += burialChunk) {
+      const chunk = found.slice(start, start + burialChunk)
       await store.forget(chunk.filter(({ isGone }) => isGone).map(({ tombstone }) => tombstone))
       buried = chunk.at(-1)!.cursor
       await store.noteBurial(buried)
@@ -115,15 +115,15 @@ export function createFlusher ({ store, ledger, known, log, periodMs = 300, now 
       }
     } catch (error) {
       stats.failures++
-      if (lagMs() > alarmingLagMs && !isAlarmed) {
-        isAlarmed = true
-        log.warn({ ...numbers(), cause: (error as Error).message }, 'counters do not reach PostgreSQL; they are kept')
+      if (lagMs() > warningLagMs && !hasWarned) {
+        hasWarned = true
+        log.warn({ ...numbers(), cause: (error as Error).message }, 'counters cannot be flushed to PostgreSQL; the store keeps them')
       }
       return
     }
-    if (isAlarmed) {
-      isAlarmed = false
-      log.info(numbers(), 'counters reach PostgreSQL again')
+    if (hasWarned) {
+      hasWarned = false
+      log.info(numbers(), 'counters are flushed to PostgreSQL again')
     }
     if (now() - loggedAt > 60_000) {
       if (stats.flushed > loggedFlushes) log.info(numbers(), 'counters flushed')
@@ -150,13 +150,13 @@ export function createFlusher ({ store, ledger, known, log, periodMs = 300, now 
 
     get stats (): FlushStats { return { ...stats, lagMs: lagMs() } },
 
-    /** Stops, and flushes once more. Never rejects: what could not be written stays pending in the store. */
+    /** Stops, after a last flush. Never rejects: what cannot be flushed stays pending in the store. */
     async close (): Promise<void> {
       isClosed = true
       clearTimeout(timer)
       await underWay
       await flush({ isForced: true }).catch((error: unknown) => {
-        log.warn({ ...numbers(), cause: (error as Error).message }, 'the last flush failed; what Redis holds is flushed by the next process')
+        log.warn({ ...numbers(), cause: (error as Error).message }, 'the last flush failed; another process flushes what is pending in Redis')
       })
     }
   }

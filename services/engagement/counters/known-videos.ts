@@ -9,11 +9,11 @@ export interface KnownVideo extends VideoLedgerRow {
 
 export interface KnownVideosOptions {
   read: (videoIds: number[]) => Promise<VideoLedgerRow[]>
-  /** Milliseconds after which a row is read again, without anybody waiting for it. */
+  /** Milliseconds after which a row is re-read in the background. */
   freshMs?: number
-  /** Milliseconds after which whoever asks waits for the new row, if PostgreSQL answers. */
+  /** Milliseconds after which a request waits for the re-read row, if PostgreSQL answers. */
   oldMs?: number
-  /** Videos that are remembered. */
+  /** Maximum number of cached rows. */
   maxSize?: number
   now?: () => number
 }
@@ -21,17 +21,17 @@ export interface KnownVideosOptions {
 export type KnownVideos = ReturnType<typeof createKnownVideos>
 
 /**
- * Which videos exist, and what the ledger says of them: so that a like asks PostgreSQL once a video and not
- * once a like, and goes on while PostgreSQL is unavailable. What a row says of its own generation cannot grow old
- * (the store's total replaces it), and deleted videos are taken out within a second (flusher.ts).
+ * Cache of the ledger rows of existing videos: a like costs one query per video instead of one per like, and likes go on while
+ * PostgreSQL is unavailable. The counts of a row's own generation cannot become stale (the store's totals replace them), and
+ * deleted videos are removed within a second (flusher.ts).
  */
 export function createKnownVideos ({ read, freshMs = 10_000, oldMs = 60_000, maxSize = 100_000, now = steadyNow }: KnownVideosOptions) {
-  // A row that is in use is read again, and set anew by that, before its generation is dropped.
+  // A row in use is re-read, and thereby set again, before its generation of the map is dropped.
   const known = new ExpiringMap<number, KnownVideo>({ maxAgeMs: Infinity, maxSize: Math.ceil(maxSize / 2) })
   const refreshes = new WeakMap<KnownVideo, { at: number, rows: Promise<Map<number, KnownVideo> | undefined> }>()
   let batch: { ids: Set<number>, rows: Promise<Map<number, KnownVideo>> } | undefined
 
-  /** One statement for all that is asked for in one turn of the event loop. */
+  /** Reads the rows of all requests of one turn of the event loop by one statement. */
   function load (videoIds: number[]): Promise<Map<number, KnownVideo>> {
     if (!batch) {
       const ids = new Set<number>()
@@ -53,11 +53,11 @@ export function createKnownVideos ({ read, freshMs = 10_000, oldMs = 60_000, max
     return rows
   }
 
-  /** Reads rows again in the background. While PostgreSQL is unavailable that is tried once a second and not once a request. */
+  /** Re-reads rows in the background. While PostgreSQL is unavailable, once a second and not once a request. */
   function refresh (rows: KnownVideo[]): void {
     const due = rows.filter(row => Math.abs(now() - (refreshes.get(row)?.at ?? 0)) > 1000)
     if (due.length === 0) return
-    // What was known is still right enough when this fails.
+    // If this fails, the old row is still good enough.
     const refreshed = load(due.map(row => row.video_id)).catch(() => undefined)
     for (const row of due) refreshes.set(row, { at: now(), rows: refreshed })
   }
@@ -76,7 +76,7 @@ export function createKnownVideos ({ read, freshMs = 10_000, oldMs = 60_000, max
   }
 
   return {
-    /** Those of the videos that exist. Rejects only if PostgreSQL is unavailable and one is not known. */
+    /** Returns the rows of the videos that exist. Rejects only if PostgreSQL is unavailable and a row is not cached. */
     async get (videoIds: number[]): Promise<Map<number, KnownVideo>> {
       const found = new Map<number, KnownVideo>()
       const unknown: number[] = []
@@ -100,13 +100,13 @@ export function createKnownVideos ({ read, freshMs = 10_000, oldMs = 60_000, max
       return found
     },
 
-    /** One video, if it is known well enough for nobody to wait: the way of the many. */
+    /** Returns the row of a video if it is cached and fresh. */
     peek (videoId: number): KnownVideo | undefined {
       const row = known.get(videoId)
       return row && Math.abs(now() - row.readAt) <= Math.min(freshMs, oldMs) ? row : undefined
     },
 
-    /** Those of the videos that exist, read now. */
+    /** Re-reads rows. Returns those of the videos that exist. */
     async reload (videoIds: number[]): Promise<Map<number, KnownVideo>> {
       const rows = await load(videoIds)
       return new Map(videoIds.flatMap(id => rows.has(id) ? [[id, rows.get(id)!]] : []))
@@ -114,7 +114,7 @@ export function createKnownVideos ({ read, freshMs = 10_000, oldMs = 60_000, max
 
     forget (videoId: number): void { known.delete(videoId) },
 
-    /** All videos of a user are gone. */
+    /** Forgets all videos of a user. */
     forgetOwner (userId: number): void {
       for (const id of known.keys()) if (known.get(id)?.user_id === userId) known.delete(id)
     },

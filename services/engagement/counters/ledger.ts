@@ -2,28 +2,28 @@ import type { Database } from '../../stores/database.ts'
 import { isActive } from '../../accounts/account-row.ts'
 import type { Batch, RecoveryLedger, Tombstone, TombstoneCursor } from './store.ts'
 
-/** A video's counts as PostgreSQL has them. */
+/** The counters of a video in PostgreSQL. */
 export interface LedgerRow {
   video_id: number
-  /** All views: those of the row's generation (`view_n`) and those before. */
+  /** All views: those of the row's generation (`view_n`) and of earlier ones. */
   view_count: number
   generation: number
   view_n: number
   comment_base: number
   comment_n: number
-  /** Likes that have a user. */
+  /** Likes of users. */
   like_count: number
-  /** Likes that the Go service had counted, without saying whose. */
+  /** Likes that the Go service had counted, without their users. */
   legacy_likes: number
 }
 
-/** A LedgerRow with what decides who is shown the video. */
+/** A LedgerRow with the columns that decide who may see the video. */
 export interface VideoLedgerRow extends LedgerRow {
   user_id: number
   is_adult_content: boolean
 }
 
-/** The columns of a LedgerRow but its id, for statements that read videos as `v` and left join counters as `c`. */
+/** The columns of a LedgerRow except its id, for statements that read videos as `v` and left join counters as `c`. */
 export const ledgerColumns = `
   v.view_count, coalesce(c.generation, 0) as generation, coalesce(c.view_n, 0) as view_n,
   coalesce(c.comment_base + c.legacy_comments, 0) as comment_base, coalesce(c.comment_n, 0) as comment_n,
@@ -37,17 +37,17 @@ const readRows = {
     where v.id = any($1::bigint[]) and ${isActive('v.user_id')}`
 }
 
-// What is of a generation that its shard has left is not merged: see counter_fences. The row is held until the
-// statement has committed.
+// Batches of a generation that is fenced off are not merged (counter_fences). The fence row stays locked until the statement
+// commits.
 const fenced = (columns: string): string => `
     fence as materialized (select f.shard, f.generation from counter_fences f where f.shard in (select shard from given) order by f.shard for share),
     incoming as materialized (
       select ${columns} from given g left join fence f on f.shard = g.shard where g.generation >= coalesce(f.generation, 0)
     )`
 
-// A total of the row's own generation wins if it is larger; one of a later generation begins on top of what
-// the row came to; one of an earlier generation is a ghost and is ignored. Videos are locked before their
-// counters, in the order of their ids: so does whoever deletes a video, and nobody waits in a circle.
+// A total of the row's own generation wins if it is larger; a total of a later generation is added to the row; one of an
+// earlier generation is ignored. Videos are locked before their counters, in the order of their ids, as deletions do: no
+// deadlocks.
 const mergeTotals = {
   name: 'ledger_merge_totals',
   text: `
@@ -74,7 +74,7 @@ const mergeTotals = {
     select i.video_id from incoming i left join present p on p.id = i.video_id where p.id is null`
 }
 
-// The later of two changes wins, whichever arrives first. Locks: users, then videos, then likes, then counters.
+// The change with the higher version wins, whichever arrives first. Lock order: users, videos, likes, counters.
 const mergeLikes = {
   name: 'ledger_merge_likes',
   text: `
@@ -137,7 +137,7 @@ const likedByUser = {
   text: 'select video_id from video_likes where user_id = $1 and video_id = any($2::bigint[]) and liked'
 }
 
-// After a restore of the database from a backup the sequence may lie behind what Redis has used already.
+// After a restore of the database from a backup, the sequence may be behind the generation that Redis has.
 const nextGeneration = {
   name: 'ledger_next_generation',
   text: `
@@ -145,7 +145,7 @@ const nextGeneration = {
     from (select nextval('counter_generations') as next) s`
 }
 
-// What lies behind every transaction that is still open has a fixed place; nothing can come before it any more.
+// Tombstones of transactions below the oldest open one have a fixed order: none can be added before them.
 const readTombstones = {
   name: 'ledger_tombstones',
   text: `
@@ -157,7 +157,7 @@ const readTombstones = {
     order by transaction_id, id limit 5000`
 }
 
-// Videos that were deleted since a moment: every process forgets them, whichever removes them from the store.
+// Videos that were deleted since a tombstone: every process forgets them; one process removes them from the store.
 const readDeletedVideos = {
   name: 'ledger_deleted_videos',
   text: `
@@ -166,7 +166,7 @@ const readDeletedVideos = {
     order by transaction_id, id limit 5000`
 }
 
-// Only what this process has read: nobody else reads slower than an hour.
+// Only tombstones that this process has read, and that are an hour old: by then every other process has read them.
 const purge = {
   name: 'ledger_purge',
   text: `
@@ -193,25 +193,24 @@ const takeOver = {
     select count(*) as videos from merged`
 }
 
-/** Rows that one statement takes: more would hold the event loop while they are written down. */
+/** Rows per statement: serialising more would block the event loop. */
 const chunkSize = 2500
 
-/** Likes of one video that are read at once. */
+/** Likes per page. */
 const likersPageSize = 10_000
 
 export type Ledger = ReturnType<typeof createLedger>
 
 /**
- * The counters in PostgreSQL: absolute totals, merged by maximum within each generation.
+ * The ledger: counters in PostgreSQL, absolute totals that are merged by maximum within each generation.
  *
- * @param database for what a request waits for
- * @param background for flushes, which may take longer and must not stand in a request's way
+ * @param database for requests
+ * @param background for flushes, which may take longer and must not delay requests
  */
 export function createLedger (database: Database, background: Database) {
   async function merge (batches: Batch[]): Promise<Tombstone[]> {
     const gone: Tombstone[] = []
-    // Receipts first: if the rest never arrives, a comment may be lost with the store's memory, but none is
-    // counted twice.
+    // Receipts first: if the rest never arrives, a comment may be lost with the store, but none is counted twice.
     for (const part of chunks(batches.flatMap(rowsOf('receipts')))) {
       await background.query(mergeReceipts, [
         column(part, 'shard'), column(part, 'generation'), column(part, 'videoId'),
@@ -232,17 +231,17 @@ export function createLedger (database: Database, background: Database) {
   }
 
   return {
-    /** The rows of those videos that exist, in any order. */
+    /** Reads the rows of the videos that exist, in any order. */
     read: (videoIds: number[]): Promise<VideoLedgerRow[]> => database.query<VideoLedgerRow>(readRows, [list(videoIds)]),
 
     /**
-     * Merges batches; repeating it changes nothing.
+     * Merges batches; idempotent.
      *
-     * @returns what is in the batches and not in the database any more
+     * @returns tombstones of the videos and users in the batches that do not exist any more
      */
     merge,
 
-    /** Ids of the users who like a video, page by page. */
+    /** Reads the ids of the users who like a video, in pages. */
     async * likersOf (videoId: number): AsyncGenerator<number[]> {
       for (let after = 0, isLast = false; !isLast;) {
         const rows = await database.query<{ user_id: number }>(likersOfVideo, [videoId, after, likersPageSize])
@@ -252,22 +251,22 @@ export function createLedger (database: Database, background: Database) {
       }
     },
 
-    /** Which of some videos a user likes. */
+    /** Returns the videos, of the given ones, that a user likes. */
     async likedBy (userId: number, videoIds: number[]): Promise<Set<number>> {
       const rows = await database.query<{ video_id: number }>(likedByUser, [userId, list(videoIds)])
       return new Set(rows.map(row => row.video_id))
     },
 
-    /** A use of an Idempotency-Key that was flushed. */
+    /** Finds the receipt of a use of an Idempotency-Key. */
     async findReceipt (videoId: number, use: string): Promise<{ fingerprint: string, countedAt: Date } | undefined> {
       const [row] = await database.query<{ fingerprint: string, counted_at: Date }>(findReceipt, [videoId, use])
       return row && { fingerprint: row.fingerprint, countedAt: row.counted_at }
     },
 
     /**
-     * What was deleted since a cursor, in its order, each with its own cursor.
+     * Reads the tombstones after a cursor, in order, each with its own cursor.
      *
-     * @returns at most 5,000 of them; `isGone` is false for somebody who came back under the old id, from a backup
+     * @returns at most 5,000; `isGone` is false for a video or user that exists again, after a restore from a backup
      */
     async tombstones (since: TombstoneCursor): Promise<{ tombstone: Tombstone, isGone: boolean, cursor: TombstoneCursor }[]> {
       const rows = await background.query<{ id: number, video_id: number, user_id: number | null, transaction_id: number, is_gone: boolean }>(
@@ -277,20 +276,20 @@ export function createLedger (database: Database, background: Database) {
       }))
     },
 
-    /** Ids of videos with a tombstone since a cursor, and the cursor for the next call. */
+    /** Reads the ids of videos that were deleted after a cursor, and the cursor for the next call. */
     async deletedVideos (since: TombstoneCursor): Promise<{ videoIds: number[], cursor: TombstoneCursor }> {
       const rows = await background.query<{ id: number, video_id: number, transaction_id: number }>(readDeletedVideos, [String(since.transactionId), since.id])
       const last = rows.at(-1)
       return { videoIds: rows.map(row => row.video_id), cursor: last ? { transactionId: last.transaction_id, id: last.id } : since }
     },
 
-    /** Deletes tombstones before a cursor, and receipts, that nobody needs any more. */
+    /** Deletes old tombstones up to a cursor, and expired receipts. */
     async purge ({ transactionId, id }: TombstoneCursor): Promise<void> { await background.query(purge, [String(transactionId), id]) },
 
     /**
-     * Adds counts that came without names, by maximum: taking them over again changes nothing.
+     * Merges counts of the Go service, by maximum; idempotent.
      *
-     * @returns how many of the videos exist
+     * @returns the number of the videos that exist
      */
     async takeOver (counts: { videoId: number, likes: number, comments: number }[]): Promise<number> {
       const [row] = await background.query<{ videos: number }>(takeOver, [
@@ -310,12 +309,12 @@ export function createLedger (database: Database, background: Database) {
   }
 }
 
-/** An array of numbers or booleans as PostgreSQL writes it: for ten thousand of them `pg` itself takes ten times as long. */
+/** Serialises an array of numbers or booleans for PostgreSQL: `pg` itself takes ten times as long. */
 const list = (values: (number | boolean)[]): string => `{${values.join(',')}}`
 
 const column = <Name extends string>(rows: Record<Name, number | boolean>[], name: Name): string => list(rows.map(row => row[name]))
 
-/** The changes of one kind in a batch, each with the shard and the generation that it is of. */
+/** The changes of one kind in a batch, each with its shard and generation. */
 const rowsOf = <Kind extends 'counters' | 'likes' | 'receipts'>(kind: Kind) => ({ shard, generation, ...batch }: Batch) =>
   (batch[kind] as Batch[Kind][number][]).map(item => ({ ...item, shard, generation }))
 

@@ -17,16 +17,16 @@ interface Pending { isLiked: boolean, version: number }
 
 interface Receipt { fingerprint: string, at: number, answer: string | undefined }
 
-/** What the process knows of one video. */
+/** The state of one video. */
 interface VideoState {
   views: number
   comments: number
   peak: number
-  /** The users who like it; undefined while cold. */
+  /** The users who like it; undefined while the video is cold. */
   likes: Set<number> | undefined
-  /** Under way while the likes are being loaded. */
+  /** The load of its likes in flight. */
   loading: Promise<void> | undefined
-  /** Likes that were forgotten because their user is gone. */
+  /** Likes that were removed because their user was deleted. */
   removals: number
   /** When its likes last changed. */
   likesChangedAt: number
@@ -40,8 +40,8 @@ interface VideoState {
 }
 
 /**
- * Counters in this process, for one process without Redis. They behave as those in Redis do: the memory of a
- * process is a generation, and what it counts reaches the ledger within a second.
+ * Counters in the memory of one process, without Redis. They behave as those in Redis: the life of the process is a generation, and
+ * changes reach the ledger within a second.
  */
 export function createMemoryStore (options: MemoryStoreOptions): CounterStore {
   const { recovery, now = Date.now } = options
@@ -64,7 +64,7 @@ export function createMemoryStore (options: MemoryStoreOptions): CounterStore {
   async function begin (): Promise<void> {
     if (generation > 0) return
     beginning ??= recovery.nextGeneration(0).then(async next => {
-      // What an earlier process is still writing is waited for.
+      // Waits for a flush of an earlier process in flight.
       await recovery.fence(memoryShard, next)
       generation = next
       since = now()
@@ -110,7 +110,7 @@ export function createMemoryStore (options: MemoryStoreOptions): CounterStore {
 
   function prune ({ viewers, sessions }: VideoState): void {
     const at = now()
-    // Heartbeats of one clock come in order: the oldest stand first, unless the clock was set back.
+    // Heartbeats are in order of time: the oldest are first, unless the clock was set back.
     for (const [viewer, last] of viewers) {
       if (last > at - times.presenceMs && last <= at + times.presenceMs) break
       viewers.delete(viewer)
@@ -135,7 +135,7 @@ export function createMemoryStore (options: MemoryStoreOptions): CounterStore {
     if (session < 0 && -session <= at - times.viewWindowMs) session = 0
     if (session < 0) return
     if (session === 0 && at >= since && at < since + times.presenceMs) {
-      // They may have been watching, and been counted, before this process began.
+      // The viewer may have been watching, and been counted, before this process began.
       setSession(state, viewer, -at)
     } else if (session === 0 || session > at || last <= at - times.presenceMs) {
       setSession(state, viewer, at)
@@ -153,7 +153,7 @@ export function createMemoryStore (options: MemoryStoreOptions): CounterStore {
       for await (const page of pages()) {
         for (const user of page) users.add(user)
       }
-      // A user who was deleted meanwhile may be among them: read again.
+      // A user who was deleted meanwhile may be among them: read the page again.
       if (state.removals !== removals) continue
       state.likes = users
       state.likesChangedAt = now()
@@ -172,7 +172,7 @@ export function createMemoryStore (options: MemoryStoreOptions): CounterStore {
     }
   }
 
-  /** Takes out of memory what is in the ledger and has long been quiet. */
+  /** Removes videos that have not changed for a long time and are in the ledger. */
   function cool (): void {
     for (const [videoId, state] of videos) {
       if (state.likes && state.pending.size === 0 && state.likesChangedAt < now() - times.warmMs) state.likes = undefined
@@ -278,7 +278,7 @@ export function createMemoryStore (options: MemoryStoreOptions): CounterStore {
         isPartial: false,
         lookedAt: now()
       }
-      // A receipt must be in the ledger before the total that it belongs to: with more of them than fit, they go alone.
+      // A receipt must be in the ledger before the total that it belongs to: if more are pending than fit, they are flushed first.
       if (batch.receipts.length > limits.batchSize) batch.counters = []
       batch.isPartial = stats.pending > batch.counters.length + batch.likes.length + batch.receipts.length
       return [batch]
@@ -339,7 +339,7 @@ export function createMemoryStore (options: MemoryStoreOptions): CounterStore {
   }
 }
 
-/** The first of some items; the rest is not looked at. */
+/** Returns the first items of an iterable; does not iterate over the rest. */
 function take<T> (count: number, items: Iterable<T>): T[] {
   const taken: T[] = []
   for (const item of items) {

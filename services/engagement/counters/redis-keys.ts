@@ -1,11 +1,10 @@
 /**
- * Every name in Redis, made here and nowhere else. The braces are a hash tag: all keys of a shard lie in one
- * slot of a Redis Cluster. What counts belongs to a generation and carries its number, so that a new
- * generation begins empty; who is watching does not, and stays.
+ * Builds all Redis keys. The braces are a hash tag: all keys of a shard are in one slot of a Redis Cluster. Keys of totals contain
+ * the number of their generation, so that a new generation begins empty; the audience belongs to no generation and stays.
  *
- * One Redis has one shard, so that what many requests want of many videos is one command (16 shards cost a fifth
- * of the rate: npm run bench:counters); a cluster has more, to spread them over its nodes. Whoever changes from
- * the one to the other loses nothing that was flushed: the ledger does not know of shards.
+ * One Redis has one shard, so that operations on many videos are one command (16 shards cost a fifth of the rate:
+ * npm run bench:counters); a cluster has 16, to use all its nodes. Changing from one to the other loses nothing that was flushed:
+ * the ledger does not know shards.
  */
 export function createRedisKeys ({ isCluster }: { isCluster: boolean }) {
   const shardCount = isCluster ? 16 : 1
@@ -51,9 +50,9 @@ function keysOfGeneration (prefix: string) {
     unflushed: `${prefix}:unflushed`,
     /** Hash: `video:use` → fingerprint, the receipts that the ledger does not have yet. */
     receipts: `${prefix}:receipts`,
-    /** Set of a video: the users who like it, and '0', which makes a set without likes a warm one. */
+    /** Set of a video: the users who like it, and '0', so that a warm video without likes has a set. */
     likes: (videoId: number): string => `${prefix}:likes:${videoId}`,
-    /** String of a video: the ticket of whoever loads its likes. */
+    /** String of a video: the ticket of the process that loads its likes. */
     ticket: (videoId: number): string => `${prefix}:ticket:${videoId}`,
     /** Set of a video: its likes while they are being loaded. */
     loading: (videoId: number): string => `${prefix}:loading:${videoId}`
@@ -66,10 +65,10 @@ export const likesPattern = 'halo:{*}:*:likes:*'
 /** The audiences of all videos, as a pattern for SCAN. */
 export const viewersPattern = 'halo:{*}:viewers:*'
 
-/** String: up to where what was deleted is removed, as `transaction:id` of a tombstone. */
+/** String: the tombstone up to which everything is removed, as `transaction:id`. */
 export const burialKey = 'halo:burial'
 
-/** String: the token of the process that removes what was deleted. */
+/** String: the token of the process that has the claim on the removal. */
 export const burialClaimKey = 'halo:burial:claim'
 
 /** Shard, generation and video of a key of likes. */
@@ -78,10 +77,10 @@ export function parseLikesKey (key: string): { shard: number, generation: number
   return shard === undefined ? undefined : { shard, generation: generation!, videoId: videoId! }
 }
 
-/** Counts that the Go service left, as a pattern for SCAN. */
+/** Counts of the Go service, as a pattern for SCAN. */
 export const legacyPattern = 'video:*'
 
-/** The video and the metric of a key that the Go service left; undefined for any other key. */
+/** Parses a key of the Go service; undefined for any other key. */
 export function parseLegacyKey (key: string): { videoId: number, metric: 'likes' | 'comments' } | undefined {
   const [, id, metric] = /^video:([1-9]\d{0,15}):(likes|comments)$/.exec(key) ?? []
   const videoId = Number(id)
@@ -92,7 +91,7 @@ export function parseLegacyKey (key: string): { videoId: number, metric: 'likes'
 export const takeoverKey = 'halo:takeover'
 
 /**
- * Channel on which processes tell each other the ids of users who have written. Channels are shared by all databases of a
- * Redis, so that its name contains the number of the database.
+ * Channel on which processes announce writers to each other. All databases of a Redis share their channels, so the name contains
+ * the number of the database.
  */
 export const writersChannel = (database: number): string => database === 0 ? 'halo:writers' : `halo:writers:${database}`

@@ -16,14 +16,14 @@ export interface RedisStoreOptions {
   recovery: RecoveryLedger
   times?: Partial<CounterTimes>
   limits?: Partial<CounterLimits>
-  /** A shard's memory was lost, or may have been: what it came from and what began. */
+  /** Called when the data of a shard was lost, or may have been, and a new generation has begun. */
   onRecovery?: (event: { shard: number, from: number, to: number, ms: number }) => void
 }
 
-/** What a process knows of a shard; `generation` 0 when the shard has none. */
+/** The state of a shard as this process knows it; `generation` is 0 when the shard has none. */
 interface Shard {
   generation: number
-  /** Looks at the shard's pending changes that this process knows of; a memory with fewer is an older one. */
+  /** Number of collections of the shard that this process knows of; data with fewer is an older snapshot. */
   looks: number
   /** When this process learned of the generation, by steadyNow(). */
   seenAt: number
@@ -40,30 +40,30 @@ interface LikeOperation extends Operation { userId: number, isLiked: boolean }
 interface PresenceOperation extends Operation { userId: number, isThere: boolean }
 interface CommentOperation extends Operation { userId: number, use: CheckedUse | undefined }
 
-/** What a script answered to one operation, and in which generation. */
+/** The result of one operation of a script, and the generation in which it ran. */
 interface Counted<Answer> { generation: number, row: Answer }
 
 interface Call { keys: string[], args: (string | number)[] }
 
-/** Milliseconds after which a write that could not be done, because a recovery takes long, is given up. */
+/** Milliseconds after which a write that waits for a recovery is rejected. */
 const patienceMs = 230
 
-/** Operations in one script: Redis does nothing else meanwhile, for about two milliseconds. */
+/** Operations per script call: it blocks Redis for about two milliseconds. */
 const maxOperations = 200
 
-/** Milliseconds that a recovery may take before another process tries it. */
+/** Milliseconds after which another process takes over a recovery. */
 const claimMs = 3000
 
-/** Milliseconds until a process looks again whether the one that recovers has finished. */
+/** Milliseconds between two checks whether the recovery by another process has finished. */
 const claimRetryMs = 15
 
-/** Milliseconds after which another process takes the removal of what was deleted over from one that is silent. */
+/** Milliseconds after which another process takes over the removal of deleted videos. */
 const burialClaimMs = 3000
 
-/** Milliseconds for which a loader of likes may be silent. */
+/** Milliseconds for which the ticket of a process that loads likes is valid. */
 const ticketMs = 5000
 
-/** Counters in Redis, where all processes share them. See redis-keys.ts for what lies where and scripts/ for what is done. */
+/** Counters in Redis, shared by all processes. The keys are described in redis-keys.ts, the operations in scripts/. */
 export function createRedisStore (options: RedisStoreOptions): CounterStore {
   const { redis, recovery, onRecovery = () => {} } = options
   const times = { ...counterTimes, ...options.times }
@@ -73,7 +73,7 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
   const shards: (Shard | undefined)[] = []
   const settling: (Promise<void> | undefined)[] = []
   const stats: StoreStats = { pending: 0, recoveries: 0, flushedUntil: undefined }
-  /** By shard: until when the ledger has everything, by the clock of Redis. */
+  /** By shard: the time up to which the ledger is complete, by the clock of Redis. */
   const flushedUntil: number[] = []
 
   const evalsha = (script: Script, { keys, args }: Call): Promise<unknown> =>
@@ -111,7 +111,7 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
     return answer.map(row => ({ generation, row }))
   }
 
-  /** Finds out which generation there is, or begins one, when the given one is none to write to. */
+  /** Returns the present generation, or begins one, when the given one does not take writes. */
   function settle (shard: number, seen: number | undefined): Promise<void> {
     if (shards[shard]?.generation !== seen) return Promise.resolve()
     settling[shard] ??= (async () => {
@@ -137,11 +137,11 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
   }
 
   /**
-   * Closes a generation, brings what survived of it into the ledger, and begins the next one. Any number of
-   * processes may want this at once, and stop anywhere in it: merging is idempotent, one at a time has the claim,
-   * and who was overtaken does not begin. The ledger is fenced before the generation opens: a flush of the old one
-   * that hangs somewhere ends before that, or is ignored. The scripts are loaded before it, too: if the server
-   * is restarted in between, they are missing again, and the next write finds it out.
+   * Recovery: closes a generation, flushes what survived of it, and begins the next one. Any number of processes may try this at
+   * once, and may be killed at any point: merging is idempotent, one process at a time has the claim, and an overtaken one does
+   * not begin the generation. The ledger is fenced before the generation opens, so that a delayed flush of the old one is
+   * ignored. The scripts are loaded before it, too: if the server is restarted in between, they are missing, and the next write
+   * notices.
    */
   async function recover (shard: number, from: number): Promise<void> {
     const startedAt = performance.now()
@@ -152,7 +152,7 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
       return
     }
     if (Number(claim) !== next) {
-      // Somebody else is at it: it takes some milliseconds.
+      // Another process recovers: it takes some milliseconds.
       await sleep(claimRetryMs)
       return
     }
@@ -161,7 +161,7 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
       await recovery.fence(shard, next)
       await load(scriptsOf(next))
     } catch (error) {
-      // The next one need not wait until the claim runs out.
+      // Release the claim, so that the next process need not wait until it expires.
       await redis.hdel(names.meta(shard), 'claimed_at').catch(() => {})
       throw error
     }
@@ -177,7 +177,7 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
   async function mergeSurvivors (shard: number, generation: number): Promise<void> {
     for (;;) {
       const collected = await collectShard(shard, generation, { gapMs: 0, isClosing: true }).catch((error: unknown) => {
-        // Who was slower than its claim finds the next generation begun.
+        // Slower than its claim: another process has begun the next generation.
         if (!isFenced(error)) throw error
         return undefined
       })
@@ -194,7 +194,7 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
 
   async function dropGeneration (shard: number, generation: number): Promise<void> {
     const { views, comments, peaks, dirty, pending, unflushed, receipts } = names.ofGeneration(shard, generation)
-    // Sets of likes carry an expiry of their own once nothing of them is pending.
+    // Sets of likes expire by themselves once nothing of them is pending.
     await redis.unlink(views, comments, peaks, dirty, pending, unflushed, receipts)
   }
 
@@ -268,7 +268,7 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
           if (state === 'mine') state = await step('end')
         }
       } catch (error) {
-        // Another one may try at once, and need not wait until the ticket runs out; also when the answer to "begin" was lost.
+        // Release the ticket, so that another process need not wait until it expires; also when the reply to "begin" was lost.
         await step('drop').catch(() => {})
         throw error
       }
@@ -278,7 +278,7 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
     throw new Error(`The likes of video ${videoId} could not be loaded`)
   }
 
-  /** One shard's part of a read; asked again when the generation turned out to be another one. */
+  /** Reads the counters of one shard; repeats it when the generation has changed. */
   async function readShard (shard: number, videoIds: number[], userId: number | undefined, isRetry = false): Promise<StoredCounters[]> {
     if (!shards[shard]) await adopt(shard)
     const { generation, keys } = shards[shard]!
@@ -287,7 +287,7 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
       [generation, times.presenceMs, userId ?? '', ...videoIds]) as [string, ...Row[]]
     if (Number(current) === generation && rows.length > 0) return rows.map(row => toCounters(row, generation))
     if (Number(current) === 0) {
-      // It was emptied: what is known of the ledger may be from before the last flush.
+      // Redis was emptied: the known ledger rows may be older than the last flush.
       await adopt(shard)
       return videoIds.map(() => ({ generation: 0, views: 0, comments: 0, likes: null, liveViewers: 0, isLiked: null }))
     }
@@ -332,7 +332,7 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
   function noteFlushed (shard: number, until: number): void {
     if (until > 0) flushedUntil[shard] = until
     const known = Object.values(flushedUntil)
-    // A shard that nobody has counted in has nothing to flush.
+    // A shard without a generation has nothing to flush.
     stats.flushedUntil = known.length > 0 ? Math.min(...known) : undefined
   }
 
@@ -362,7 +362,7 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
       return toCounters(row as Row, generation)
     },
 
-    /** One load for all who want it here: a hundred who like a cold video do not stand in each other's way. */
+    /** Single flight: one load for all requests of this process that like the same cold video. */
     warm (videoId, pages) {
       let running = warming.get(videoId)
       if (!running) warming.set(videoId, running = warm(videoId, pages).finally(() => { warming.delete(videoId) }))
@@ -413,7 +413,7 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
       const collected = await Promise.all(Array.from({ length: shardCount }, async (_, shard) => {
         try {
           const generation = shards[shard]?.generation || await adopt(shard)
-          // Nobody has counted anything here yet.
+          // The shard has no generation yet.
           if (generation === 0) return { batch: undefined, waiting: 0 }
           const found = await collectShard(shard, generation, { gapMs: isForced ? 0 : times.collectGapMs })
           if (found && !found.isSameServer) {
@@ -443,7 +443,7 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
       }
       await Promise.all([...byShard].map(async ([shard, ofShard]) => {
         const { keys } = shards[shard] ?? (await adopt(shard), shards[shard]!)
-        // One after the other: thousands of calls at once would time out together, and be sent again together.
+        // One call after the other: thousands at once would time out together, and be repeated together.
         for (let start = 0; start < ofShard.length; start += maxOperations) {
           const chunk = ofShard.slice(start, start + maxOperations)
           await call('forget', [
@@ -490,7 +490,7 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
   }
 }
 
-/** The videos of some operations, each once, and their positions from 1, as Lua counts. */
+/** The videos of the operations, each once, and their 1-based positions for Lua. */
 function indexVideos (operations: Operation[]) {
   const positions = new Map<number, number>()
   for (const { videoId } of operations) {

@@ -9,15 +9,14 @@ export interface Script {
 }
 
 /**
- * Scripts that count. Each begins with the number of the generation that it counts for and so has another hash
- * in each: a server knows it only if it was the one that counted when that generation began. One that was
- * restarted, or promoted, or was the master once and is it again, answers NOSCRIPT, and nothing is counted on
- * top of a memory that may be from the past.
+ * Counting scripts. Each begins with the number of its generation and so has a different hash in each generation: only the server
+ * on which the generation began knows it. A server that was restarted, promoted, or restored from an older snapshot answers
+ * NOSCRIPT, and nothing is counted on top of older data (the fence).
  */
 export const countingScripts = ['likes', 'presence', 'comments', 'warm'] as const
 export type CountingScript = typeof countingScripts[number]
 
-/** Scripts that may run on any memory: they count nothing, or only what is as it was. */
+/** Scripts that need no fence: they count nothing. */
 const otherScripts = ['read', 'collect', 'acknowledge', 'forget', 'close', 'open', 'raise'] as const
 export type OtherScript = typeof otherScripts[number]
 
@@ -26,7 +25,7 @@ const read = (name: string): string => readFileSync(join(import.meta.dirname, 's
 const prelude = read('prelude')
 const sources = Object.fromEntries(countingScripts.map(name => [name, `${prelude}\n${read(name)}`])) as Record<CountingScript, string>
 
-/** The scripts that count for one generation. */
+/** Returns the counting scripts of one generation. */
 export function scriptsOf (generation: number): Record<CountingScript, Script> {
   return Object.fromEntries(countingScripts.map(name =>
     [name, toScript(`-- generation ${generation}\n${sources[name]}`)])) as Record<CountingScript, Script>

@@ -1,49 +1,48 @@
 /**
- * What the service needs of a place where counters live. Redis is one (redis-store.ts), this process another
- * (memory-store.ts); both behave alike and are held to the same tests.
+ * A store of counters: Redis (redis-store.ts) or this process (memory-store.ts). Both pass the same tests.
  *
- * Every method rejects when the store is unavailable, in a quarter of a second at the latest.
+ * Every method rejects within a quarter of a second when the store is unavailable.
  */
 export interface CounterStore {
-  /** Gets ready to count, so that the first write need not wait for it. A write does the same, should this fail. */
+  /** Prepares the store, so that the first write need not. If it fails, a write does the same. */
   begin (): Promise<void>
-  /** Sets or takes back a like. Repeating it changes nothing. `'cold'`: the store needs the video's likes first. */
+  /** Sets or removes a like; idempotent. `'cold'`: the store needs the video's likes first (`warm`). */
   setLike (videoId: number, userId: number, isLiked: boolean): Promise<StoredCounters | 'cold'>
   /**
-   * Gives the store the likes of a cold video, as the ledger has them, page by page. Resolves when the video is
-   * warm, by this call or by another process's.
+   * Loads the likes of a cold video from the ledger, page by page. Resolves when the video is warm, by this call or by another
+   * process.
    */
   warm (videoId: number, pages: () => AsyncIterable<number[]>): Promise<void>
-  /** Counts one comment; with `use`, only if nobody used it before. */
+  /** Counts one comment; with `use`, only the first time. */
   addComment (videoId: number, userId: number, use?: CheckedUse): Promise<StoredCounters | Replay | Unchecked>
-  /** Keeps the answer to the first use, for those who repeat it. */
+  /** Stores the response to the first use, for repeated requests. */
   keepAnswer (videoId: number, use: IdempotentUse, answer: string): Promise<void>
-  /** The viewer is watching now; counts a view when the time has come. */
+  /** Records a heartbeat, and counts a view when the viewer has watched long enough. */
   heartbeat (videoId: number, userId: number): Promise<StoredCounters>
-  /** The viewer has left. */
+  /** Ends the presence of a viewer. */
   leave (videoId: number, userId: number): Promise<StoredCounters>
-  /** The viewer has left every video: their account is gone. It looks at all audiences, so nobody should wait for it. */
+  /** Ends the presence of a deleted user on every video. It scans all audiences: no request should wait for it. */
   leaveAll (userId: number): Promise<void>
-  /** The counters of some videos in one round trip, in their order; `isLiked` for the given user. */
+  /** Reads the counters of videos in one round trip, in their order; `isLiked` for the given user. */
   read (videoIds: number[], userId?: number): Promise<StoredCounters[]>
 
-  /** What the ledger does not have yet: each shard as it is at one instant. Empty when another process has just asked. */
+  /** Collects what the ledger does not have yet, each shard at one instant. Empty when another process has just collected. */
   collect (options?: { isForced?: boolean }): Promise<Batch[]>
-  /** The ledger has this batch: what has not changed since is no longer pending. */
+  /** Acknowledges a batch that the ledger has: what has not changed since is no longer pending. */
   acknowledge (batch: Batch): Promise<void>
-  /** These videos, or these likes, are gone; so is everything that was counted for them. */
+  /** Removes deleted videos, or likes, with everything that was counted for them. */
   forget (tombstones: Tombstone[]): Promise<void>
   /**
-   * Takes up the removal of what was deleted, if no other process is at it.
+   * Claims the removal of deleted videos and likes for this process.
    *
-   * @returns where the removal stands; undefined when another process is at it
+   * @returns the tombstone up to which they are removed; undefined while another process has the claim
    */
   claimBurial (): Promise<TombstoneCursor | undefined>
-  /** What lies before a cursor was removed. */
+  /** Records the tombstone up to which everything is removed. */
   noteBurial (cursor: TombstoneCursor): Promise<void>
-  /** What was answered to a use of an Idempotency-Key, if anybody remembers. */
+  /** Returns the stored response to a use of an Idempotency-Key. */
   answerOf (videoId: number, use: string): Promise<string | undefined>
-  /** When this process learned of the generation of a video, by steadyNow(); 0 while it knows none. */
+  /** When this process learned of the generation of a video's shard, by steadyNow(); 0 while it knows none. */
   generationSeenAt (videoId: number): number
   /** Numbers for operators. */
   readonly stats: StoreStats
@@ -54,25 +53,25 @@ export interface StoredCounters {
   generation: number
   views: number
   comments: number
-  /** null when the store does not have the video's likes; the ledger's count is exact then. */
+  /** null while the video is cold: then the ledger's count is exact. */
   likes: number | null
   liveViewers: number
-  /** Whether the asking user likes the video; null when unknown or when nobody asked. */
+  /** Whether the given user likes the video; null when unknown, or without a user. */
   isLiked: boolean | null
 }
 
-/** One use of an Idempotency-Key: whose and which key (hashed), and what was sent with it (hashed). */
+/** One use of an Idempotency-Key: a hash of user and key, and a hash of the payload. */
 export interface IdempotentUse {
   use: string
   fingerprint: string
 }
 
 export interface CheckedUse extends IdempotentUse {
-  /** The generation in which the ledger was asked, and knew nothing of it. */
+  /** The generation in which the ledger was checked and had no receipt. */
   checkedIn?: number
 }
 
-/** The store is too young to know of all uses: ask the ledger first, then come again with this generation. */
+/** The generation is too young to know all uses: check the ledger, then repeat with `checkedIn`. */
 export interface Unchecked {
   uncheckedIn: number
 }
@@ -80,7 +79,7 @@ export interface Unchecked {
 /** The key was used before. */
 export interface Replay {
   fingerprint: string
-  /** The answer that was given; undefined when it was not kept (in flight, or its process died). */
+  /** The response to the first use; undefined when it was not stored (in flight, or its process died). */
   answer: string | undefined
   ageMs: number
 }
@@ -92,9 +91,9 @@ export interface Batch {
   counters: PendingCounters[]
   likes: PendingLike[]
   receipts: PendingReceipt[]
-  /** Whether there is more than a batch takes. */
+  /** Whether more is pending than a batch holds. */
   isPartial: boolean
-  /** When the store looked, in milliseconds of its own clock. */
+  /** When the batch was collected, in milliseconds of the store's clock. */
   lookedAt: number
 }
 
@@ -116,50 +115,50 @@ export interface PendingReceipt extends IdempotentUse {
   videoId: number
 }
 
-/** A video that is gone, or the like of one user that is. */
+/** A deleted video, or the like of a deleted user. */
 export interface Tombstone {
   videoId: number
   userId: number | null
 }
 
-/** Where in the order of tombstones a reader stands. */
+/** Position in the order of tombstones. */
 export interface TombstoneCursor { transactionId: number, id: number }
 
 export interface StoreStats {
-  /** Pending counters, likes and receipts at the last look. */
+  /** Pending counters, likes and receipts when they were last collected. */
   pending: number
   /** Recoveries by this process since it started. */
   recoveries: number
-  /** Until when the ledger has everything, whoever wrote it, in milliseconds of the store's clock; undefined while unknown. */
+  /** Time up to which the ledger is complete, by flushes of any process, in milliseconds of the store's clock; undefined while unknown. */
   flushedUntil: number | undefined
 }
 
-/** What a store needs of the ledger to begin a generation. */
+/** The part of the ledger that a store needs to begin a generation. */
 export interface RecoveryLedger {
   merge (batch: Batch): Promise<void>
-  /** A generation that nobody had before, above the given one. */
+  /** Returns a new generation, above the given one. */
   nextGeneration (above: number): Promise<number>
-  /** From now on flushes of earlier generations of a shard are ignored; those under way are waited for. */
+  /** Fences a shard: waits for flushes of earlier generations in flight, and ignores later ones. */
   fence (shard: number, generation: number): Promise<void>
 }
 
-/** More changes wait for the ledger than the store may hold. */
+/** More changes are pending than the store may hold. */
 export class BacklogError extends Error {
   override name = 'BacklogError'
 }
 
 export interface CounterTimes {
-  /** Milliseconds without a heartbeat after which a viewer is gone. */
+  /** Milliseconds without a heartbeat after which a presence ends. */
   presenceMs: number
-  /** Milliseconds that somebody must have watched to be a view: the first heartbeat after this counts. */
+  /** Milliseconds that a viewer must watch for a view: the first heartbeat after them counts it. */
   watchedMs: number
-  /** Milliseconds in which one viewer of one video is one view. */
+  /** Milliseconds within which a viewer counts as one view of a video. */
   viewWindowMs: number
-  /** Milliseconds for which a use of an Idempotency-Key is remembered. */
+  /** Milliseconds for which a use of an Idempotency-Key is stored. */
   receiptMs: number
-  /** Milliseconds after its last change for which a video's likes stay in the store. */
+  /** Milliseconds after its last change for which a video stays warm. */
   warmMs: number
-  /** Milliseconds that must lie between two looks at the pending changes of a shard, whoever looks. */
+  /** Minimum milliseconds between two collections of a shard, by any process. */
   collectGapMs: number
 }
 
@@ -173,13 +172,13 @@ export const counterTimes: CounterTimes = {
 }
 
 export interface CounterLimits {
-  /** Likes and receipts of one shard that may wait for the ledger; a further one is refused, so that memory is bounded. */
+  /** Maximum pending likes and receipts of a shard; further ones are refused. */
   maxWaiting: number
-  /** Counters, and likes, in one batch. */
+  /** Maximum counters, and likes, in one batch. */
   batchSize: number
 }
 
-/** The shard of counters that live in a process. */
+/** The shard number of a memory store. */
 export const memoryShard = -1
 
 export const counterLimits: CounterLimits = { maxWaiting: 200_000, batchSize: 2000 }

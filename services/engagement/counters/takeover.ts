@@ -3,21 +3,21 @@ import type { Ledger } from './ledger.ts'
 import { legacyPattern, parseLegacyKey, takeoverKey } from './redis-keys.ts'
 
 export interface TakeoverResult {
-  /** Videos whose counts were taken over. */
+  /** Videos whose counts were imported. */
   videos: number
-  /** Keys that are no count: another type, no number, below zero, or a video that does not exist. */
+  /** Keys that are not a count: another type, not a number, negative, or of a video that does not exist. */
   skipped: number
 }
 
 /**
- * Takes over the likes and comments that the Go service had counted in `video:{id}:likes` and `:comments`. They
- * have no names, so they become a base below those that do. Its live viewers are left: they were a number
- * that went up and down by hand, and every client that watches sends a heartbeat within 15 seconds.
+ * Imports the likes and comments that the Go service has counted in `video:{id}:likes` and `:comments`. They have no users, so
+ * they become a base that is added to the counts with users. Its live viewers are not imported: every client that watches sends
+ * a heartbeat within 15 seconds.
  *
- * Merged by maximum, so that it may be repeated, stopped anywhere, and done by several at once. The keys stay
- * as they are: the Go service may still be running, and whoever goes back to it finds its counts.
+ * Counts are merged by maximum, so that the import may be repeated, interrupted, and run by several processes at once. The keys
+ * stay: the Go service may still be running, and a rollback to it finds its counts.
  *
- * @param force repeats it although it was done: after the last instance of the Go service has been stopped
+ * @param force repeats the import, after the last instance of the Go service was stopped
  * @returns undefined when it was done before
  */
 export async function takeOver (redis: Redis | Cluster, ledger: Ledger, { force = false } = {}): Promise<TakeoverResult | undefined> {
@@ -39,7 +39,7 @@ async function mergePage (redis: Redis | Cluster, ledger: Ledger, keys: string[]
   await Promise.all(keys.map(async key => {
     const legacy = parseLegacyKey(key)
     if (!legacy) return
-    // One by one and not by MGET: in a cluster they lie in many slots, and a key of another type is no error for the rest.
+    // One by one and not by MGET: in a cluster they are in many slots, and a key of another type must not fail the others.
     const value = await redis.get(key).catch((error: Error) => {
       if (error.message.startsWith('WRONGTYPE')) return null
       throw error
