@@ -46,10 +46,13 @@ export interface AppOptions {
 /**
  * Builds the application: everything but the process around it. It reads no environment and opens no port.
  *
- * A request passes the hooks in the order in which the plugins are registered here: request context, rate limiter, rules of HTTP,
- * load shedding; then those of its scope (authentication) and of its route; then validation, the response cache, the handler.
+ * A request passes the hooks in the order in which the plugins are registered here: request context, rate limiter,
+ * rules of HTTP, load shedding; then those of its scope (authentication) and of its route; then validation, the
+ * response cache, the handler.
  */
-export async function buildApp ({ config: settings, connection, logger, counterTimes, workers = alone, logDestination = { dropped: 0 } }: AppOptions) {
+export async function buildApp (
+  { config: settings, connection, logger, counterTimes, workers = alone, logDestination = { dropped: 0 } }: AppOptions
+) {
   const stage: Lifecycle = { hasStarted: false, isDraining: false }
   const options = serverOptions(settings)
   const app = fastify({
@@ -97,8 +100,8 @@ export async function buildApp ({ config: settings, connection, logger, counterT
 }
 
 /**
- * Returns a logger whose children are itself. A child logger for each request costs 1 µs, and few requests write a line beside that
- * of the request context: code that writes one adds the request's id (`reqId`) itself.
+ * Returns a logger whose children are itself. A child logger for each request costs 1 µs, and few requests write a
+ * line beside that of the request context: code that writes one adds the request's id (`reqId`) itself.
  */
 function withoutChildren (logger: FastifyBaseLogger): FastifyBaseLogger {
   const log = Object.create(logger) as FastifyBaseLogger

@@ -26,13 +26,13 @@ export interface Config {
   /** Number of worker processes. */
   workers: number
   server: {
-    host: string
-    port: number
-    readTimeoutMs: number
-    writeTimeoutMs: number
-    idleTimeoutMs: number
-    drainDelayMs: number
-    drainTimeoutMs: number
+    host: string,
+    port: number,
+    readTimeoutMs: number,
+    writeTimeoutMs: number,
+    idleTimeoutMs: number,
+    drainDelayMs: number,
+    drainTimeoutMs: number,
     trustProxy: string[]
   }
   log: { level: string }
@@ -44,7 +44,12 @@ export interface Config {
   /** A streaming replica for reads; null for none. */
   databaseReplica: ServerConnection | null
   /** Connection pool of each process. */
-  databasePool: { max: number, min: number, maxLifetimeSeconds: number, /** False behind PgBouncer. */ isPrepared: boolean }
+  databasePool: {
+    max: number,
+    min: number,
+    maxLifetimeSeconds: number, /** False behind PgBouncer. */
+    isPrepared: boolean
+  }
   redis: RedisAddress | null
   readCache: { maxBytes: number }
   adultContentGate: Environment['ADULT_CONTENT_GATE']
@@ -52,18 +57,24 @@ export interface Config {
   strictQuery: boolean
   jwt: {
     /** Key of HS256. Other keys (cursors, refresh tokens, audit) are derived from it. */
-    secret: string
+    secret: string,
     /** Earlier secrets and, with the prefix `ed25519:`, earlier signing keys. */
-    previousKeys: string[]
+    previousKeys: string[],
     /** Ed25519 private key, DER in base64; null for HS256. */
-    signingKey: string | null
-    issuer: string
-    audience: string
-    acceptsLegacy: boolean
+    signingKey: string | null,
+    issuer: string,
+    audience: string,
+    acceptsLegacy: boolean,
     expiresInSeconds: number
   }
   sessions: { lifetimeSeconds: number }
-  passwords: { /** Threads of each process. */ threads: number, cost: number, pepper: string, previousPeppers: string[], blocklist: 'off' | 'common' }
+  passwords: {
+    /** Threads of each process. */ threads: number,
+    cost: number,
+    pepper: string,
+    previousPeppers: string[],
+    blocklist: 'off' | 'common'
+  }
   cors: { origins: '*' | string[] }
   rateLimit: { policies: Policies, hasLegacyHeaders: boolean }
   /** Quotas per user or client address. */
@@ -92,31 +103,51 @@ export function loadConfig (variables: Variables): Readonly<Config> {
   if (isProduction || hasSecret) {
     const bytes = Buffer.byteLength(secret)
     if (bytes < 32) {
-      problems.push(`JWT_SECRET_KEY ${hasSecret ? `has ${bytes} bytes` : 'is missing'} and needs 32 or more: make one with: openssl rand -base64 48`)
+      problems.push(
+        `JWT_SECRET_KEY ${
+          hasSecret ? `has ${bytes} bytes` : 'is missing'
+        } and needs 32 or more: make one with: openssl rand -base64 48`
+      )
     }
   }
 
   const signingKey = environment.JWT_SIGNING_KEY || null
   if (signingKey !== null && !isEd25519Key(signingKey, 'private')) {
-    problems.push('JWT_SIGNING_KEY is no Ed25519 private key in base64 of its DER form: make one with: openssl genpkey -algorithm ed25519 -outform DER | base64 -w0')
+    problems.push(
+      'JWT_SIGNING_KEY is no Ed25519 private key in base64 of its DER form: make one with: openssl genpkey -algorithm ed25519 -outform DER | base64 -w0'
+    )
   }
   const previousKeys = secrets('JWT_PREVIOUS_KEYS', environment.JWT_PREVIOUS_KEYS ?? '', problems)
   for (const [index, key] of previousKeys.entries()) {
-    if (key.startsWith(ed25519Prefix) ? isEd25519Key(key.slice(ed25519Prefix.length), 'any') : Buffer.byteLength(key) >= 32) continue
-    problems.push(`JWT_PREVIOUS_KEYS has a key (the ${index + 1}. one) that is neither a secret of 32 bytes or more nor ${ed25519Prefix} and an Ed25519 key in base64 of its DER form`)
+    if (
+      key.startsWith(ed25519Prefix)
+        ? isEd25519Key(key.slice(ed25519Prefix.length), 'any')
+        : Buffer.byteLength(key) >= 32
+    ) continue
+    problems.push(
+      `JWT_PREVIOUS_KEYS has a key (the ${
+        index + 1
+      }. one) that is neither a secret of 32 bytes or more nor ${ed25519Prefix} and an Ed25519 key in base64 of its DER form`
+    )
   }
   const previousPeppers = secrets('PASSWORD_PREVIOUS_PEPPERS', environment.PASSWORD_PREVIOUS_PEPPERS ?? '', problems)
   const pepper = environment.PASSWORD_PEPPER ?? ''
   if (isProduction || pepper !== '') {
     const bytes = Buffer.byteLength(pepper)
     if (bytes < 32) {
-      problems.push(`PASSWORD_PEPPER ${pepper === '' ? 'is missing' : `has ${bytes} bytes`} and needs 32 or more: make one with: openssl rand -base64 48`)
+      problems.push(
+        `PASSWORD_PEPPER ${
+          pepper === '' ? 'is missing' : `has ${bytes} bytes`
+        } and needs 32 or more: make one with: openssl rand -base64 48`
+      )
     }
   }
 
   const database = readDatabase(environment, problems)
   if (isProduction && database.kind === 'embedded') {
-    problems.push('DATABASE_URL (or DB_HOST) is missing: name a PostgreSQL server, such as DATABASE_URL=postgres://user:password@host:5432/halo')
+    problems.push(
+      'DATABASE_URL (or DB_HOST) is missing: name a PostgreSQL server, such as DATABASE_URL=postgres://user:password@host:5432/halo'
+    )
   }
   const replicaUrl = environment.DATABASE_REPLICA_URL
   if (replicaUrl) checkUrl('DATABASE_REPLICA_URL', replicaUrl, ['postgres:', 'postgresql:'], problems)
@@ -127,20 +158,31 @@ export function loadConfig (variables: Variables): Readonly<Config> {
 
   const workers = environment.WEB_CONCURRENCY ?? (redis === null ? 1 : availableParallelism())
   if (workers > 1 && redis === null) {
-    problems.push(`WEB_CONCURRENCY is ${workers}, and without Redis counters live in one process: set REDIS_URL, or WEB_CONCURRENCY=1`)
+    problems.push(
+      `WEB_CONCURRENCY is ${workers}, and without Redis counters live in one process: set REDIS_URL, or WEB_CONCURRENCY=1`
+    )
   }
   if (environment.DB_MAX_OPEN_CONNS < workers) {
-    problems.push(`DB_MAX_OPEN_CONNS (${environment.DB_MAX_OPEN_CONNS}) is below the ${workers} processes that share them: raise it, or lower WEB_CONCURRENCY`)
+    problems.push(
+      `DB_MAX_OPEN_CONNS (${environment.DB_MAX_OPEN_CONNS}) is below the ${workers} processes that share them: raise it, or lower WEB_CONCURRENCY`
+    )
   }
 
   const origins = readOrigins(environment, isProduction, problems)
   const trustProxy = readTrustProxy(environment.TRUST_PROXY, problems)
   const publicUrl = readPublicUrl(environment.PUBLIC_URL, problems)
-  if (environment.METRICS_PORT !== undefined && environment.METRICS_PORT !== 0 && environment.METRICS_PORT === environment.SERVER_PORT) {
-    problems.push(`METRICS_PORT is ${environment.METRICS_PORT}, which is SERVER_PORT: name another port, or leave it out`)
+  if (
+    environment.METRICS_PORT !== undefined && environment.METRICS_PORT !== 0 &&
+    environment.METRICS_PORT === environment.SERVER_PORT
+  ) {
+    problems.push(
+      `METRICS_PORT is ${environment.METRICS_PORT}, which is SERVER_PORT: name another port, or leave it out`
+    )
   }
   if (environment.DB_MAX_IDLE_CONNS > environment.DB_MAX_OPEN_CONNS) {
-    problems.push(`DB_MAX_IDLE_CONNS (${environment.DB_MAX_IDLE_CONNS}) is above DB_MAX_OPEN_CONNS (${environment.DB_MAX_OPEN_CONNS}): lower the first or raise the second`)
+    problems.push(
+      `DB_MAX_IDLE_CONNS (${environment.DB_MAX_IDLE_CONNS}) is above DB_MAX_OPEN_CONNS (${environment.DB_MAX_OPEN_CONNS}): lower the first or raise the second`
+    )
   }
   if (isProduction && environment.PASSWORD_COST < 10) {
     problems.push(`PASSWORD_COST is ${environment.PASSWORD_COST}, too cheap for production: use 10 or more`)
@@ -192,7 +234,9 @@ export function loadConfig (variables: Variables): Readonly<Config> {
       cost: environment.PASSWORD_COST,
       // Outside production hashes must stay valid after a restart although no pepper is set.
       pepper: pepper === '' ? developmentPepper : pepper,
-      previousPeppers: pepper === '' ? previousPeppers : [...previousPeppers, ...isProduction ? [] : [developmentPepper]],
+      previousPeppers: pepper === ''
+        ? previousPeppers
+        : [...previousPeppers, ...isProduction ? [] : [developmentPepper]],
       blocklist: environment.PASSWORD_BLOCKLIST
     },
     cors: { origins },
@@ -202,9 +246,21 @@ export function loadConfig (variables: Variables): Readonly<Config> {
         register: { per: 'address', rate: environment.AUTH_RATE_LIMIT_RPS, burst: environment.AUTH_RATE_LIMIT_BURST },
         login: { per: 'address', rate: environment.AUTH_RATE_LIMIT_RPS, burst: environment.AUTH_RATE_LIMIT_BURST },
         password: { per: 'address', rate: environment.AUTH_RATE_LIMIT_RPS, burst: environment.AUTH_RATE_LIMIT_BURST },
-        engagement: { per: 'user', rate: environment.ENGAGEMENT_RATE_LIMIT_RPS, burst: environment.ENGAGEMENT_RATE_LIMIT_BURST },
-        publishing: { per: 'user', rate: environment.PUBLISHING_LIMIT_PER_HOUR / 3600, burst: environment.PUBLISHING_LIMIT_BURST },
-        idempotency: { per: 'user', rate: environment.IDEMPOTENCY_KEYS_PER_HOUR / 3600, burst: environment.IDEMPOTENCY_KEYS_PER_HOUR }
+        engagement: {
+          per: 'user',
+          rate: environment.ENGAGEMENT_RATE_LIMIT_RPS,
+          burst: environment.ENGAGEMENT_RATE_LIMIT_BURST
+        },
+        publishing: {
+          per: 'user',
+          rate: environment.PUBLISHING_LIMIT_PER_HOUR / 3600,
+          burst: environment.PUBLISHING_LIMIT_BURST
+        },
+        idempotency: {
+          per: 'user',
+          rate: environment.IDEMPOTENCY_KEYS_PER_HOUR / 3600,
+          burst: environment.IDEMPOTENCY_KEYS_PER_HOUR
+        }
       },
       hasLegacyHeaders: environment.RATE_LIMIT_LEGACY_HEADERS === 'true'
     },
@@ -222,17 +278,33 @@ const knownPasswords = new Set(['', 'halo', 'postgres', 'password', 'secret'])
 /** Returns a warning for every protection that is off in production. */
 function protectionsOff (environment: Environment, database: DatabaseConfig): string[] {
   const warnings: string[] = []
-  if (environment.PASSWORD_BLOCKLIST === 'off') warnings.push('PASSWORD_BLOCKLIST is off: users may take the passwords that attackers try first; set PASSWORD_BLOCKLIST=common when no client registers with such a password')
-  if (environment.ADULT_CONTENT_GATE === 'client') warnings.push('ADULT_CONTENT_GATE is client: everybody gets adult content, and every client must filter it')
-  if (environment.STRICT_QUERY === 'off') warnings.push('STRICT_QUERY is off: a misspelled filter is ignored, and the list is not filtered')
-  if (environment.JWT_ACCEPT_LEGACY === 'true') warnings.push('JWT_ACCEPT_LEGACY is true: tokens of the Go service are accepted; set it to false a day after that service was switched off')
+  if (environment.PASSWORD_BLOCKLIST === 'off') {
+    warnings.push(
+      'PASSWORD_BLOCKLIST is off: users may take the passwords that attackers try first; set PASSWORD_BLOCKLIST=common when no client registers with such a password'
+    )
+  }
+  if (environment.ADULT_CONTENT_GATE === 'client') {
+    warnings.push('ADULT_CONTENT_GATE is client: everybody gets adult content, and every client must filter it')
+  }
+  if (environment.STRICT_QUERY === 'off') {
+    warnings.push('STRICT_QUERY is off: a misspelled filter is ignored, and the list is not filtered')
+  }
+  if (environment.JWT_ACCEPT_LEGACY === 'true') {
+    warnings.push(
+      'JWT_ACCEPT_LEGACY is true: tokens of the Go service are accepted; set it to false a day after that service was switched off'
+    )
+  }
   if (environment.METRICS_PORT === undefined) warnings.push('METRICS_PORT is not set: /metrics is on the public port')
   const password = database.kind === 'embedded'
     ? undefined
     : 'connectionString' in database.connection
-      ? URL.canParse(database.connection.connectionString) ? decodeURIComponent(new URL(database.connection.connectionString).password) : undefined
+      ? URL.canParse(database.connection.connectionString)
+        ? decodeURIComponent(new URL(database.connection.connectionString).password)
+        : undefined
       : database.connection.password ?? ''
-  if (password !== undefined && knownPasswords.has(password)) warnings.push('the password of PostgreSQL is missing or a well-known one')
+  if (password !== undefined && knownPasswords.has(password)) {
+    warnings.push('the password of PostgreSQL is missing or a well-known one')
+  }
   return warnings
 }
 
@@ -325,14 +397,20 @@ function readOrigins (environment: Environment, isProduction: boolean, problems:
   const given = list(environment.CORS_ALLOWED_ORIGINS ?? (isProduction ? '' : '*'))
   if (given.includes('*')) {
     if (isProduction) {
-      problems.push('CORS_ALLOWED_ORIGINS is "*", which lets every web page call the API: list the origins, such as https://app.example.com')
+      problems.push(
+        'CORS_ALLOWED_ORIGINS is "*", which lets every web page call the API: list the origins, such as https://app.example.com'
+      )
     }
     return '*'
   }
   for (const origin of given) {
     // An origin with a trailing slash or a path never matches the Origin header of a browser.
     if (!URL.canParse(origin) || new URL(origin).origin !== origin) {
-      problems.push(`CORS_ALLOWED_ORIGINS has ${JSON.stringify(origin)}: an origin is scheme, host and port alone, such as https://app.example.com`)
+      problems.push(
+        `CORS_ALLOWED_ORIGINS has ${
+          JSON.stringify(origin)
+        }: an origin is scheme, host and port alone, such as https://app.example.com`
+      )
     }
   }
   return given
@@ -342,7 +420,11 @@ function readTrustProxy (value: string | undefined, problems: string[]): string[
   const ranges = list(value ?? '')
   for (const range of ranges) {
     if (!isCidr(range)) {
-      problems.push(`TRUST_PROXY has ${JSON.stringify(range)}: list the proxies as addresses or CIDRs, such as 10.0.0.0/8; true or a count of hops would let clients choose their address`)
+      problems.push(
+        `TRUST_PROXY has ${
+          JSON.stringify(range)
+        }: list the proxies as addresses or CIDRs, such as 10.0.0.0/8; true or a count of hops would let clients choose their address`
+      )
     }
   }
   return ranges
@@ -358,7 +440,11 @@ function readPublicUrl (value: string | undefined, problems: string[]): string {
 function checkUrl (name: string, value: string, protocols: string[], problems: string[]): void {
   // The value may contain a password: the message does not contain it.
   if (!URL.canParse(value) || !protocols.includes(new URL(value).protocol)) {
-    problems.push(`${name} is not a URL that begins with ${protocols.map(protocol => `${protocol}//`).join(' or ')}: mend it, or leave it out`)
+    problems.push(
+      `${name} is not a URL that begins with ${
+        protocols.map(protocol => `${protocol}//`).join(' or ')
+      }: mend it, or leave it out`
+    )
   }
 }
 
@@ -383,7 +469,9 @@ function secrets (name: string, value: string, problems: string[]): string[] {
     const parsed = JSON.parse(value) as unknown
     if (Array.isArray(parsed) && parsed.every(one => typeof one === 'string' && one !== '')) return parsed as string[]
   } catch {}
-  problems.push(`${name} begins with [ and is no JSON array of texts: write ["one","other"], or the values with commas between them`)
+  problems.push(
+    `${name} begins with [ and is no JSON array of texts: write ["one","other"], or the values with commas between them`
+  )
   return []
 }
 

@@ -6,12 +6,15 @@ import type { ToWorker } from './services/runtime/worker-messages.ts'
 import type { Workers } from './services/runtime/worker.ts'
 
 /**
- * Handles stop requests from the first moment of the process on. Everything else is imported after this, because PID 1 of a container
- * ignores a signal without a handler, and any other process is killed by it together with whatever it has started.
+ * Handles stop requests from the first moment of the process on. Everything else is imported after this, because PID
+ * 1 of a container ignores a signal without a handler, and any other process is killed by it together with whatever
+ * it has started.
  */
 const stopRequest = Promise.withResolvers<string>()
 let stopRequests = 0
-let endAtOnce = (): void => { process.exit(1) }
+let endAtOnce = (): void => {
+  process.exit(1)
+}
 for (const signal of ['SIGTERM', 'SIGINT'] as const) {
   process.on(signal, () => {
     // Ctrl-C reaches the whole process group; workers wait for the supervisor's message.
@@ -20,9 +23,13 @@ for (const signal of ['SIGTERM', 'SIGINT'] as const) {
   })
 }
 if (cluster.isWorker) {
-  process.on('message', (message: ToWorker) => { if (message.halo === 'drain') stopRequest.resolve(message.signal) })
+  process.on('message', (message: ToWorker) => {
+    if (message.halo === 'drain') stopRequest.resolve(message.signal)
+  })
   // Without a supervisor, a worker that dies is not replaced: exit.
-  process.on('disconnect', () => { process.exit(1) })
+  process.on('disconnect', () => {
+    process.exit(1)
+  })
 }
 
 function requestStop (signal: string): void {
@@ -31,14 +38,34 @@ function requestStop (signal: string): void {
   else if (!cluster.isWorker) endAtOnce()
 }
 
-const [{ default: pino }, { buildApp }, { loadConfig }, { migrate }, { openDatabase }, { ConfigurationError }, { createLogDestination }, { createSupervisor, WorkerFailed }, { alone, createWorker }] = await Promise.all([
-  import('pino'), import('./app.ts'), import('./fastify.config.ts'), import('./db/migrate.ts'), import('./db/open-database.ts'), import('./services/runtime/configuration-error.ts'),
-  import('./services/runtime/log-destination.ts'), import('./services/runtime/supervisor.ts'), import('./services/runtime/worker.ts')
+const [
+  { default: pino },
+  { buildApp },
+  { loadConfig },
+  { migrate },
+  { openDatabase },
+  { ConfigurationError },
+  { createLogDestination },
+  { createSupervisor, WorkerFailed },
+  { alone, createWorker }
+] = await Promise.all([
+  import('pino'),
+  import('./app.ts'),
+  import('./fastify.config.ts'),
+  import('./db/migrate.ts'),
+  import('./db/open-database.ts'),
+  import('./services/runtime/configuration-error.ts'),
+  import('./services/runtime/log-destination.ts'),
+  import('./services/runtime/supervisor.ts'),
+  import('./services/runtime/worker.ts')
 ])
 
 type App = Awaited<ReturnType<typeof buildApp>>
 
-/** Length of the accept queue: thousands of clients reconnect at once after a restart. The kernel may lower it (somaxconn). */
+/**
+ * Length of the accept queue: thousands of clients reconnect at once after a restart. The kernel may lower it
+ * (somaxconn).
+ */
 const backlog = 4096
 
 /** Milliseconds for writing the last log lines, however slow the reader is. */
@@ -61,12 +88,14 @@ endAtOnce = () => {
   exit(1)
 }
 
-exit(await (cluster.isWorker ? runWorker() : run()).catch((error: unknown) => {
-  if (error instanceof WorkerFailed) return error.exitCode
-  logger.fatal({ err: error }, 'the start failed')
-  process.stderr.write(`\nHALO API could not start: ${(error as Error).message}\n`)
-  return 1
-}))
+exit(
+  await (cluster.isWorker ? runWorker() : run()).catch((error: unknown) => {
+    if (error instanceof WorkerFailed) return error.exitCode
+    logger.fatal({ err: error }, 'the start failed')
+    process.stderr.write(`\nHALO API could not start: ${(error as Error).message}\n`)
+    return 1
+  })
+)
 
 /** The running service: its address once it listens, `drain` (resolves to the exit code), and `kill`. */
 interface Serving {
@@ -88,7 +117,11 @@ async function run (): Promise<number> {
       serving.kill()
       exit(1)
     }
-    if (config.environment !== 'production') serving.address.then(address => { printWelcome(address, database) }, () => {})
+    if (config.environment !== 'production') {
+      serving.address.then(address => {
+        printWelcome(address, database)
+      }, () => {})
+    }
     return await drainWhenAsked(serving)
   } finally {
     await database.stop()
@@ -119,7 +152,9 @@ function supervise ({ connection }: OpenDatabase): Serving {
     // Generated secrets must be the same in all workers.
     env: {
       JWT_SECRET_KEY: config.jwt.secret,
-      ...config.database.kind === 'embedded' && 'connectionString' in connection ? { DATABASE_URL: connection.connectionString } : {}
+      ...config.database.kind === 'embedded' && 'connectionString' in connection
+        ? { DATABASE_URL: connection.connectionString }
+        : {}
     },
     logger,
     drainMs: drainDelayMs + drainTimeoutMs + 2000
@@ -134,7 +169,10 @@ function serve (connection: ServerConnection, workers: Workers): Serving {
     address,
     async drain (signal) {
       // Wait for the start to end, so that everything can be closed.
-      const hasStarted = await Promise.race([address.then(() => true, () => false), sleep(config.server.drainTimeoutMs, false, { ref: false })])
+      const hasStarted = await Promise.race([
+        address.then(() => true, () => false),
+        sleep(config.server.drainTimeoutMs, false, { ref: false })
+      ])
       return hasStarted ? await drain(await building, signal) : 0
     },
     kill () {}
@@ -142,7 +180,8 @@ function serve (connection: ServerConnection, workers: Workers): Serving {
 }
 
 async function start (app: App, connection: ServerConnection): Promise<string> {
-  // Waits at most two seconds for the schema and for the counts of the Go service, so that the first requests find both.
+  // Waits at most two seconds for the schema and for the counts of the Go service, so that the first requests find
+  // both.
   await Promise.race([keepSchemaCurrent(app, connection).then(() => app.counters.takenOver), sleep(2000)])
   const address = await listen(app)
   logger.info({ address, environment: config.environment }, 'listening')
@@ -202,13 +241,14 @@ function printWelcome (address: string, database: OpenDatabase): void {
     `  listening  ${base}/api/v1`,
     ...config.hasApiDocs ? [`  API page   ${base}/docs`] : [],
     '  sample data: npm run seed      stop: Ctrl-C',
-    '', ''
+    '',
+    ''
   ].join('\n'))
 }
 
 /**
- * Stops in phases, each bounded: becomes not ready, waits until load balancers have noticed, closes the listening socket, answers the
- * requests in flight, and closes the stores in the reverse order of their opening.
+ * Stops in phases, each bounded: becomes not ready, waits until load balancers have noticed, closes the listening
+ * socket, answers the requests in flight, and closes the stores in the reverse order of their opening.
  */
 async function drain (app: App, signal: string): Promise<number> {
   app.lifecycle.isDraining = true
@@ -225,5 +265,7 @@ async function drain (app: App, signal: string): Promise<number> {
 
 /** Exits after the log has been written, or cannot be. */
 function exit (code: number): void {
-  destination.flushWithin(flushMs).finally(() => { process.exit(code) })
+  destination.flushWithin(flushMs).finally(() => {
+    process.exit(code)
+  })
 }

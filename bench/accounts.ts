@@ -18,7 +18,11 @@ const password = 'password123'
 
 print(`Accounts on ${machine()}`)
 await benchTokens('HS256', {})
-await benchTokens('EdDSA', { JWT_SIGNING_KEY: (generateKeyPairSync('ed25519').privateKey.export({ format: 'der', type: 'pkcs8' })).toString('base64') })
+await benchTokens('EdDSA', {
+  JWT_SIGNING_KEY: (generateKeyPairSync('ed25519').privateKey.export({ format: 'der', type: 'pkcs8' })).toString(
+    'base64'
+  )
+})
 await benchStorm()
 
 /** Reads tokens as a request does: by the Authorization header, past the revocations. */
@@ -29,13 +33,22 @@ async function benchTokens (algorithm: string, env: Record<string, string>): Pro
   for (const name of ['halo:config', 'halo:errors', 'halo:rate-limit', 'halo:services']) await app.register(stand(name))
   app.decorate('config', config)
   const nobody = { isLoaded: true, isRevoked: () => false }
-  app.decorate('services', { refreshTokens: createRefreshTokens([secret]), revocations: nobody, sessionActivity: { note: () => {} } } as never)
+  app.decorate(
+    'services',
+    { refreshTokens: createRefreshTokens([secret]), revocations: nobody, sessionActivity: { note: () => {} } } as never
+  )
   await app.register(auth)
   await app.ready()
   const session = { sid: 'A'.repeat(22), generation: 0, expiresAt: new Date(Date.now() + 1e9) }
   const count = 5000
-  const tokens = Array.from({ length: count * 6 }, (_, n) =>
-    `Bearer ${app.tokensOf({ account: { id: n + 1, email: `${n}@example.com`, username: `user ${n}` } as never, session }).token}`)
+  const tokens = Array.from(
+    { length: count * 6 },
+    (_, n) =>
+      `Bearer ${
+        app.tokensOf({ account: { id: n + 1, email: `${n}@example.com`, username: `user ${n}` } as never, session })
+          .token
+      }`
+  )
   const time = (from: number, times: number): number => {
     const startedAt = performance.now()
     for (let round = 0; round < times; round++) {
@@ -67,20 +80,29 @@ async function benchStorm (): Promise<void> {
   try {
     await world.pool.query('delete from login_attempts')
     const service = await world.startService()
-    const emails = (await world.pool.query<{ email: string }>('select email from users order by id limit 100')).rows.map(({ email }) => email)
-    const read = (seconds: number) => readers.run({
-      ...service,
-      connections: 64,
-      addresses: 250,
-      rate: 200,
-      seconds,
-      kinds: [{ name: 'read', weight: 1, method: 'GET', paths: [`/api/v1/videos/${world.videos[0]}`], expect: [200] }]
-    })
+    const emails = (await world.pool.query<{ email: string }>('select email from users order by id limit 100')).rows
+      .map(({ email }) => email)
+    const read = (seconds: number) =>
+      readers.run({
+        ...service,
+        connections: 64,
+        addresses: 250,
+        rate: 200,
+        seconds,
+        kinds: [{ name: 'read', weight: 1, method: 'GET', paths: [`/api/v1/videos/${world.videos[0]}`], expect: [200] }]
+      })
     // Each of an address of its own, so that none meets its limit.
-    const post = (path: string, rate: number, seconds: number, expect: number[], bodies: string[]) => attackers.run({
-      ...service, connections: 256, addresses: 10_000, rate, seconds, kinds: [{ name: path, weight: 1, method: 'POST', paths: [path], bodies, expect }]
-    })
-    const login = (rate: number, seconds: number) => post('/api/v1/auth/login', rate, seconds, [200, 503], emails.map(email => JSON.stringify({ email, password })))
+    const post = (path: string, rate: number, seconds: number, expect: number[], bodies: string[]) =>
+      attackers.run({
+        ...service,
+        connections: 256,
+        addresses: 10_000,
+        rate,
+        seconds,
+        kinds: [{ name: path, weight: 1, method: 'POST', paths: [path], bodies, expect }]
+      })
+    const login = (rate: number, seconds: number) =>
+      post('/api/v1/auth/login', rate, seconds, [200, 503], emails.map(email => JSON.stringify({ email, password })))
     // The thread is up, and each hash is one of today's form: the first login makes it anew.
     await login(6, 30)
     await read(3)
@@ -90,19 +112,32 @@ async function benchStorm (): Promise<void> {
     const burnt: number[] = []
     for (let round = 0; round < rounds; round++) {
       const quiet = await read(10)
-      const burner = spawn(process.execPath, ['-e', 'os.setPriority(0, os.constants.priority.PRIORITY_LOW); for (;;) {}'], { stdio: 'ignore' })
+      const burner = spawn(process.execPath, [
+        '-e',
+        'os.setPriority(0, os.constants.priority.PRIORITY_LOW); for (;;) {}'
+      ], { stdio: 'ignore' })
       const [beside] = await Promise.all([read(10), post('/api/v1/auth/nothing', 200, 10, [404], ['{}'])])
       burner.kill('SIGKILL')
       burnt.push(beside.latency.p99 / quiet.latency.p99)
       const [reads, logins] = await Promise.all([read(10), login(200, 10)])
       ratios.push(reads.latency.p99 / quiet.latency.p99)
       print([
-        `200 logins a second for 10 s: ${logins.answered} taken (p99 ${logins.latency.p99.toFixed(0)} ms), ${logins.refusals.count} refused (p99 ${logins.refusals.p99.toFixed(1)} ms), others ${JSON.stringify(logins.unexpected)};`,
+        `200 logins a second for 10 s: ${logins.answered} taken (p99 ${
+          logins.latency.p99.toFixed(0)
+        } ms), ${logins.refusals.count} refused (p99 ${logins.refusals.p99.toFixed(1)} ms), others ${
+          JSON.stringify(logins.unexpected)
+        };`,
         ` GET of a video p99 ${reads.latency.p99.toFixed(1)} ms, without them ${quiet.latency.p99.toFixed(1)} ms`
       ].join(''))
       if ([logins, reads].some(({ unexpected }) => Object.keys(unexpected).length > 0)) process.exitCode = 1
     }
-    print(`p99 of the reads with logins, of that without: ${spread(ratios)}\n  the control, 200 requests a second for nothing and one CPU burnt by somebody else at the lowest priority: ${spread(burnt)}`)
+    print(
+      `p99 of the reads with logins, of that without: ${
+        spread(ratios)
+      }\n  the control, 200 requests a second for nothing and one CPU burnt by somebody else at the lowest priority: ${
+        spread(burnt)
+      }`
+    )
   } finally {
     readers.stop()
     attackers.stop()

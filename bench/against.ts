@@ -26,7 +26,12 @@ export async function fixturesOf (url: string): Promise<{ service: Server, fixtu
     const answer = await fetch(`${base}/auth/register`, {
       method: 'POST',
       headers: { 'content-type': 'application/json' },
-      body: JSON.stringify({ email: `${name}@bench.example`, username: name, password: randomBytes(12).toString('hex'), display_name: name })
+      body: JSON.stringify({
+        email: `${name}@bench.example`,
+        username: name,
+        password: randomBytes(12).toString('hex'),
+        display_name: name
+      })
     })
     if (!answer.ok) throw new Error(`${base}/auth/register answers ${answer.status}: ${await answer.text()}`)
     bearers.push(`Bearer ${(await answer.json() as { token: string }).token}`)

@@ -13,12 +13,21 @@ import { integersAsNumbers } from '../db/integers.ts'
 export type BareTask =
   | { kind: 'bytes', headers: Record<string, string>, body: string }
   | { kind: 'fastify', headers: Record<string, string>, body: string }
-  | { kind: 'statement', connectionString: string, text: string, values: number[], isList: boolean, headers: Record<string, string> }
+  | {
+    kind: 'statement',
+    connectionString: string,
+    text: string,
+    values: number[],
+    isList: boolean,
+    headers: Record<string, string>
+  }
   | { kind: 'incr', redisUrl: string, headers: Record<string, string>, body: string }
 
 process.once('message', (task: BareTask) => {
   if (task.kind === 'fastify') {
-    startFastify(task).catch((error: unknown) => { throw error })
+    startFastify(task).catch((error: unknown) => {
+      throw error
+    })
     return
   }
   const server = createServer(listenerOf(task))
@@ -33,7 +42,9 @@ function listenerOf (task: Exclude<BareTask, { kind: 'fastify' }>): RequestListe
 
 async function startFastify ({ headers, body }: { headers: Record<string, string>, body: string }): Promise<void> {
   const app = fastify({ keepAliveTimeout: 120_000 })
-  app.get('/', (request, reply) => { reply.headers(headers).send(body) })
+  app.get('/', (request, reply) => {
+    reply.headers(headers).send(body)
+  })
   await app.listen({ port: 0, host: '127.0.0.1' })
   process.send!((app.server.address() as { port: number }).port)
 }
@@ -60,7 +71,9 @@ function answerCount ({ redisUrl, headers, body }: Extract<BareTask, { kind: 'in
   }
 }
 
-function answerStatement ({ connectionString, text, values, isList, headers }: Extract<BareTask, { kind: 'statement' }>): RequestListener {
+function answerStatement (
+  { connectionString, text, values, isList, headers }: Extract<BareTask, { kind: 'statement' }>
+): RequestListener {
   const pool = new pg.Pool({ connectionString, max: 100, types: integersAsNumbers })
   return (request, response) => {
     const number = Number(/\d+$/.exec(request.url!)![0])

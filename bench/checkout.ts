@@ -12,7 +12,11 @@ export interface Checkout {
 export function checkout (): Checkout {
   const git = (...args: string[]): string => {
     try {
-      return execFileSync('git', args, { cwd: import.meta.dirname, encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] }).trim()
+      return execFileSync('git', args, {
+        cwd: import.meta.dirname,
+        encoding: 'utf8',
+        stdio: ['ignore', 'pipe', 'ignore']
+      }).trim()
     } catch {
       return ''
     }

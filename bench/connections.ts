@@ -20,7 +20,8 @@ export interface ConnectionsResult {
 }
 
 /** Files that this process may have open: the hard limit, which Node takes for its soft one. */
-export const maxOpenFiles = (): number => Number(/^Max open files\s+\d+\s+(\d+)/m.exec(readFileSync('/proc/self/limits', 'utf8'))![1])
+export const maxOpenFiles = (): number =>
+  Number(/^Max open files\s+\d+\s+(\d+)/m.exec(readFileSync('/proc/self/limits', 'utf8'))![1])
 
 /** Connections that this process has opened so: the port of one that was closed is not free for a minute. */
 let bound = 0
@@ -30,38 +31,56 @@ let bound = 0
  *
  * @param network third number of the first of these addresses
  */
-export async function openIdle (server: Server, count: number, network = 1): Promise<{ sockets: Socket[], lost: () => number }> {
+export async function openIdle (
+  server: Server,
+  count: number,
+  network = 1
+): Promise<{ sockets: Socket[], lost: () => number }> {
   const sockets: Socket[] = []
   let lost = 0
   let opened = 0
   // A hundred at a time: a server has a queue for those that it has not met yet.
   for (let start = 0; start < count; start += 100) {
-    await Promise.all(Array.from({ length: Math.min(100, count - start) }, () => new Promise<void>((resolve, reject) => {
-      const socket = createConnection({ host: server.host, port: server.port, localAddress: `127.0.${network + Math.floor(bound++ / 20_000)}.1` })
-      let isOpen = false
-      socket.on('connect', () => {
-        // Each has asked once: it is a client and not only a socket.
-        socket.write('GET /livez HTTP/1.1\r\nhost: bench\r\n\r\n')
-      })
-      socket.on('data', () => {
-        if (isOpen) return
-        isOpen = true
-        opened++
-        resolve()
-      })
-      socket.on('error', error => { if (!isOpen) reject(error) })
-      socket.on('close', () => {
-        if (isOpen) lost++
-        else reject(new Error(`connection ${opened + 1} was closed before it was answered`))
-      })
-      sockets.push(socket)
-    })))
+    await Promise.all(
+      Array.from({ length: Math.min(100, count - start) }, () =>
+        new Promise<void>((resolve, reject) => {
+          const socket = createConnection({
+            host: server.host,
+            port: server.port,
+            localAddress: `127.0.${network + Math.floor(bound++ / 20_000)}.1`
+          })
+          let isOpen = false
+          socket.on('connect', () => {
+            // Each has asked once: it is a client and not only a socket.
+            socket.write('GET /livez HTTP/1.1\r\nhost: bench\r\n\r\n')
+          })
+          socket.on('data', () => {
+            if (isOpen) return
+            isOpen = true
+            opened++
+            resolve()
+          })
+          socket.on('error', error => {
+            if (!isOpen) reject(error)
+          })
+          socket.on('close', () => {
+            if (isOpen) lost++
+            else reject(new Error(`connection ${opened + 1} was closed before it was answered`))
+          })
+          sockets.push(socket)
+        }))
+    )
   }
   return { sockets, lost: () => lost }
 }
 
 /** Traffic over 250 connections while many others are open and do nothing. */
-export async function measureConnections (world: World, generator: Generator, fixtures: Fixtures, wanted: number): Promise<ConnectionsResult> {
+export async function measureConnections (
+  world: World,
+  generator: Generator,
+  fixtures: Fixtures,
+  wanted: number
+): Promise<ConnectionsResult> {
   const idle = Math.min(wanted, maxOpenFiles() - 1000)
   const service = await world.startService({ RATE_LIMIT_RPS: '100000', RATE_LIMIT_BURST: '200000' })
   try {
@@ -71,9 +90,21 @@ export async function measureConnections (world: World, generator: Generator, fi
     await sleep(500)
     const bytesEach = (bytesOf(service) - before) / idle
     const kinds = scenarios.find(({ name }) => name === 'mix')!.kinds(fixtures)
-    // As many under way as there are connections for it: a rate that the service can carry keeps them from being a queue.
-    const { sample } = await run(generator, service, 'traffic beside idle connections', { kinds, connections: 250, addresses: 250, seconds: 3 })
-    const { result } = await run(generator, service, 'traffic beside idle connections', { kinds, connections: 250, addresses: 250, seconds: 5, rate: Math.floor(sample.rate / 2) })
+    // As many under way as there are connections for it: a rate that the service can carry keeps them from being a
+    // queue.
+    const { sample } = await run(generator, service, 'traffic beside idle connections', {
+      kinds,
+      connections: 250,
+      addresses: 250,
+      seconds: 3
+    })
+    const { result } = await run(generator, service, 'traffic beside idle connections', {
+      kinds,
+      connections: 250,
+      addresses: 250,
+      seconds: 5,
+      rate: Math.floor(sample.rate / 2)
+    })
     const lostThen = lost()
     for (const socket of sockets) socket.destroy()
     return { idle, bytesEach, latency: result.latency, lost: lostThen }
@@ -101,10 +132,29 @@ export async function measureIdleMemory (world: World): Promise<{ one: number, f
 }
 
 /** So many requests of the mix over so many connections at once. */
-export async function measureAmount (service: Server, generator: Generator, fixtures: Fixtures, amount: number, connections: number) {
+export async function measureAmount (
+  service: Server,
+  generator: Generator,
+  fixtures: Fixtures,
+  amount: number,
+  connections: number
+) {
   const kinds = scenarios.find(({ name }) => name === 'mix')!.kinds(fixtures)
-  const { result, sample } = await run(generator, service, `${amount} requests`, { kinds, connections, addresses: 1000, seconds: 120, amount })
-  return { amount, connections, answered: result.answered, seconds: result.seconds, cpuMicros: sample.cpuMicros, latency: result.latency }
+  const { result, sample } = await run(generator, service, `${amount} requests`, {
+    kinds,
+    connections,
+    addresses: 1000,
+    seconds: 120,
+    amount
+  })
+  return {
+    amount,
+    connections,
+    answered: result.answered,
+    seconds: result.seconds,
+    cpuMicros: sample.cpuMicros,
+    latency: result.latency
+  }
 }
 
 /** Listeners to the stream of one video, whose counters change all the time. */
@@ -117,23 +167,31 @@ export async function measureStreams (world: World, fixtures: Fixtures, wanted: 
     let events = 0
     const sockets: Socket[] = []
     for (let start = 0; start < listeners; start += 100) {
-      await Promise.all(Array.from({ length: Math.min(100, listeners - start) }, () => new Promise<void>((resolve, reject) => {
-        const socket = createConnection({ host: service.host, port: service.port })
-        socket.on('error', reject)
-        socket.on('connect', () => { socket.write(`GET /api/v1/videos/${video}/engagement/stream HTTP/1.1\r\nhost: bench\r\n\r\n`) })
-        socket.on('data', bytes => {
-          resolve()
-          if (bytes.includes('event: counters')) events++
-        })
-        sockets.push(socket)
-      })))
+      await Promise.all(
+        Array.from({ length: Math.min(100, listeners - start) }, () =>
+          new Promise<void>((resolve, reject) => {
+            const socket = createConnection({ host: service.host, port: service.port })
+            socket.on('error', reject)
+            socket.on('connect', () => {
+              socket.write(`GET /api/v1/videos/${video}/engagement/stream HTTP/1.1\r\nhost: bench\r\n\r\n`)
+            })
+            socket.on('data', bytes => {
+              resolve()
+              if (bytes.includes('event: counters')) events++
+            })
+            sockets.push(socket)
+          }))
+      )
     }
     const bytesEach = (bytesOf(service) - before) / listeners
     events = 0
     const [bearer] = fixtures.bearers(1)
     const seconds = 5
     for (let n = 0; n < seconds * 2; n++) {
-      await fetch(`http://${service.host}:${service.port}/api/v1/videos/${video}/engagement/comments`, { method: 'POST', headers: { authorization: bearer! } })
+      await fetch(`http://${service.host}:${service.port}/api/v1/videos/${video}/engagement/comments`, {
+        method: 'POST',
+        headers: { authorization: bearer! }
+      })
       await sleep(500)
     }
     const received = events

@@ -18,7 +18,10 @@ if (config.database.kind === 'embedded') throw new Error('DATABASE_URL is missin
 const app = await buildApp({
   config,
   connection: config.database.connection,
-  logger: pino({ level: config.log.level }, pino.destination({ fd: 1, sync: false, minLength: 4096, periodicFlush: 1000 }))
+  logger: pino(
+    { level: config.log.level },
+    pino.destination({ fd: 1, sync: false, minLength: 4096, periodicFlush: 1000 })
+  )
 })
 
 const redis = new Redis(process.env['REDIS_URL']!, { enableAutoPipelining: true })
@@ -28,12 +31,23 @@ const increment: Handler<typeof schema> = async request => {
   const count = await redis.incr(`video:${request.params.id}:likes`)
   return {
     message: 'Engagement recorded',
-    data: { live_viewers: 0, like_count: count, comment_count: 0, view_count: 0, liked: true, counters: { stale: false, as_of: new Date().toISOString() } }
+    data: {
+      live_viewers: 0,
+      like_count: count,
+      comment_count: 0,
+      view_count: 0,
+      liked: true,
+      counters: { stale: false, as_of: new Date().toISOString() }
+    }
   }
 }
-app.authenticated(scope => { scope.post('/bench/:id/incr', { schema }, increment) })
+app.authenticated(scope => {
+  scope.post('/bench/:id/incr', { schema }, increment)
+})
 
-app.addHook('onClose', async () => { redis.disconnect() })
+app.addHook('onClose', async () => {
+  redis.disconnect()
+})
 await app.listen({ host: '127.0.0.1', port: 0 })
 process.send!((app.server.address() as { port: number }).port)
 

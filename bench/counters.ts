@@ -32,7 +32,9 @@ import { print, progress } from './world.ts'
 
 const { values: { part } } = parseArgs({ options: { part: { type: 'string' } } })
 const parts = { writes: benchWrites, flush: benchFlush, memory: benchMemory, streams: benchStreams }
-if (part !== undefined && !Object.hasOwn(parts, part)) throw new Error(`--part is one of ${Object.keys(parts).join(', ')}`)
+if (part !== undefined && !Object.hasOwn(parts, part)) {
+  throw new Error(`--part is one of ${Object.keys(parts).join(', ')}`)
+}
 
 const rounds = 5
 const seconds = 3
@@ -42,7 +44,12 @@ const secret = 'a secret for a bench, which nobody logs in to'
 const names = createRedisKeys({ isCluster: false })
 const root = join(import.meta.dirname, '..')
 
-const database = await openDatabase(loadConfig({ DATABASE_URL: process.env['BENCH_DATABASE_URL'], DATA_DIR: process.env['DATA_DIR'] ?? join(root, '.data', 'bench') }).database)
+const database = await openDatabase(
+  loadConfig({
+    DATABASE_URL: process.env['BENCH_DATABASE_URL'],
+    DATA_DIR: process.env['DATA_DIR'] ?? join(root, '.data', 'bench')
+  }).database
+)
 const redis = await startRedis()
 const pool = new pg.Pool({ ...database.connection, max: 2, types: integersAsNumbers })
 let service: ChildProcess | undefined
@@ -51,7 +58,11 @@ try {
   await seed(database.connection, { users, videos })
   const ids = await readIds()
   const port = await startService()
-  print(`Counters on ${machine()}; ${database.description.replace(/ \(.*/, '')}; Redis ${/redis_version:(\S+)/.exec(await redis.client.info('server'))![1]}`)
+  print(
+    `Counters on ${machine()}; ${database.description.replace(/ \(.*/, '')}; Redis ${
+      /redis_version:(\S+)/.exec(await redis.client.info('server'))![1]
+    }`
+  )
   for (const [name, run] of Object.entries(parts)) {
     if (part === undefined || part === name) await run(port, ids)
   }
@@ -65,10 +76,14 @@ try {
   await database.stop()
 }
 
-interface Ids { users: number[], videos: number[] }
+interface Ids {
+  users: number[]
+  videos: number[]
+}
 
 async function readIds (): Promise<Ids> {
-  const read = async (table: string): Promise<number[]> => (await pool.query<{ id: number }>(`select id from ${table} order by id`)).rows.map(row => row.id)
+  const read = async (table: string): Promise<number[]> =>
+    (await pool.query<{ id: number }>(`select id from ${table} order by id`)).rows.map(row => row.id)
   return { users: await read('users'), videos: await read('videos') }
 }
 
@@ -96,7 +111,11 @@ async function startService (): Promise<number> {
 
 type MakeRequest = () => { method: 'POST' | 'DELETE', path: string }
 
-interface Sample { rate: number, cpuMicros: number, redisMicros: number }
+interface Sample {
+  rate: number
+  cpuMicros: number
+  redisMicros: number
+}
 
 async function benchWrites (port: number, ids: Ids): Promise<void> {
   const tokens = ids.users.slice(0, 500).map(id => signToken(secret, id))
@@ -104,7 +123,8 @@ async function benchWrites (port: number, ids: Ids): Promise<void> {
   const hot = ids.videos.slice(0, 1)
   const many = ids.videos.slice(0, 1000)
   const engagement = (method: 'POST' | 'DELETE' | 'toggle', metric: string, among: number[]) => () => ({
-    method: method === 'toggle' ? some(['POST', 'DELETE'] as const) : method, path: `/api/v1/videos/${some(among)}/engagement/${metric}`
+    method: method === 'toggle' ? some(['POST', 'DELETE'] as const) : method,
+    path: `/api/v1/videos/${some(among)}/engagement/${metric}`
   })
   const limit: MakeRequest = () => ({ method: 'POST', path: `/bench/${some(many)}/incr` })
   const rows: Record<string, MakeRequest> = {
@@ -115,7 +135,14 @@ async function benchWrites (port: number, ids: Ids): Promise<void> {
     'comment, 1000 videos': engagement('POST', 'comments', many)
   }
   // Likes are loaded for a video that is cold; that is another measurement.
-  await Promise.all(many.map(id => fetch(`http://127.0.0.1:${port}/api/v1/videos/${id}/engagement/likes`, { method: 'POST', headers: { authorization: `Bearer ${tokens[0]!}` } })))
+  await Promise.all(
+    many.map(id =>
+      fetch(`http://127.0.0.1:${port}/api/v1/videos/${id}/engagement/likes`, {
+        method: 'POST',
+        headers: { authorization: `Bearer ${tokens[0]!}` }
+      })
+    )
+  )
 
   const redisPid = Number(/process_id:(\d+)/.exec(await redis.client.info('server'))![1])
   const pairs = new Map<string, { limit: Sample, row: Sample }[]>(Object.keys(rows).map(name => [name, []]))
@@ -123,12 +150,17 @@ async function benchWrites (port: number, ids: Ids): Promise<void> {
     for (const [name, request] of Object.entries(rows)) {
       progress(`round ${round} of ${rounds}: ${name}`)
       // One right after the other: a machine that is shared is another one a minute later.
-      const pair = { limit: await load(port, tokens, limit, redisPid), row: await load(port, tokens, request, redisPid) }
+      const pair = {
+        limit: await load(port, tokens, limit, redisPid),
+        row: await load(port, tokens, request, redisPid)
+      }
       if (round > 0) pairs.get(name)!.push(pair)
     }
   }
   progress('')
-  print(`\nWrites with everything on, ${rounds} rounds of ${seconds} s, 64 connections, ${tokens.length} users; each beside the INCR that ran before it`)
+  print(
+    `\nWrites with everything on, ${rounds} rounds of ${seconds} s, 64 connections, ${tokens.length} users; each beside the INCR that ran before it`
+  )
   print(`${''.padEnd(28)}  requests/s  of INCR’s rate      service µs/request  times INCR’s        Redis µs/request`)
   const limits = [...pairs.values()].flat().map(pair => pair.limit)
   printRow('INCR only, 1000 videos', limits, limits)
@@ -143,8 +175,12 @@ function printRow (name: string, samples: Sample[], limits: Sample[]): void {
     return `${median(ratios).toFixed(2)} (${Math.min(...ratios).toFixed(2)}–${Math.max(...ratios).toFixed(2)})`
   }
   print([
-    name.padEnd(28), Math.round(column('rate')).toString().padStart(10), ratio('rate').padEnd(18),
-    column('cpuMicros').toFixed(1).padStart(18), ratio('cpuMicros').padEnd(18), column('redisMicros').toFixed(1).padStart(16)
+    name.padEnd(28),
+    Math.round(column('rate')).toString().padStart(10),
+    ratio('rate').padEnd(18),
+    column('cpuMicros').toFixed(1).padStart(18),
+    ratio('cpuMicros').padEnd(18),
+    column('redisMicros').toFixed(1).padStart(16)
   ].join('  '))
 }
 
@@ -160,11 +196,17 @@ async function load (port: number, tokens: string[], request: MakeRequest, redis
       const address = `10.0.0.${client++ % 250 + 1}`
       connection.setRequests(Array.from({ length: 200 }, () => ({
         ...request(),
-        headers: { authorization: `Bearer ${tokens[Math.floor(Math.random() * tokens.length)]!}`, origin: 'https://app.example', 'x-forwarded-for': address }
+        headers: {
+          authorization: `Bearer ${tokens[Math.floor(Math.random() * tokens.length)]!}`,
+          origin: 'https://app.example',
+          'x-forwarded-for': address
+        }
       })))
     }
   })
-  if (result.non2xx > 0 || result.errors > 0) throw new Error(`${result.non2xx} answers were not 2xx, ${result.errors} connections failed`)
+  if (result.non2xx > 0 || result.errors > 0) {
+    throw new Error(`${result.non2xx} answers were not 2xx, ${result.errors} connections failed`)
+  }
   const requests = result.requests.total
   return {
     rate: requests / result.duration,
@@ -184,7 +226,9 @@ async function benchFlush (port: number, ids: Ids): Promise<void> {
     if (generation === 0) throw new Error('Nothing was counted yet: run the writes first')
     const keys = names.ofGeneration(0, generation)
     const transaction = redis.client.multi()
-    for (const id of ids.videos.slice(0, dirty)) transaction.hincrby(keys.views, String(id), 1).hincrby(keys.comments, String(id), 1).sadd(keys.dirty, id)
+    for (const id of ids.videos.slice(0, dirty)) {
+      transaction.hincrby(keys.views, String(id), 1).hincrby(keys.comments, String(id), 1).sadd(keys.dirty, id)
+    }
     // The service's own ticks would flush them first: they find that somebody has looked a moment ago.
     transaction.hset(names.meta(0), 'collected_at', Date.now() + 500)
     await transaction.exec()
@@ -194,8 +238,12 @@ async function benchFlush (port: number, ids: Ids): Promise<void> {
   progress('')
   if (results.length === 0) throw new Error('The ticks of the service were faster in every round')
   const all = results.map(result => result.ms)
-  print(`\nA flush of ${dirty} dirty counters (${results.length} rounds): ${median(all).toFixed(0)} ms (${Math.min(...all).toFixed(0)}–${Math.max(...all).toFixed(0)}), ` +
-    `the event loop held for at most ${Math.max(...results.map(result => result.holdMs)).toFixed(1)} ms`)
+  print(
+    `\nA flush of ${dirty} dirty counters (${results.length} rounds): ${median(all).toFixed(0)} ms (${
+      Math.min(...all).toFixed(0)
+    }–${Math.max(...all).toFixed(0)}), ` +
+      `the event loop held for at most ${Math.max(...results.map(result => result.holdMs)).toFixed(1)} ms`
+  )
 }
 
 async function ask (question: 'flush'): Promise<{ ms: number, holdMs: number, flushed: number }> {
@@ -262,14 +310,21 @@ async function benchStreams (port: number, ids: Ids): Promise<void> {
   const sockets: Socket[] = []
   let received = 0
   const open = async (count: number): Promise<void> => {
-    await Promise.all(Array.from({ length: count }, (_, n) => new Promise<void>((resolve, reject) => {
-      const socket = connect({ port, host: '127.0.0.1', localAddress: `127.0.0.${2 + n % 100}` }, () => {
-        socket.write(`GET /api/v1/videos/${id}/engagement/stream HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\nX-Forwarded-For: 10.1.${n >> 8 & 255}.${n & 255}\r\n\r\n`)
-      })
-      socket.once('data', () => resolve()).once('error', reject)
-      socket.on('data', () => { received++ })
-      sockets.push(socket)
-    })))
+    await Promise.all(Array.from({ length: count }, (_, n) =>
+      new Promise<void>((resolve, reject) => {
+        const socket = connect({ port, host: '127.0.0.1', localAddress: `127.0.0.${2 + n % 100}` }, () => {
+          socket.write(
+            `GET /api/v1/videos/${id}/engagement/stream HTTP/1.1\r\nHost: x\r\nAccept: text/event-stream\r\nX-Forwarded-For: 10.1.${
+              n >> 8 & 255
+            }.${n & 255}\r\n\r\n`
+          )
+        })
+        socket.once('data', () => resolve()).once('error', reject)
+        socket.on('data', () => {
+          received++
+        })
+        sockets.push(socket)
+      })))
   }
   await open(200)
   await sleep(2000)
@@ -290,7 +345,9 @@ async function benchStreams (port: number, ids: Ids): Promise<void> {
   }
   await sleep(1500)
   progress('')
-  print(`\n${wanted} listeners of one stream: ${(bytes / wanted / 1024).toFixed(1)} KB each, ` +
-    `${received} events in ${changes} s, ${((cpuMicros(pid) - cpuBefore) / received).toFixed(1)} µs of CPU an event`)
+  print(
+    `\n${wanted} listeners of one stream: ${(bytes / wanted / 1024).toFixed(1)} KB each, ` +
+      `${received} events in ${changes} s, ${((cpuMicros(pid) - cpuBefore) / received).toFixed(1)} µs of CPU an event`
+  )
   for (const socket of sockets) socket.destroy()
 }

@@ -30,7 +30,10 @@ export interface Load {
   seconds: number
   /** Client addresses, told by X-Forwarded-For, over which requests are spread. */
   addresses: number
-  /** Requests a second, each at its moment, whatever is answered; without it each connection asks again when it was answered. */
+  /**
+   * Requests a second, each at its moment, whatever is answered; without it each connection asks again when it was
+   * answered.
+   */
   rate?: number
   /** Stops after so many requests, without a rate. */
   amount?: number
@@ -58,8 +61,12 @@ export interface LoadResult {
 export function createGenerator () {
   const child: ChildProcess = fork(import.meta.filename, { env: { ...process.env, HALO_GENERATOR: '1' } })
   let settle: ((answer: LoadResult | { error: string }) => void) | undefined
-  child.on('message', answer => { settle?.(answer as LoadResult) })
-  child.on('exit', () => { settle?.({ error: 'the generator died' }) })
+  child.on('message', answer => {
+    settle?.(answer as LoadResult)
+  })
+  child.on('exit', () => {
+    settle?.({ error: 'the generator died' })
+  })
   return {
     pid: child.pid!,
     async run (load: Load): Promise<LoadResult> {
@@ -72,7 +79,9 @@ export function createGenerator () {
       if ('error' in answer) throw new Error(answer.error)
       return answer
     },
-    stop (): void { child.kill() }
+    stop (): void {
+      child.kill()
+    }
   }
 }
 
@@ -111,9 +120,14 @@ export function createRequests ({ kinds, addresses }: Pick<Load, 'kinds' | 'addr
 }
 
 /** A request as it is sent (RFC 9112). */
-export function textOf ({ method, path, headers, body }: ReturnType<ReturnType<typeof createRequests>>, host: string): string {
+export function textOf (
+  { method, path, headers, body }: ReturnType<ReturnType<typeof createRequests>>,
+  host: string
+): string {
   const fields = Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`).join('')
-  const length = body === undefined ? method === 'GET' ? '' : 'content-length: 0\r\n' : `content-length: ${Buffer.byteLength(body)}\r\n`
+  const length = body === undefined
+    ? method === 'GET' ? '' : 'content-length: 0\r\n'
+    : `content-length: ${Buffer.byteLength(body)}\r\n`
   return `${method} ${path} HTTP/1.1\r\nhost: ${host}\r\n${fields}${length}\r\n${body ?? ''}`
 }
 
@@ -132,7 +146,9 @@ function createTally ({ kinds }: Load) {
   }
 
   return {
-    get startedAt () { return startedAt },
+    get startedAt () {
+      return startedAt
+    },
     /** The load begins now. */
     begin (): void {
       startedAt = performance.now()
@@ -181,14 +197,26 @@ async function runClosed (load: Load): Promise<LoadResult> {
     timeout: Math.ceil((load.timeoutMs ?? 10_000) / 1000),
     setupClient (client) {
       let ms = 0
-      client.on('response', (status, bytes, responseTime) => { ms = responseTime })
+      client.on('response', (status, bytes, responseTime) => {
+        ms = responseTime
+      })
       client.setRequests(turns.pop()!.map(({ index, method, path, headers, body }) => {
         // autocannon calls back before it emits the event: the time of an answer is known a moment later.
-        return { method, path, headers, ...body === undefined ? {} : { body }, onResponse: (status: number) => { queueMicrotask(() => { tally.answer(index, status, ms) }) } }
+        return {
+          method,
+          path,
+          headers,
+          ...body === undefined ? {} : { body },
+          onResponse: (status: number) => {
+            queueMicrotask(() => {
+              tally.answer(index, status, ms)
+            })
+          }
+        }
       }))
     }
   }, tally.begin)
-  if (result.errors > 0) for (let n = 0; n < result.errors; n++) tally.fail('any', 'error')
+  if (result.errors > 0) { for (let n = 0; n < result.errors; n++) tally.fail('any', 'error') }
   return tally.result()
 }
 
@@ -203,7 +231,11 @@ function cannon (options: autocannon.Options, onStart: () => void): Promise<auto
   })
 }
 
-interface Pending { index: number, dueAt: number, text: string }
+interface Pending {
+  index: number
+  dueAt: number
+  text: string
+}
 
 /**
  * Requests at a fixed rate, each from its moment on: one that finds every connection busy waits, and its wait counts.
@@ -220,7 +252,10 @@ async function runOpen (load: Load & { rate: number }): Promise<LoadResult> {
   const all: Connection[] = []
   // A hundred at a time: a server has a queue for those that it has not met yet.
   while (all.length < connections) {
-    all.push(...await Promise.all(Array.from({ length: Math.min(100, connections - all.length) }, () => openConnection(load, onIdle))))
+    all.push(
+      ...await Promise.all(Array.from({ length: Math.min(100, connections - all.length) }, () =>
+        openConnection(load, onIdle)))
+    )
   }
   idle.push(...all)
   const tally = createTally(load)
@@ -257,7 +292,11 @@ async function runOpen (load: Load & { rate: number }): Promise<LoadResult> {
     const due = Math.min(total, Math.floor((performance.now() - tally.startedAt) / 1000 * rate) + 1)
     for (; issued < due; issued++) {
       const request = next()
-      const pending = { index: request.index, dueAt: tally.startedAt + issued * 1000 / rate, text: textOf(request, load.host) }
+      const pending = {
+        index: request.index,
+        dueAt: tally.startedAt + issued * 1000 / rate,
+        text: textOf(request, load.host)
+      }
       const connection = idle.pop()
       if (connection) ask(connection, pending)
       else waiting.push(pending)
@@ -274,7 +313,9 @@ async function runOpen (load: Load & { rate: number }): Promise<LoadResult> {
     }, 1)
   })
   for (const { index } of open) tally.fail(load.kinds[index]!.name, 'no answer')
-  for (const { index } of waiting.slice(first)) tally.fail(load.kinds[index]!.name, 'not sent, every connection was busy')
+  for (const { index } of waiting.slice(first)) {
+    tally.fail(load.kinds[index]!.name, 'not sent, every connection was busy')
+  }
   for (const connection of all) connection.close()
   return tally.result()
 }
@@ -284,7 +325,10 @@ interface Connection {
   close: () => void
 }
 
-/** One connection, opened again when it breaks or is closed; it reads the little of HTTP that the service's answers need. */
+/**
+ * One connection, opened again when it breaks or is closed; it reads the little of HTTP that the service's answers
+ * need.
+ */
 async function openConnection ({ host, port }: Load, onIdle: (connection: Connection) => void): Promise<Connection> {
   let socket: Socket
   let done: ((status: number | 'error') => void) | undefined

@@ -3,9 +3,17 @@ import { once } from 'node:events'
 import type { Socket } from 'node:net'
 import { openIdle } from './connections.ts'
 
-export interface HoldOrder { host: string, port: number, count: number }
+export interface HoldOrder {
+  host: string
+  port: number
+  count: number
+}
 
-export interface HoldResult { answered: number, lost: number, seconds: number }
+export interface HoldResult {
+  answered: number
+  lost: number
+  seconds: number
+}
 
 /** A process that holds connections open: one process may have only so many files. */
 export function createHolder (index: number) {
@@ -20,7 +28,9 @@ export function createHolder (index: number) {
     open: (order: HoldOrder) => ask(order),
     /** Every connection asks once more. */
     askAll: () => ask('ask'),
-    stop (): void { child.kill('SIGKILL') }
+    stop (): void {
+      child.kill('SIGKILL')
+    }
   }
 }
 
@@ -41,12 +51,21 @@ if (index !== undefined) {
     let answered = 0
     const { sockets, lost } = held!
     for (let start = 0; start < sockets.length; start += 200) {
-      await Promise.all(sockets.slice(start, start + 200).map(socket => new Promise<void>(resolve => {
-        if (socket.destroyed) return resolve()
-        socket.once('data', () => { answered++; resolve() })
-        socket.once('close', () => { resolve() })
-        socket.write('GET /livez HTTP/1.1\r\nhost: bench\r\n\r\n')
-      })))
+      await Promise.all(
+        sockets.slice(start, start + 200).map(socket =>
+          new Promise<void>(resolve => {
+            if (socket.destroyed) return resolve()
+            socket.once('data', () => {
+              answered++
+              resolve()
+            })
+            socket.once('close', () => {
+              resolve()
+            })
+            socket.write('GET /livez HTTP/1.1\r\nhost: bench\r\n\r\n')
+          })
+        )
+      )
     }
     return { answered, lost: lost(), seconds: (performance.now() - startedAt) / 1000 }
   }

@@ -2,7 +2,10 @@ import type { Summary } from './latency.ts'
 import type { Row } from './measure-scenario.ts'
 import { toText, type Report } from './report.ts'
 
-interface Line { name: string, points: [x: number, y: number][] }
+interface Line {
+  name: string
+  points: [x: number, y: number][]
+}
 
 const colors = ['#2563eb', '#93c5fd', '#dc2626', '#fca5a5', '#059669', '#6ee7b7']
 const size = { width: 480, height: 240, left: 56, right: 12, top: 12, bottom: 40 }
@@ -19,7 +22,10 @@ function ticks (max: number): number[] {
 
 const label = (value: number): string => value >= 10_000 ? `${value / 1000}k` : String(Number(value.toPrecision(3)))
 
-interface Axis { title: string, at?: [value: number, text: string][] }
+interface Axis {
+  title: string
+  at?: [value: number, text: string][]
+}
 
 /** Lines over each other, as SVG. */
 function plot (title: string, lines: Line[], x: Axis, y: Axis): string {
@@ -28,30 +34,68 @@ function plot (title: string, lines: Line[], x: Axis, y: Axis): string {
   const maxX = Math.max(...points.map(([value]) => value), 1e-9)
   const maxY = Math.max(...points.map(([, value]) => value), 1e-9) * 1.05
   const toX = (value: number): number => size.left + value / maxX * (size.width - size.left - size.right)
-  const toY = (value: number): number => size.height - size.bottom - value / maxY * (size.height - size.top - size.bottom)
-  const gridY = ticks(maxY).map(value => `<line x1="${size.left}" x2="${size.width - size.right}" y1="${toY(value)}" y2="${toY(value)}" class="grid"/><text x="${size.left - 6}" y="${toY(value) + 4}" text-anchor="end">${label(value)}</text>`)
+  const toY = (value: number): number =>
+    size.height - size.bottom - value / maxY * (size.height - size.top - size.bottom)
+  const gridY = ticks(maxY).map(value =>
+    `<line x1="${size.left}" x2="${size.width - size.right}" y1="${toY(value)}" y2="${
+      toY(value)
+    }" class="grid"/><text x="${size.left - 6}" y="${toY(value) + 4}" text-anchor="end">${label(value)}</text>`
+  )
   const gridX = (x.at ?? ticks(maxX).map(value => [value, label(value)] as [number, string]))
-    .map(([value, text]) => `<line x1="${toX(value)}" x2="${toX(value)}" y1="${size.top}" y2="${size.height - size.bottom}" class="grid"/><text x="${toX(value)}" y="${size.height - size.bottom + 14}" text-anchor="middle">${text}</text>`)
-  const drawn = lines.map(({ points }, index) => `<polyline fill="none" stroke="${colors[index % colors.length]}" stroke-width="1.6" points="${points.map(([a, b]) => `${toX(a).toFixed(1)},${toY(b).toFixed(1)}`).join(' ')}"/>`)
-  const legend = lines.map(({ name }, index) => `<span style="color:${colors[index % colors.length]}">■</span> ${escape(name)}`).join(' &nbsp; ')
-  return `<figure><figcaption>${escape(title)}<br><small>${legend}</small></figcaption><svg viewBox="0 0 ${size.width} ${size.height}" role="img" aria-label="${escape(title)}">${[...gridY, ...gridX, ...drawn].join('')}<text x="${size.width / 2}" y="${size.height - 6}" text-anchor="middle">${escape(x.title)}</text><text x="12" y="${size.height / 2}" transform="rotate(-90 12 ${size.height / 2})" text-anchor="middle">${escape(y.title)}</text></svg></figure>`
+    .map(([value, text]) =>
+      `<line x1="${toX(value)}" x2="${toX(value)}" y1="${size.top}" y2="${
+        size.height - size.bottom
+      }" class="grid"/><text x="${toX(value)}" y="${
+        size.height - size.bottom + 14
+      }" text-anchor="middle">${text}</text>`
+    )
+  const drawn = lines.map(({ points }, index) =>
+    `<polyline fill="none" stroke="${colors[index % colors.length]}" stroke-width="1.6" points="${
+      points.map(([a, b]) => `${toX(a).toFixed(1)},${toY(b).toFixed(1)}`).join(' ')
+    }"/>`
+  )
+  const legend = lines.map(({ name }, index) =>
+    `<span style="color:${colors[index % colors.length]}">■</span> ${escape(name)}`
+  ).join(' &nbsp; ')
+  return `<figure><figcaption>${
+    escape(title)
+  }<br><small>${legend}</small></figcaption><svg viewBox="0 0 ${size.width} ${size.height}" role="img" aria-label="${
+    escape(title)
+  }">${[...gridY, ...gridX, ...drawn].join('')}<text x="${size.width / 2}" y="${
+    size.height - 6
+  }" text-anchor="middle">${escape(x.title)}</text><text x="12" y="${size.height / 2}" transform="rotate(-90 12 ${
+    size.height / 2
+  })" text-anchor="middle">${escape(y.title)}</text></svg></figure>`
 }
 
 /** Percentiles stand the wider apart the rarer they are: the axis counts nines. */
 const nines = (percent: number): number => -Math.log10(1 - Math.min(percent, 99.99) / 100)
 
-const curveOf = ({ curve }: Summary): Line['points'] => curve.filter(([percent]) => percent <= 99.99).map(([percent, ms]) => [nines(percent), ms])
+const curveOf = ({ curve }: Summary): Line['points'] =>
+  curve.filter(([percent]) => percent <= 99.99).map(([percent, ms]) => [nines(percent), ms])
 
 function plotsOf ({ title, latency = {}, throughput, usage }: Row): string {
-  const percentiles: Axis = { title: 'percentile', at: [0, 50, 90, 95, 99, 99.9, 99.99].map(percent => [nines(percent), String(percent)]) }
+  const percentiles: Axis = {
+    title: 'percentile',
+    at: [0, 50, 90, 95, 99, 99.9, 99.99].map(percent => [nines(percent), String(percent)])
+  }
   return [
-    plot('Latency by percentile', Object.entries(latency).flatMap(([level, { summary, limit }]) => [
-      { name: `${level} % of the capacity`, points: curveOf(summary) },
-      ...limit ? [{ name: 'its limit at that rate', points: curveOf(limit) }] : []
-    ]), percentiles, { title: 'ms' }),
+    plot(
+      'Latency by percentile',
+      Object.entries(latency).flatMap(([level, { summary, limit }]) => [
+        { name: `${level} % of the capacity`, points: curveOf(summary) },
+        ...limit ? [{ name: 'its limit at that rate', points: curveOf(limit) }] : []
+      ]),
+      percentiles,
+      { title: 'ms' }
+    ),
     plot('Throughput over time', [{ name: 'all rounds', points: throughput }], { title: 's' }, { title: 'answers/s' }),
-    plot('CPU over time', [{ name: 'of the service', points: usage.map(({ at, cpu }) => [at, cpu * 100]) }], { title: 's' }, { title: '% of a CPU' }),
-    plot('Memory over time', [{ name: 'resident', points: usage.map(({ at, bytes }) => [at, bytes / 1e6]) }], { title: 's' }, { title: 'MB' })
+    plot('CPU over time', [{ name: 'of the service', points: usage.map(({ at, cpu }) => [at, cpu * 100]) }], {
+      title: 's'
+    }, { title: '% of a CPU' }),
+    plot('Memory over time', [{ name: 'resident', points: usage.map(({ at, bytes }) => [at, bytes / 1e6]) }], {
+      title: 's'
+    }, { title: 'MB' })
   ].join('').replace(/^$/, `<p>${escape(title)}: nothing to draw</p>`)
 }
 

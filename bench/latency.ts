@@ -13,12 +13,37 @@ export interface Summary {
 }
 
 /** Where a curve is drawn: closer to each other the nearer to 100 %. */
-const curvePercents = [0, 10, 20, 30, 40, 50, 60, 70, 75, 80, 85, 90, 92.5, 95, 97, 98, 99, 99.5, 99.7, 99.9, 99.95, 99.99, 100]
+const curvePercents = [
+  0,
+  10,
+  20,
+  30,
+  40,
+  50,
+  60,
+  70,
+  75,
+  80,
+  85,
+  90,
+  92.5,
+  95,
+  97,
+  98,
+  99,
+  99.5,
+  99.7,
+  99.9,
+  99.95,
+  99.99,
+  100
+]
 
 /** Exact percentiles (nearest rank) of latencies in milliseconds. */
 export function summarize (latencies: number[]): Summary {
   const sorted = Float64Array.from(latencies).sort()
-  const at = (percent: number): number => sorted.length === 0 ? 0 : sorted[Math.max(0, Math.ceil(sorted.length * percent / 100) - 1)]!
+  const at = (percent: number): number =>
+    sorted.length === 0 ? 0 : sorted[Math.max(0, Math.ceil(sorted.length * percent / 100) - 1)]!
   return {
     count: sorted.length,
     mean: sorted.reduce((sum, ms) => sum + ms, 0) / Math.max(1, sorted.length),

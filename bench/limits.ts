@@ -12,7 +12,9 @@ export interface Limit {
   kinds: (kinds: Kind[]) => Kind[]
 }
 
-const atRoot = (kinds: Kind[]): Kind[] => [{ ...kinds[0]!, name: 'limit', weight: 1, method: 'GET', paths: ['/'], expect: [200] }]
+const atRoot = (
+  kinds: Kind[]
+): Kind[] => [{ ...kinds[0]!, name: 'limit', weight: 1, method: 'GET', paths: ['/'], expect: [200] }]
 const alike = (kinds: Kind[]): Kind[] => kinds
 
 /** The limits, each started when it is first asked for; they send the bytes and headers that the service sends. */
@@ -21,7 +23,9 @@ export function createLimits (world: World, service: Server) {
   const started = new Map<LimitName | 'fastify', Promise<Limit>>()
 
   async function answer (path: string): Promise<{ headers: Record<string, string>, body: string }> {
-    const response = await fetch(base + path, { headers: { origin: 'https://app.example', 'accept-encoding': 'identity' } })
+    const response = await fetch(base + path, {
+      headers: { origin: 'https://app.example', 'accept-encoding': 'identity' }
+    })
     return { headers: headersOf(response), body: await response.text() }
   }
 
@@ -34,8 +38,24 @@ export function createLimits (world: World, service: Server) {
       fastify: async () => ['bare Fastify, same bytes', { kind: 'fastify', ...video }, atRoot],
       list: async () => ['bare node:http, same bytes', { kind: 'bytes', ...await answer('/videos?limit=20') }, atRoot],
       incr: async () => ['node:http and INCR alone', { kind: 'incr', redisUrl: world.redisUrl, ...video }, atRoot],
-      'video-query': async () => ['node:http and pg, same statement', { kind: 'statement', connectionString, text: videoById.text, values: [], isList: false, headers: constant }, alike],
-      'list-query': async () => ['node:http and pg, same statement', { kind: 'statement', connectionString, text: createListStatement({ live: undefined, adult: 'exclude' }, false).text, values: [21], isList: true, headers: constant }, alike]
+      'video-query':
+        async () => ['node:http and pg, same statement', {
+          kind: 'statement',
+          connectionString,
+          text: videoById.text,
+          values: [],
+          isList: false,
+          headers: constant
+        }, alike],
+      'list-query':
+        async () => ['node:http and pg, same statement', {
+          kind: 'statement',
+          connectionString,
+          text: createListStatement({ live: undefined, adult: 'exclude' }, false).text,
+          values: [21],
+          isList: true,
+          headers: constant
+        }, alike]
     }
     const [title, task, kinds] = await tasks[name]()
     return { title, server: await world.startBare(task), kinds }

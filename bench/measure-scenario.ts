@@ -6,7 +6,11 @@ import type { Fixtures, Scenario } from './scenarios.ts'
 import type { Server } from './world.ts'
 
 /** A number that was measured in several rounds. */
-export interface Spread { median: number, min: number, max: number }
+export interface Spread {
+  median: number
+  min: number
+  max: number
+}
 
 /** What a server did under a load. */
 export interface Sample {
@@ -28,10 +32,10 @@ export interface Row {
   bytes?: number
   /** The limit in the same rounds, and ratios to it. */
   limit?: {
-    title: string
-    rate: Spread
-    cpuMicros: Spread
-    rateOfLimit: Spread
+    title: string,
+    rate: Spread,
+    cpuMicros: Spread,
+    rateOfLimit: Spread,
     /** Ratio of the best rounds of both: what others do to a machine only ever adds CPU time. */
     cpuTimesLimit: number
   }
@@ -63,13 +67,20 @@ export function spreadOf (values: number[]): Spread {
 export class UnexpectedAnswers extends Error {}
 
 /** One run against a server. @throws UnexpectedAnswers */
-export async function run (generator: Generator, server: Server, title: string, load: Omit<Load, 'host' | 'port'>): Promise<{ sample: Sample, result: LoadResult, usage: Usage }> {
+export async function run (
+  generator: Generator,
+  server: Server,
+  title: string,
+  load: Omit<Load, 'host' | 'port'>
+): Promise<{ sample: Sample, result: LoadResult, usage: Usage }> {
   const stop = watch(server.pids)
   let usage: Usage | undefined
   try {
     const result = await generator.run({ ...load, host: server.host, port: server.port })
     usage = stop()
-    if (Object.keys(result.unexpected).length > 0) throw new UnexpectedAnswers(`${title}: answers that were not expected: ${JSON.stringify(result.unexpected)}`)
+    if (Object.keys(result.unexpected).length > 0) {
+      throw new UnexpectedAnswers(`${title}: answers that were not expected: ${JSON.stringify(result.unexpected)}`)
+    }
     const answered = result.answered + result.refusals.count
     if (answered === 0) throw new UnexpectedAnswers(`${title}: no answer`)
     const isLocal = server.pids.length > 0
@@ -80,7 +91,11 @@ export async function run (generator: Generator, server: Server, title: string, 
         rate: answered / result.seconds,
         generatorCpu: result.generatorCpu,
         ...isLocal
-          ? { cpuMicros: usage.micros / answered, serverCpu: usage.micros / 1e6 / result.seconds, bytes: Math.max(0, ...usage.samples.map(({ bytes }) => bytes)) }
+          ? {
+              cpuMicros: usage.micros / answered,
+              serverCpu: usage.micros / 1e6 / result.seconds,
+              bytes: Math.max(0, ...usage.samples.map(({ bytes }) => bytes))
+            }
           : {}
       }
     }
@@ -89,12 +104,23 @@ export async function run (generator: Generator, server: Server, title: string, 
   }
 }
 
-interface Subject { generator: Generator, fixtures: Fixtures, service: Server }
+interface Subject {
+  generator: Generator
+  fixtures: Fixtures
+  service: Server
+}
 
 /**
- * Capacity in several rounds, each right after one of the limit, the first of all thrown away; then latencies at parts of it.
+ * Capacity in several rounds, each right after one of the limit, the first of all thrown away; then latencies at
+ * parts of it.
  */
-export async function measureScenario (scenario: Scenario, { generator, fixtures, service }: Subject, limit: Limit | undefined, pace: Pace, onProgress: (text: string) => void): Promise<Row> {
+export async function measureScenario (
+  scenario: Scenario,
+  { generator, fixtures, service }: Subject,
+  limit: Limit | undefined,
+  pace: Pace,
+  onProgress: (text: string) => void
+): Promise<Row> {
   const { name, title, connections = defaultConnections, addresses = defaultAddresses } = scenario
   const samples: Sample[] = []
   const limits: Sample[] = []
@@ -105,14 +131,17 @@ export async function measureScenario (scenario: Scenario, { generator, fixtures
     onProgress(`${title}: ${round === 0 ? 'warm-up' : `round ${round} of ${pace.rounds}`}`)
     const seconds = round === 0 ? 1 : pace.seconds
     const load = { kinds: scenario.kinds(fixtures), connections, addresses, seconds }
-    const ofLimit = limit && (await run(generator, limit.server, limit.title, { ...load, kinds: limit.kinds(load.kinds) })).sample
+    const ofLimit = limit &&
+      (await run(generator, limit.server, limit.title, { ...load, kinds: limit.kinds(load.kinds) })).sample
     const measured = await run(generator, service, title, load)
     if (round === 0) continue
     samples.push(measured.sample)
     const from = elapsed
     elapsed += measured.result.seconds
     // The last tenth of a round is not whole.
-    throughput.push(...measured.result.perTenth.slice(0, -1).map((count, tenth): [number, number] => [from + tenth / 10, count * 10]))
+    throughput.push(
+      ...measured.result.perTenth.slice(0, -1).map((count, tenth): [number, number] => [from + tenth / 10, count * 10])
+    )
     // Nor is the first look at the processes: the generator was opening its connections.
     usage.push(...measured.usage.samples.slice(1).map(sample => ({ ...sample, at: from + sample.at })))
     if (ofLimit) limits.push(ofLimit)
@@ -125,7 +154,8 @@ export async function measureScenario (scenario: Scenario, { generator, fixtures
     ...samples[0]!.bytes === undefined ? {} : { bytes: Math.max(...samples.map(({ bytes }) => bytes!)) },
     ...limit ? { limit: compareToLimit(limit.title, samples, limits) } : {},
     generatorCpu: median(samples.map(({ generatorCpu }) => generatorCpu)),
-    isGeneratorBound: median(samples.map(({ generatorCpu, serverCpu = 1 }) => Number(generatorCpu > 0.85 && serverCpu < 0.85))) === 1,
+    isGeneratorBound:
+      median(samples.map(({ generatorCpu, serverCpu = 1 }) => Number(generatorCpu > 0.85 && serverCpu < 0.85))) === 1,
     throughput,
     usage
   }
@@ -135,7 +165,8 @@ export async function measureScenario (scenario: Scenario, { generator, fixtures
       onProgress(`${title}: latency at ${level} % of its capacity`)
       const rate = Math.max(1, Math.floor(row.rate.median * level / 100))
       const load = { kinds: scenario.kinds(fixtures), connections: 256, addresses, seconds: pace.levelSeconds, rate }
-      const ofLimit = limit && await run(generator, limit.server, limit.title, { ...load, kinds: limit.kinds(load.kinds) })
+      const ofLimit = limit &&
+        await run(generator, limit.server, limit.title, { ...load, kinds: limit.kinds(load.kinds) })
       const { result } = await run(generator, service, title, load)
       row.latency[level] = { rate, summary: result.latency, ...ofLimit ? { limit: ofLimit.result.latency } : {} }
     }
@@ -144,7 +175,9 @@ export async function measureScenario (scenario: Scenario, { generator, fixtures
 }
 
 function spreadOfMaybe (key: 'cpuMicros', samples: Sample[]): { cpuMicros?: Spread } {
-  return samples.some(sample => sample[key] === undefined) ? {} : { cpuMicros: spreadOf(samples.map(sample => sample[key]!)) }
+  return samples.some(sample => sample[key] === undefined)
+    ? {}
+    : { cpuMicros: spreadOf(samples.map(sample => sample[key]!)) }
 }
 
 function compareToLimit (title: string, samples: Sample[], limits: Sample[]): NonNullable<Row['limit']> {
@@ -153,6 +186,7 @@ function compareToLimit (title: string, samples: Sample[], limits: Sample[]): No
     rate: spreadOf(limits.map(({ rate }) => rate)),
     cpuMicros: spreadOf(limits.map(({ cpuMicros }) => cpuMicros!)),
     rateOfLimit: spreadOf(samples.map((sample, index) => sample.rate / limits[index]!.rate)),
-    cpuTimesLimit: Math.min(...samples.map(({ cpuMicros }) => cpuMicros!)) / Math.min(...limits.map(({ cpuMicros }) => cpuMicros!))
+    cpuTimesLimit: Math.min(...samples.map(({ cpuMicros }) => cpuMicros!)) /
+      Math.min(...limits.map(({ cpuMicros }) => cpuMicros!))
   }
 }

@@ -13,7 +13,10 @@ try {
   const { rows: [row] } = await world.pool.query<{ id: number, micros: number }>(`
     select id, (extract(epoch from created_at) * 1000000)::bigint as micros from videos
     where not is_adult_content order by created_at desc, id desc limit 1 offset 99999`)
-  const far = createCursors(secret).encode({ createdMicros: row!.micros, id: row!.id }, JSON.stringify([null, null, null]))
+  const far = createCursors(secret).encode(
+    { createdMicros: row!.micros, id: row!.id },
+    JSON.stringify([null, null, null])
+  )
   const pages = { 'page 1': '', 'page 5,000': `&cursor=${far}` }
   const times = new Map<string, number[]>(Object.keys(pages).map(name => [name, []]))
   for (let round = 0; round <= rounds; round++) {

@@ -21,15 +21,19 @@ export function summarizeProfiles (folder: string, root: string): string {
       if (functionName === '(idle)' || functionName === '(root)') return
       const micros = timeDeltas[index]!
       const place = placeOf(url, root)
-      const name = `${functionName || '(anonymous)'} ${place.path === '' ? '' : `${place.path}:${lineNumber + 1}`}`.trimEnd()
+      const name = `${functionName || '(anonymous)'} ${place.path === '' ? '' : `${place.path}:${lineNumber + 1}`}`
+        .trimEnd()
       total += micros
       byOwner.set(place.owner, (byOwner.get(place.owner) ?? 0) + micros)
       byFunction.set(name, (byFunction.get(name) ?? 0) + micros)
     })
   }
-  const table = (of: Map<string, number>, count: number): string[] => [...of].sort(([, a], [, b]) => b - a).slice(0, count)
-    .map(([name, micros]) => `${(micros / total * 100).toFixed(1).padStart(6)} %  ${name}`)
-  return [`where ${(total / 1e6).toFixed(1)} s of CPU went`, ...table(byOwner, 12), '', ...table(byFunction, 25)].join('\n')
+  const table = (of: Map<string, number>, count: number): string[] =>
+    [...of].sort(([, a], [, b]) => b - a).slice(0, count)
+      .map(([name, micros]) => `${(micros / total * 100).toFixed(1).padStart(6)} %  ${name}`)
+  return [`where ${(total / 1e6).toFixed(1)} s of CPU went`, ...table(byOwner, 12), '', ...table(byFunction, 25)].join(
+    '\n'
+  )
 }
 
 function placeOf (url: string, root: string): { owner: string, path: string } {

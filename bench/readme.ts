@@ -10,5 +10,8 @@ export async function writeReadme (text: string): Promise<void> {
   const readme = await readFile(path, 'utf8')
   const [start, end] = marks.map(mark => readme.indexOf(mark)) as [number, number]
   if (start === -1 || end < start) throw new Error(`README.md has no place between ${marks.join(' and ')}`)
-  await writeFile(path, `${readme.slice(0, start + marks[0].length)}\n\n\`\`\`text\n${text}\n\`\`\`\n\n${readme.slice(end)}`)
+  await writeFile(
+    path,
+    `${readme.slice(0, start + marks[0].length)}\n\n\`\`\`text\n${text}\n\`\`\`\n\n${readme.slice(end)}`
+  )
 }

@@ -19,7 +19,8 @@ import { gatesOf, toText, type Report } from './report.ts'
 import { scenarios, type Fixtures, type Scenario } from './scenarios.ts'
 import { createWorld, print, progress, type Server, type World } from './world.ts'
 
-const help = `npm run bench [-- options]: what the service costs, with everything on, beside the least that it could cost
+const help =
+  `npm run bench [-- options]: what the service costs, with everything on, beside the least that it could cost
 
   --quick              two scenarios, in a minute
   --scenario NAME      only this one; may be repeated (${scenarios.map(({ name }) => name).join(', ')},
@@ -59,7 +60,10 @@ const pace: Pace = options.quick
   ? { rounds: 3, seconds: 1, levels: [30], levelSeconds: 3 }
   : { rounds: 5, seconds: 1, levels: [30, 50, 70], levelSeconds: 3 }
 
-/** How often a scenario is measured whose gate fails: a machine that others use fails once, a service that is slow always. */
+/**
+ * How often a scenario is measured whose gate fails: a machine that others use fails once, a service that is slow
+ * always.
+ */
 const maxTries = 3
 
 interface Bench {
@@ -81,16 +85,38 @@ async function main (): Promise<number> {
   try {
     if (options.against) {
       const { service, fixtures } = await fixturesOf(options.against)
-      return await measureAll({ fixtures, service, generator, local: undefined }, wanted, gates, `the service at ${new URL(options.against).host}`)
+      return await measureAll(
+        { fixtures, service, generator, local: undefined },
+        wanted,
+        gates,
+        `the service at ${new URL(options.against).host}`
+      )
     }
     world = await createWorld()
     if (options['compare-ref']) {
-      return conclude(await compareToRef(world, generator, wanted.scenarios.filter(({ isLimit }) => !isLimit), options['compare-ref'], pace, progress))
+      return conclude(
+        await compareToRef(
+          world,
+          generator,
+          wanted.scenarios.filter(({ isLimit }) => !isLimit),
+          options['compare-ref'],
+          pace,
+          progress
+        )
+      )
     }
     const profiles = options.profile ? mkdtempSync(join(tmpdir(), 'halo-profile-')) : undefined
-    const flags = [...options.preload ? [`--import=${options.preload}`] : [], ...profiles ? ['--cpu-prof', `--cpu-prof-dir=${profiles}`] : []]
+    const flags = [
+      ...options.preload ? [`--import=${options.preload}`] : [],
+      ...profiles ? ['--cpu-prof', `--cpu-prof-dir=${profiles}`] : []
+    ]
     const service = await world.startService({ NODE_OPTIONS: flags.join(' ') })
-    const exitCode = await measureAll({ fixtures: world, service, generator, local: { world, limits: createLimits(world, service) } }, wanted, gates, world.description)
+    const exitCode = await measureAll(
+      { fixtures: world, service, generator, local: { world, limits: createLimits(world, service) } },
+      wanted,
+      gates,
+      world.description
+    )
     if (profiles) {
       await service.stop()
       print(`\n${summarizeProfiles(profiles, join(import.meta.dirname, '..'))}`)
@@ -110,12 +136,19 @@ function chosen (): { scenarios: Scenario[], specials: string[] } {
   if (unknown !== undefined) throw new Error(`There is no scenario ${unknown}; npm run bench -- --help names them`)
   const isWanted = (name: string, isQuick: boolean): boolean => names ? names.includes(name) : !options.quick || isQuick
   return {
-    scenarios: scenarios.filter(({ name, isQuick = false, isLocal = false, isLimit = false }) => isWanted(name, isQuick) && !(options.against && (isLocal || isLimit))),
+    scenarios: scenarios.filter(({ name, isQuick = false, isLocal = false, isLimit = false }) =>
+      isWanted(name, isQuick) && !(options.against && (isLocal || isLimit))
+    ),
     specials: specials.filter(name => isWanted(name, false) && !options.against)
   }
 }
 
-async function measureAll (bench: Bench, wanted: ReturnType<typeof chosen>, gates: Gate[], stores: string): Promise<number> {
+async function measureAll (
+  bench: Bench,
+  wanted: ReturnType<typeof chosen>,
+  gates: Gate[],
+  stores: string
+): Promise<number> {
   const results: Results = {}
   const judged: Report['gates'] = []
   async function measured (name: string, measure: () => Promise<unknown>): Promise<void> {
@@ -142,7 +175,8 @@ async function measureAll (bench: Bench, wanted: ReturnType<typeof chosen>, gate
   const world = local?.world
   const ofSpecials: Record<string, () => Promise<unknown>> = world
     ? {
-        'cross-check': () => crossCheck(service, generator, scenarios.find(({ name }) => name === 'hot-video')!.kinds(fixtures)[0]!),
+        'cross-check': () =>
+          crossCheck(service, generator, scenarios.find(({ name }) => name === 'hot-video')!.kinds(fixtures)[0]!),
         amount: () => measureAmount(service, generator, fixtures, 50_000, 1000),
         connections: () => measureConnections(world, generator, fixtures, 10_000),
         streams: () => measureStreams(world, fixtures, 5000),
@@ -166,7 +200,9 @@ async function measureAll (bench: Bench, wanted: ReturnType<typeof chosen>, gate
   if (options.readme) await writeReadme(toText(report))
   const failed = judged.filter(({ isPassed }) => !isPassed)
   if (failed.length > 0) print(`\n${failed.length} of ${judged.length} gates failed`)
-  const compared = options.compare ? conclude(compareReports(JSON.parse(readFileSync(options.compare, 'utf8')) as Report, report.rows)) : 0
+  const compared = options.compare
+    ? conclude(compareReports(JSON.parse(readFileSync(options.compare, 'utf8')) as Report, report.rows))
+    : 0
   return failed.length > 0 ? 1 : compared
 }
 
@@ -174,7 +210,13 @@ async function measureOne ({ generator, fixtures, service, local }: Bench, scena
   const limit = scenario.limit && await local?.limits(scenario.limit)
   // For scale: Fastify alone stands where the service stands in the other rows.
   const fastify = scenario.isLimit ? await local!.limits('fastify') : undefined
-  return await measureScenario(scenario, { generator, fixtures, service: fastify?.server ?? service }, limit, pace, progress)
+  return await measureScenario(
+    scenario,
+    { generator, fixtures, service: fastify?.server ?? service },
+    limit,
+    pace,
+    progress
+  )
 }
 
 function conclude (comparisons: Comparison[]): number {
@@ -190,7 +232,9 @@ function headOf (stores: string): Report['head'] {
     machine: machine(),
     command: ['npm run bench', ...process.argv.length > 2 ? ['--', ...process.argv.slice(2)] : []].join(' '),
     stores,
-    configuration: options.against ? 'as it is configured there' : 'production configuration, one process, everything on',
+    configuration: options.against
+      ? 'as it is configured there'
+      : 'production configuration, one process, everything on',
     flags: [...process.execArgv, process.env['NODE_OPTIONS'] ?? ''].filter(Boolean).join(' ')
   }
 }

@@ -21,13 +21,21 @@ import { runWrk } from './wrk.ts'
  * run alone with --part: workers, limiter, overload, connections, slow. PostgreSQL and Redis as for `npm run bench`.
  */
 
-const parts: Record<string, (world: World, generator: Generator) => Promise<void>> =
-  { workers: benchWorkers, limiter: benchLimiter, overload: benchOverload, connections: benchConnections, slow: benchSlowClients }
+const parts: Record<string, (world: World, generator: Generator) => Promise<void>> = {
+  workers: benchWorkers,
+  limiter: benchLimiter,
+  overload: benchOverload,
+  connections: benchConnections,
+  slow: benchSlowClients
+}
 const { values: { part } } = parseArgs({ options: { part: { type: 'string' } } })
-if (part !== undefined && !Object.hasOwn(parts, part)) throw new Error(`--part is one of ${Object.keys(parts).join(', ')}`)
+if (part !== undefined && !Object.hasOwn(parts, part)) {
+  throw new Error(`--part is one of ${Object.keys(parts).join(', ')}`)
+}
 
 const scenario = (name: string): Scenario => scenarios.find(one => one.name === name)!
-const text = ({ median, min, max }: Spread, digits: number): string => `${median.toFixed(digits)} (${min.toFixed(digits)}–${max.toFixed(digits)})`
+const text = ({ median, min, max }: Spread, digits: number): string =>
+  `${median.toFixed(digits)} (${min.toFixed(digits)}–${max.toFixed(digits)})`
 
 const world = await createWorld()
 const generator = createGenerator()
@@ -47,15 +55,21 @@ try {
 }
 
 /**
- * One process and two, asked in turn by wrk, which leaves them more of this machine than autocannon does: how much both carry,
- * beside what the machine leaves them (the generator and the stores need the same CPUs), and what a request costs them: at that
- * load, at one that is the same for both, where two wake up more often for fewer requests, and at one that is the same for each process.
+ * One process and two, asked in turn by wrk, which leaves them more of this machine than autocannon does: how much
+ * both carry, beside what the machine leaves them (the generator and the stores need the same CPUs), and what a
+ * request costs them: at that load, at one that is the same for both, where two wake up more often for fewer
+ * requests, and at one that is the same for each process.
  */
 async function benchWorkers (world: World, generator: Generator): Promise<void> {
   const [one, two] = [await world.startService(), await world.startService({ WEB_CONCURRENCY: '2' })]
   const rounds = 7
   let rate = 0
-  for (const { name, why } of [{ name: 'not-found', why: ' (Fastify, and no store)' }, { name: 'hot-video', why: '' }, { name: 'mix', why: '' }]) {
+  for (
+    const { name, why } of [{ name: 'not-found', why: ' (Fastify, and no store)' }, { name: 'hot-video', why: '' }, {
+      name: 'mix',
+      why: ''
+    }]
+  ) {
     const { title, kinds } = scenario(name)
     const ratios: number[] = []
     const busy: number[] = []
@@ -80,15 +94,33 @@ async function benchWorkers (world: World, generator: Generator): Promise<void> 
       micros.two.push(b.cpuMicros!)
       rate = Math.floor(a.rate * 0.3)
     }
-    print(`${title}${why}: two processes carry ${text(spreadOf(ratios), 2)} times what one carries, which takes ${(median(busy) * 100).toFixed(0)} % of this machine: ${(1 / median(busy)).toFixed(2)} is all there is. ${timesAsDear(micros)}; wrk used ${(median(generators) * 100).toFixed(0)} % of a CPU`)
+    print(
+      `${title}${why}: two processes carry ${text(spreadOf(ratios), 2)} times what one carries, which takes ${
+        (median(busy) * 100).toFixed(0)
+      } % of this machine: ${(1 / median(busy)).toFixed(2)} is all there is. ${timesAsDear(micros)}; wrk used ${
+        (median(generators) * 100).toFixed(0)
+      } % of a CPU`
+    )
   }
   for (const [share, words] of [[1, 'all of them'], [2, 'each of them']] as const) {
     const costs: CostRounds = { one: [], two: [] }
     for (let round = 0; round < rounds; round++) {
       progress(`workers: cost at ${rate}/s for ${words}, round ${round + 1} of ${rounds}`)
       const cost = async (server: Server, rate: number): Promise<number> => {
-        const { sample } = await run(generator, server, words, { kinds: scenario('mix').kinds(world), connections: 64, addresses: 250, seconds: 2, rate })
-        if (sample.rate < rate * 0.95) print(`only ${sample.rate.toFixed(0)} of ${rate}/s were answered in a round: what it costs is not that of this rate`)
+        const { sample } = await run(generator, server, words, {
+          kinds: scenario('mix').kinds(world),
+          connections: 64,
+          addresses: 250,
+          seconds: 2,
+          rate
+        })
+        if (sample.rate < rate * 0.95) {
+          print(
+            `only ${
+              sample.rate.toFixed(0)
+            } of ${rate}/s were answered in a round: what it costs is not that of this rate`
+          )
+        }
         return sample.cpuMicros!
       }
       costs.one.push(await cost(one, rate))
@@ -102,22 +134,39 @@ async function benchWorkers (world: World, generator: Generator): Promise<void> 
 }
 
 /** CPU time of a request in microseconds, by round. */
-interface CostRounds { one: number[], two: number[] }
+interface CostRounds {
+  one: number[]
+  two: number[]
+}
 
 function timesAsDear ({ one, two }: CostRounds): string {
   const [least, leastOfTwo] = [Math.min(...one), Math.min(...two)]
-  return `A request costs two processes ${(leastOfTwo / least).toFixed(2)} times the CPU that it costs one (best rounds: ${leastOfTwo.toFixed(0)} and ${least.toFixed(0)} µs)`
+  return `A request costs two processes ${
+    (leastOfTwo / least).toFixed(2)
+  } times the CPU that it costs one (best rounds: ${leastOfTwo.toFixed(0)} and ${least.toFixed(0)} µs)`
 }
 
 async function benchLimiter (world: World, generator: Generator): Promise<void> {
-  const replicas = [await world.startService({ WEB_CONCURRENCY: '2' }), await world.startService({ WEB_CONCURRENCY: '2' })]
+  const replicas = [
+    await world.startService({ WEB_CONCURRENCY: '2' }),
+    await world.startService({ WEB_CONCURRENCY: '2' })
+  ]
   const second = createGenerator()
   const redis = new Redis(world.redisUrl)
-  const calls = async (): Promise<number> => Number(/cmdstat_evalsha:calls=(\d+)/.exec(await redis.info('commandstats'))?.[1] ?? 0)
-  const offer = async (rate: number, seconds: number, addresses: number): Promise<{ granted: number, refused: number, failed: string, callsPerThousand: number, took: number }> => {
+  const calls = async (): Promise<number> =>
+    Number(/cmdstat_evalsha:calls=(\d+)/.exec(await redis.info('commandstats'))?.[1] ?? 0)
+  const offer = async (
+    rate: number,
+    seconds: number,
+    addresses: number
+  ): Promise<{ granted: number, refused: number, failed: string, callsPerThousand: number, took: number }> => {
     const kinds = [{ ...scenario('hot-video').kinds(world)[0]!, expect: [200, 429] }]
     const before = await calls()
-    const results = await Promise.all([generator, second].map((one, index) => one.run({ ...replicas[index]!, kinds, connections: 32, addresses, seconds, rate: rate / 2 })))
+    const results = await Promise.all(
+      [generator, second].map((one, index) =>
+        one.run({ ...replicas[index]!, kinds, connections: 32, addresses, seconds, rate: rate / 2 })
+      )
+    )
     const sum = (of: (result: LoadResult) => number): number => results.reduce((total, result) => total + of(result), 0)
     return {
       granted: sum(result => result.answered),
@@ -133,13 +182,27 @@ async function benchLimiter (world: World, generator: Generator): Promise<void> 
     await sleep(2500)
     const busy = await offer(5000, 10, 1)
     const right = 2000 + 1000 * busy.took
-    print(`one address at 5,000/s for 10 s, 2 replicas of 2 processes: ${busy.granted} of 50000 were let in within ${busy.took.toFixed(2)} s (${right.toFixed(0)} is right: ${((busy.granted / right - 1) * 100).toFixed(1)} %), ${busy.callsPerThousand.toFixed(0)} calls of Redis for 1,000 requests ${busy.failed}`)
+    print(
+      `one address at 5,000/s for 10 s, 2 replicas of 2 processes: ${busy.granted} of 50000 were let in within ${
+        busy.took.toFixed(2)
+      } s (${right.toFixed(0)} is right: ${((busy.granted / right - 1) * 100).toFixed(1)} %), ${
+        busy.callsPerThousand.toFixed(0)
+      } calls of Redis for 1,000 requests ${busy.failed}`
+    )
     await sleep(2500)
     const fair = await offer(5400, 10, 6)
-    print(`6 addresses at 900/s each: ${fair.granted} let in, ${fair.refused} refused, ${fair.callsPerThousand.toFixed(0)} calls of Redis for 1,000 requests ${fair.failed}`)
+    print(
+      `6 addresses at 900/s each: ${fair.granted} let in, ${fair.refused} refused, ${
+        fair.callsPerThousand.toFixed(0)
+      } calls of Redis for 1,000 requests ${fair.failed}`
+    )
     await sleep(2500)
     const many = await offer(5000, 10, 1000)
-    print(`1,000 addresses at 5/s each: ${many.granted} let in, ${many.refused} refused, ${many.callsPerThousand.toFixed(1)} calls of Redis for 1,000 requests (those of the counters among them) ${many.failed}`)
+    print(
+      `1,000 addresses at 5/s each: ${many.granted} let in, ${many.refused} refused, ${
+        many.callsPerThousand.toFixed(1)
+      } calls of Redis for 1,000 requests (those of the counters among them) ${many.failed}`
+    )
   } finally {
     second.stop()
     for (const replica of replicas) await replica.stop()
@@ -154,7 +217,9 @@ async function benchLimiter (world: World, generator: Generator): Promise<void> 
 async function offerInProcess (redis: Redis): Promise<void> {
   const limit = { rate: 1000, burst: 2000 }
   const clients = Array.from({ length: 64 }, (_, n) => `198.51.100.${n}`)
-  const buckets = [0, 1, 2, 3].map(() => createSharedBuckets({ ...limit, lease: createLeaseClient({ redis, policy: 'bench', ...limit }) }))
+  const buckets = [0, 1, 2, 3].map(() =>
+    createSharedBuckets({ ...limit, lease: createLeaseClient({ redis, policy: 'bench', ...limit }) })
+  )
   let [offered, refused] = [0, 0]
   const startedAt = performance.now()
   for (let elapsed = 0; elapsed < 5; elapsed = (performance.now() - startedAt) / 1000) {
@@ -164,13 +229,21 @@ async function offerInProcess (redis: Redis): Promise<void> {
     await sleep(1)
   }
   const calls = buckets.reduce((sum, { stats }) => sum + stats.calls, 0)
-  print(`64 addresses at 900/s each, at four limiters without HTTP: ${offered * 64} asked, ${refused} refused, ${(calls / offered / 64 * 1000).toFixed(1)} calls of Redis for 1,000 requests`)
+  print(
+    `64 addresses at 900/s each, at four limiters without HTTP: ${offered * 64} asked, ${refused} refused, ${
+      (calls / offered / 64 * 1000).toFixed(1)
+    } calls of Redis for 1,000 requests`
+  )
 }
 
 /** Redis goes away in the middle of a run. */
 async function benchLimiterFaults (world: World, generator: Generator): Promise<void> {
   const ends: (() => unknown)[] = []
-  const owner = { teardown: (end: () => unknown) => { ends.push(end) } } as Parameters<typeof createFaultyProxy>[0]
+  const owner = {
+    teardown: (end: () => unknown) => {
+      ends.push(end)
+    }
+  } as Parameters<typeof createFaultyProxy>[0]
   const proxy = await createFaultyProxy(owner, world.redisUrl, 6379)
   const service = await world.startService({ REDIS_URL: proxy.url })
   const kinds = scenario('hot-video').kinds(world)
@@ -191,10 +264,20 @@ async function benchLimiterFaults (world: World, generator: Generator): Promise<
       await sleep(1500)
     }
     const total = (results: LoadResult[]): number => results.reduce((sum, { answered }) => sum + answered, 0)
-    const others = [...before, ...during].map(({ unexpected }) => JSON.stringify(unexpected)).filter(found => found !== '{}').join(' ')
-    const times = (results: LoadResult[], of: 'p50' | 'p99'): number => median(results.map(({ latency }) => latency[of]))
-    const added = (of: 'p50' | 'p99'): string => `${of} ${(times(during, of) - times(before, of)).toFixed(1)} ms (to ${times(before, of).toFixed(1)})`
-    print(`Redis ${fault === 'refuse' ? 'refused' : 'silent'} in the middle of 2,000/s, ${rounds} times: ${total(during)} of ${total(before)} answered with 200, others: ${others || 'none'}; added by medians ${added('p50')}, ${added('p99')}`)
+    const others = [...before, ...during].map(({ unexpected }) => JSON.stringify(unexpected)).filter(found =>
+      found !== '{}'
+    ).join(' ')
+    const times = (results: LoadResult[], of: 'p50' | 'p99'): number =>
+      median(results.map(({ latency }) => latency[of]))
+    const added = (of: 'p50' | 'p99'): string =>
+      `${of} ${(times(during, of) - times(before, of)).toFixed(1)} ms (to ${times(before, of).toFixed(1)})`
+    print(
+      `Redis ${fault === 'refuse' ? 'refused' : 'silent'} in the middle of 2,000/s, ${rounds} times: ${
+        total(during)
+      } of ${total(before)} answered with 200, others: ${others || 'none'}; added by medians ${added('p50')}, ${
+        added('p99')
+      }`
+    )
   }
   progress('')
   await service.stop()
@@ -217,12 +300,16 @@ function floodOfAddresses (): void {
     if (n % 100_000 === 0) most = Math.max(most, residentBytes(process.pid) - before)
   }
   const seconds = (performance.now() - startedAt) / 1000
-  print(`10,000,000 addresses in ${seconds.toFixed(1)} s: ${(most / 1e6).toFixed(0)} MB more at the most; a busy one among them got ${granted} of ${asked} (${(seconds * 1000).toFixed(0)} flowed in)`)
+  print(
+    `10,000,000 addresses in ${seconds.toFixed(1)} s: ${
+      (most / 1e6).toFixed(0)
+    } MB more at the most; a busy one among them got ${granted} of ${asked} (${(seconds * 1000).toFixed(0)} flowed in)`
+  )
 }
 
 /**
- * Twice what it can do, then little. What a bare server takes to answer all of it, over as many connections, stands beside it:
- * a refusal cannot cost less.
+ * Twice what it can do, then little. What a bare server takes to answer all of it, over as many connections, stands
+ * beside it: a refusal cannot cost less.
  */
 async function benchOverload (world: World, generator: Generator): Promise<void> {
   const service = await world.startService()
@@ -230,13 +317,21 @@ async function benchOverload (world: World, generator: Generator): Promise<void>
   const crowd = { connections: 3000, timeoutMs: 5000 }
   for (const name of ['mix', 'cold-list', 'cold-video']) {
     const { title, kinds, connections = defaultConnections } = scenario(name)
-    const load = () => ({ kinds: kinds(world).map(kind => ({ ...kind, expect: [...kind.expect, 503] })), connections, addresses: defaultAddresses })
+    const load = () => ({
+      kinds: kinds(world).map(kind => ({ ...kind, expect: [...kind.expect, 503] })),
+      connections,
+      addresses: defaultAddresses
+    })
     await run(generator, service, title, { ...load(), seconds: 4 })
     const peaks: number[] = []
     const times: number[] = []
     for (let round = 0; round < 5; round++) {
       progress(`overload: ${title}, round ${round + 1} of 5`)
-      const bare = await run(generator, limit.server, title, { ...load(), kinds: limit.kinds(load().kinds), seconds: 1 })
+      const bare = await run(generator, limit.server, title, {
+        ...load(),
+        kinds: limit.kinds(load().kinds),
+        seconds: 1
+      })
       const { sample, result } = await run(generator, service, title, { ...load(), seconds: 2 })
       peaks.push(result.answered / result.seconds)
       times.push(sample.cpuMicros! / bare.sample.cpuMicros!)
@@ -245,21 +340,47 @@ async function benchOverload (world: World, generator: Generator): Promise<void>
     const cost = median(times)
     const rate = Math.floor(peak * 2)
     progress(`overload: ${title} at ${rate}/s`)
-    const { result: over, sample: busy } = await run(generator, service, title, { ...load(), ...crowd, seconds: 8, rate })
+    const { result: over, sample: busy } = await run(generator, service, title, {
+      ...load(),
+      ...crowd,
+      seconds: 8,
+      rate
+    })
     const after = (await run(generator, service, title, { ...load(), seconds: 4, rate: Math.floor(peak * 0.3) })).result
-    const { result: bare, sample: busyBare } = await run(generator, limit.server, title, { ...load(), ...crowd, kinds: limit.kinds(load().kinds), seconds: 4, rate })
+    const { result: bare, sample: busyBare } = await run(generator, limit.server, title, {
+      ...load(),
+      ...crowd,
+      kinds: limit.kinds(load().kinds),
+      seconds: 4,
+      rate
+    })
     const goodput = over.answered / over.seconds
     print([
-      `${title}: ${peak.toFixed(0)}/s at its peak, where one costs ${cost.toFixed(1)} bare answers; at twice that ${goodput.toFixed(0)}/s (${(goodput / peak * 100).toFixed(0)} %) answered, p50 ${over.latency.p50.toFixed(0)} ms, p99 ${over.latency.p99.toFixed(0)} ms,`,
-      `  ${over.refusals.count} refused, p50 ${over.refusals.p50.toFixed(1)} ms, p99 ${over.refusals.p99.toFixed(1)} ms (a request costs ${busy.cpuMicros!.toFixed(0)} µs, the generator has ${(over.generatorCpu * 100).toFixed(0)} % of a CPU); bare node:http at this rate: p50 ${bare.latency.p50.toFixed(1)} ms, p99 ${bare.latency.p99.toFixed(1)} ms, ${busyBare.cpuMicros!.toFixed(0)} µs;`,
-      `  then at 30 %: ${after.refusals.count} refused of ${after.answered + after.refusals.count}, p99 ${after.latency.p99.toFixed(1)} ms, by second ${bySecond(after.perTenth).join(', ')}`
+      `${title}: ${peak.toFixed(0)}/s at its peak, where one costs ${cost.toFixed(1)} bare answers; at twice that ${
+        goodput.toFixed(0)
+      }/s (${(goodput / peak * 100).toFixed(0)} %) answered, p50 ${over.latency.p50.toFixed(0)} ms, p99 ${
+        over.latency.p99.toFixed(0)
+      } ms,`,
+      `  ${over.refusals.count} refused, p50 ${over.refusals.p50.toFixed(1)} ms, p99 ${
+        over.refusals.p99.toFixed(1)
+      } ms (a request costs ${busy.cpuMicros!.toFixed(0)} µs, the generator has ${
+        (over.generatorCpu * 100).toFixed(0)
+      } % of a CPU); bare node:http at this rate: p50 ${bare.latency.p50.toFixed(1)} ms, p99 ${
+        bare.latency.p99.toFixed(1)
+      } ms, ${busyBare.cpuMicros!.toFixed(0)} µs;`,
+      `  then at 30 %: ${after.refusals.count} refused of ${after.answered + after.refusals.count}, p99 ${
+        after.latency.p99.toFixed(1)
+      } ms, by second ${bySecond(after.perTenth).join(', ')}`
     ].join('\n'))
   }
   await service.stop()
 }
 
 function bySecond (perTenth: number[]): number[] {
-  return Array.from({ length: Math.ceil(perTenth.length / 10) }, (_, second) => perTenth.slice(second * 10, second * 10 + 10).reduce((sum, count) => sum + count, 0))
+  return Array.from(
+    { length: Math.ceil(perTenth.length / 10) },
+    (_, second) => perTenth.slice(second * 10, second * 10 + 10).reduce((sum, count) => sum + count, 0)
+  )
 }
 
 /** Fifty thousand connections, each of which asks, waits, and asks again. */
@@ -268,20 +389,34 @@ async function benchConnections (world: World): Promise<void> {
   const each = maxOpenFiles() - 2000
   // Processes that accept from one socket do not share evenly.
   const workers = Math.ceil(wanted / each * 1.5)
-  const service = await world.startService({ WEB_CONCURRENCY: String(workers), SERVER_IDLE_TIMEOUT: '600', RATE_LIMIT_RPS: '1000000', RATE_LIMIT_BURST: '1000000' })
+  const service = await world.startService({
+    WEB_CONCURRENCY: String(workers),
+    SERVER_IDLE_TIMEOUT: '600',
+    RATE_LIMIT_RPS: '1000000',
+    RATE_LIMIT_BURST: '1000000'
+  })
   const memory = (): number => service.pids.reduce((sum, pid) => sum + residentBytes(pid), 0)
   const before = memory()
   const holders = Array.from({ length: Math.ceil(wanted / each) }, (_, index) => createHolder(index))
   const share = Math.ceil(wanted / holders.length)
   const startedAt = performance.now()
-  const opened = await Promise.all(holders.map((holder, index) => holder.open({ host: service.host, port: service.port, count: Math.min(share, wanted - index * share) })))
+  const opened = await Promise.all(
+    holders.map((holder, index) =>
+      holder.open({ host: service.host, port: service.port, count: Math.min(share, wanted - index * share) })
+    )
+  )
   const seconds = (performance.now() - startedAt) / 1000
   const bytes = (memory() - before) / wanted
   const asked = await Promise.all(holders.map(holder => holder.askAll()))
-  const sum = (of: { answered: number, lost: number }[], key: 'answered' | 'lost'): number => of.reduce((total, one) => total + one[key], 0)
+  const sum = (of: { answered: number, lost: number }[], key: 'answered' | 'lost'): number =>
+    of.reduce((total, one) => total + one[key], 0)
   print([
-    `${wanted} connections to ${workers} processes (at most ${maxOpenFiles()} files each): ${sum(opened, 'answered')} opened and answered in ${seconds.toFixed(1)} s, ${(bytes / 1000).toFixed(1)} KB each;`,
-    `  then all asked once more within ${Math.max(...asked.map(one => one.seconds)).toFixed(1)} s: ${sum(asked, 'answered')} answered, ${sum(asked, 'lost')} lost`
+    `${wanted} connections to ${workers} processes (at most ${maxOpenFiles()} files each): ${
+      sum(opened, 'answered')
+    } opened and answered in ${seconds.toFixed(1)} s, ${(bytes / 1000).toFixed(1)} KB each;`,
+    `  then all asked once more within ${Math.max(...asked.map(one => one.seconds)).toFixed(1)} s: ${
+      sum(asked, 'answered')
+    } answered, ${sum(asked, 'lost')} lost`
   ].join('\n'))
   for (const holder of holders) holder.stop()
   await service.stop()
@@ -298,13 +433,39 @@ async function benchSlowClients (world: World, generator: Generator): Promise<vo
     'slow readers': ['-X', '-k', '3', '-n', '5', '-w', '512', '-y', '1024', '-z', '32']
   }
   for (const [name, args] of Object.entries(ways)) {
-    const attack = promisify(execFile)('slowhttptest', ['-c', '2000', '-r', '500', '-l', '20', '-p', '3', '-u', url, ...args], { maxBuffer: 1e8 })
-      .catch((error: NodeJS.ErrnoException) => { throw error.code === 'ENOENT' ? new Error('slowhttptest is not installed: apt-get install slowhttptest') : error })
+    const attack = promisify(execFile)('slowhttptest', [
+      '-c',
+      '2000',
+      '-r',
+      '500',
+      '-l',
+      '20',
+      '-p',
+      '3',
+      '-u',
+      url,
+      ...args
+    ], { maxBuffer: 1e8 })
+      .catch((error: NodeJS.ErrnoException) => {
+        throw error.code === 'ENOENT' ? new Error('slowhttptest is not installed: apt-get install slowhttptest') : error
+      })
     const others = await generator.run({ ...service, kinds, connections: 64, addresses: 250, seconds: 18, rate: 200 })
     const { stdout } = await attack
     const plain = stripVTControlCharacters(stdout)
     const available = [...plain.matchAll(/service available:\s+(\w+)/g)].map(([, word]) => word)
-    print(`${name}, 2,000 connections: service available ${available.length > 0 && available.every(word => word === 'YES') ? 'throughout' : `in ${available.filter(word => word === 'YES').length} of ${available.length} looks`}; exit: ${/Exit status:\s*(.*)/.exec(plain)?.[1]?.trim() ?? '?'}; of 200/s others ${others.answered} answered, p99 ${others.latency.p99.toFixed(1)} ms, failed ${JSON.stringify(others.unexpected)}`)
+    print(
+      `${name}, 2,000 connections: service available ${
+        available.length > 0 && available.every(word => word === 'YES')
+          ? 'throughout'
+          : `in ${
+            available.filter(word => word === 'YES').length
+          } of ${available.length} looks`
+      }; exit: ${
+        /Exit status:\s*(.*)/.exec(plain)?.[1]?.trim() ?? '?'
+      }; of 200/s others ${others.answered} answered, p99 ${others.latency.p99.toFixed(1)} ms, failed ${
+        JSON.stringify(others.unexpected)
+      }`
+    )
   }
   await service.stop()
 }

@@ -39,7 +39,9 @@ function run (way: Way): void {
   const env = { ...process.env, HALO_BENCH_CHILD: '1' }
   if (way === 'one process') return serve()
   cluster.schedulingPolicy = way === 'cluster, round robin' ? cluster.SCHED_RR : cluster.SCHED_NONE
-  const children = [0, 1].map(() => way === 'SO_REUSEPORT' ? fork(import.meta.filename, { env }) : cluster.fork(env).process)
+  const children = [0, 1].map(() =>
+    way === 'SO_REUSEPORT' ? fork(import.meta.filename, { env }) : cluster.fork(env).process
+  )
   process.on('SIGTERM', () => {
     for (const child of children) child.kill('SIGKILL')
     process.exit()
@@ -58,7 +60,9 @@ async function bench (): Promise<void> {
       }
       const cells = ways.map(way => {
         const list = samples.get(way)!
-        return `${Math.round(median(list.map(({ rate }) => rate)))}/s ${median(list.map(({ micros }) => micros)).toFixed(1)} µs`.padStart(30)
+        return `${Math.round(median(list.map(({ rate }) => rate)))}/s ${
+          median(list.map(({ micros }) => micros)).toFixed(1)
+        } µs`.padStart(30)
       })
       print(`${connections} ${isShort ? 'for one request each' : 'that stay'}`.padEnd(24) + cells.join(''))
     }
@@ -67,7 +71,8 @@ async function bench (): Promise<void> {
 
 async function measure (way: Way, connections: number, isShort: boolean): Promise<{ rate: number, micros: number }> {
   const child: ChildProcess = spawn(process.execPath, [import.meta.filename], {
-    env: { ...process.env, HALO_BENCH_WAY: way, HALO_BENCH_PORT: String(port) }, stdio: ['ignore', 'inherit', 'inherit', 'ipc']
+    env: { ...process.env, HALO_BENCH_WAY: way, HALO_BENCH_PORT: String(port) },
+    stdio: ['ignore', 'inherit', 'inherit', 'ipc']
   })
   try {
     const pids = way === 'one process' ? [] : (await once(child, 'message') as [number[]])[0]
@@ -80,8 +85,16 @@ async function measure (way: Way, connections: number, isShort: boolean): Promis
     await sleep(200)
     const cpu = (): number => all.reduce((sum, pid) => sum + cpuMicros(pid), 0)
     const before = cpu()
-    const result = await autocannon({ url, connections, duration: seconds, timeout: 30, ...isShort ? { headers: { connection: 'close' } } : {} })
-    if (result['2xx'] === 0 || result.non2xx > 0) throw new Error(`${way}: ${result['2xx']} answers, and ${result.non2xx} of another kind`)
+    const result = await autocannon({
+      url,
+      connections,
+      duration: seconds,
+      timeout: 30,
+      ...isShort ? { headers: { connection: 'close' } } : {}
+    })
+    if (result['2xx'] === 0 || result.non2xx > 0) {
+      throw new Error(`${way}: ${result['2xx']} answers, and ${result.non2xx} of another kind`)
+    }
     return { rate: result.requests.total / result.duration, micros: (cpu() - before) / result.requests.total }
   } finally {
     child.kill('SIGTERM')

@@ -43,8 +43,8 @@ export interface World {
   startService (env?: Record<string, string>, folder?: string): Promise<Server>
   /** The process alone, for who looks after it; its log goes to a file. */
   spawnService (env: Record<string, string>, logFile: string): ChildProcess
-  startBare (task: BareTask): Promise<Server>
-  stop (): Promise<void>
+  startBare(task: BareTask): Promise<Server>
+  stop(): Promise<void>
 }
 
 /** The production configuration, with everything on: where it listens and what it has to know are the bench's. */
@@ -66,19 +66,35 @@ export function build (folder: string): void {
 }
 
 /**
- * PostgreSQL and Redis: those that BENCH_DATABASE_URL and BENCH_REDIS_URL name, or a PostgreSQL and a Redis of the bench's own. It
- * fills them with sample data: DATABASE_URL, which a developer may have exported for something else, is not looked at.
+ * PostgreSQL and Redis: those that BENCH_DATABASE_URL and BENCH_REDIS_URL name, or a PostgreSQL and a Redis of the
+ * bench's own. It fills them with sample data: DATABASE_URL, which a developer may have exported for something else,
+ * is not looked at.
  */
-export async function createWorld ({ users = 2000, videos = 100_000, onProgress = (text: string): void => { progress(text) } } = {}): Promise<World> {
+export async function createWorld ({
+  users = 2000,
+  videos = 100_000,
+  onProgress = (text: string): void => {
+    progress(text)
+  }
+} = {}): Promise<World> {
   onProgress('building')
   build(root)
-  const database = await openDatabase(loadConfig({ DATABASE_URL: process.env['BENCH_DATABASE_URL'], DATA_DIR: process.env['DATA_DIR'] ?? join(root, '.data', 'bench') }).database)
+  const database = await openDatabase(
+    loadConfig({
+      DATABASE_URL: process.env['BENCH_DATABASE_URL'],
+      DATA_DIR: process.env['DATA_DIR'] ?? join(root, '.data', 'bench')
+    }).database
+  )
   const stops: (() => Promise<unknown>)[] = [database.stop]
   const stop = async (): Promise<void> => {
     for (const one of stops.splice(0).reverse()) await one()
   }
   // Ctrl-C leaves nothing behind.
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => { stop().finally(() => process.exit(130)) })
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+    process.once(signal, () => {
+      stop().finally(() => process.exit(130))
+    })
+  }
   try {
     if (!('connectionString' in database.connection)) throw new Error('Name the server by BENCH_DATABASE_URL')
     const databaseUrl = database.connection.connectionString
@@ -87,11 +103,18 @@ export async function createWorld ({ users = 2000, videos = 100_000, onProgress 
     if (redis) stops.push(redis.stop)
     const redisUrl = named ?? redis!.url
     await migrate(database.connection)
-    await seed(database.connection, { users, videos, onProgress: (done, total) => { onProgress(`seeding: ${Math.round(done / total * 100)} %`) } })
+    await seed(database.connection, {
+      users,
+      videos,
+      onProgress: (done, total) => {
+        onProgress(`seeding: ${Math.round(done / total * 100)} %`)
+      }
+    })
     onProgress('')
     const pool = new pg.Pool({ connectionString: databaseUrl, max: 2, types: integersAsNumbers })
     stops.push(() => pool.end())
-    const idsOf = async (text: string): Promise<number[]> => (await pool.query<{ id: number }>(text)).rows.map(({ id }) => id)
+    const idsOf = async (text: string): Promise<number[]> =>
+      (await pool.query<{ id: number }>(text)).rows.map(({ id }) => id)
     const ids = {
       videos: await idsOf('select id from videos where not is_adult_content order by id'),
       users: await idsOf('select id from users order by id')
@@ -100,16 +123,25 @@ export async function createWorld ({ users = 2000, videos = 100_000, onProgress 
     return {
       databaseUrl,
       redisUrl,
-      description: `${database.description.replace(/ \(.*/, '')}, ${named ? 'Redis at ' + new URL(named).host : 'a Redis of its own'}`,
+      description: `${database.description.replace(/ \(.*/, '')}, ${
+        named ? 'Redis at ' + new URL(named).host : 'a Redis of its own'
+      }`,
       ...ids,
       pool,
-      bearers: count => Array.from({ length: count }, () => {
-        const n = signed++
-        return `Bearer ${signToken(secret, ids.users[n % ids.users.length]!, { jitter: Math.floor(n / ids.users.length) })}`
-      }),
-      spawnService: (env, logFile) => spawnProcess({ ...production, DATABASE_URL: databaseUrl, REDIS_URL: redisUrl, ...env }, root, logFile),
+      bearers: count =>
+        Array.from({ length: count }, () => {
+          const n = signed++
+          return `Bearer ${
+            signToken(secret, ids.users[n % ids.users.length]!, { jitter: Math.floor(n / ids.users.length) })
+          }`
+        }),
+      spawnService: (env, logFile) =>
+        spawnProcess({ ...production, DATABASE_URL: databaseUrl, REDIS_URL: redisUrl, ...env }, root, logFile),
       async startService (env = {}, folder = root) {
-        const server = await startProcess({ ...production, DATABASE_URL: databaseUrl, REDIS_URL: redisUrl, ...env }, folder)
+        const server = await startProcess(
+          { ...production, DATABASE_URL: databaseUrl, REDIS_URL: redisUrl, ...env },
+          folder
+        )
         stops.push(server.stop)
         return server
       },
@@ -173,5 +205,7 @@ const startedAt = performance.now()
 /** A line that lives while the bench works: on a terminal it is written over, elsewhere it is written out. */
 export function progress (text: string): void {
   if (process.stderr.isTTY) process.stderr.write(`\r${text.padEnd(100).slice(0, 100)}\r`)
-  else if (text !== '') process.stderr.write(`[${((performance.now() - startedAt) / 1000).toFixed(0).padStart(4)} s] ${text}\n`)
+  else if (text !== '') {
+    process.stderr.write(`[${((performance.now() - startedAt) / 1000).toFixed(0).padStart(4)} s] ${text}\n`)
+  }
 }

@@ -12,20 +12,38 @@ import { openDatabase } from './open-database.ts'
 
 const usage = 'Usage: npm run counters:verify [-- --repair], npm run counters:takeover'
 
-/** `npm run counters:verify` and `counters:takeover`, for operators. Exits with 1 when there is drift, or the check failed. */
+/**
+ * `npm run counters:verify` and `counters:takeover`, for operators. Exits with 1 when there is drift, or the check
+ * failed.
+ */
 try {
   const { command, isRepair } = readArguments()
-  const config = loadConfig({ ...process.env, JWT_SECRET_KEY: process.env['JWT_SECRET_KEY'] ?? 'not needed for counters, which sign nothing' })
+  const config = loadConfig({
+    ...process.env,
+    JWT_SECRET_KEY: process.env['JWT_SECRET_KEY'] ?? 'not needed for counters, which sign nothing'
+  })
   const opened = await openDatabase(config.database)
-  const pool = new pg.Pool({ ...opened.connection, application_name: 'halo-counters', max: 2, connectionTimeoutMillis: 5000, types: integersAsNumbers })
+  const pool = new pg.Pool({
+    ...opened.connection,
+    application_name: 'halo-counters',
+    max: 2,
+    connectionTimeoutMillis: 5000,
+    types: integersAsNumbers
+  })
   const redis = config.redis === null ? undefined : connectRedis(config.redis)
   try {
     await redis?.connect()
     const database = createDatabase({ pool })
     if (command === 'takeover') {
-      if (!redis) throw new ConfigurationError(['REDIS_URL (or REDIS_HOST) is missing: name the Redis in which the Go service had counted'])
+      if (!redis) {
+        throw new ConfigurationError([
+          'REDIS_URL (or REDIS_HOST) is missing: name the Redis in which the Go service had counted'
+        ])
+      }
       const { videos, skipped } = (await takeOver(redis, createLedger(database, database), { force: true }))!
-      process.stdout.write(`Imported the counts of ${videos} videos; ${skipped} keys were not a count of an existing video.\n`)
+      process.stdout.write(
+        `Imported the counts of ${videos} videos; ${skipped} keys were not a count of an existing video.\n`
+      )
     } else {
       await verify({ database, redis }, isRepair)
     }
@@ -35,7 +53,9 @@ try {
     await opened.stop()
   }
 } catch (error) {
-  process.stderr.write(`${error instanceof ConfigurationError ? error.message : `The check failed: ${(error as Error).message}`}\n`)
+  process.stderr.write(
+    `${error instanceof ConfigurationError ? error.message : `The check failed: ${(error as Error).message}`}\n`
+  )
   process.exitCode = 1
 }
 
@@ -43,11 +63,17 @@ async function verify (stores: Parameters<typeof verifyCounters>[0], isRepair: b
   const { videos, drifts } = await verifyCounters(stores)
   for (const drift of drifts.slice(0, 100)) process.stdout.write(`${describe(drift)}\n`)
   if (drifts.length > 100) process.stdout.write(`and ${drifts.length - 100} more\n`)
-  process.stdout.write(`Recounted ${videos} videos${stores.redis ? ' in PostgreSQL and Redis' : ' in PostgreSQL'}: ${drifts.length === 0 ? 'no drift' : `${drifts.length} drifts`}.\n`)
+  process.stdout.write(
+    `Recounted ${videos} videos${stores.redis ? ' in PostgreSQL and Redis' : ' in PostgreSQL'}: ${
+      drifts.length === 0 ? 'no drift' : `${drifts.length} drifts`
+    }.\n`
+  )
   if (drifts.length > 0 && isRepair) {
     await repairCounters(stores, drifts)
     const left = await verifyCounters(stores)
-    process.stdout.write(left.drifts.length === 0 ? 'All repaired.\n' : `${left.drifts.length} could not be repaired yet: run it again.\n`)
+    process.stdout.write(
+      left.drifts.length === 0 ? 'All repaired.\n' : `${left.drifts.length} could not be repaired yet: run it again.\n`
+    )
     process.exitCode = left.drifts.length === 0 ? 0 : 1
   } else if (drifts.length > 0) {
     process.stdout.write('Repair them with: npm run counters:verify -- --repair\n')
@@ -57,8 +83,13 @@ async function verify (stores: Parameters<typeof verifyCounters>[0], isRepair: b
 
 function readArguments (): { command: 'verify' | 'takeover', isRepair: boolean } {
   try {
-    const { values, positionals: [command, ...rest] } = parseArgs({ allowPositionals: true, options: { repair: { type: 'boolean', default: false } } })
-    if ((command === 'verify' || (command === 'takeover' && !values.repair)) && rest.length === 0) return { command, isRepair: values.repair }
+    const { values, positionals: [command, ...rest] } = parseArgs({
+      allowPositionals: true,
+      options: { repair: { type: 'boolean', default: false } }
+    })
+    if ((command === 'verify' || (command === 'takeover' && !values.repair)) && rest.length === 0) {
+      return { command, isRepair: values.repair }
+    }
   } catch {
     // Reported below.
   }

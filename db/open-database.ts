@@ -22,7 +22,8 @@ export async function openDatabase (config: DatabaseConfig): Promise<OpenDatabas
   const embedded = await startEmbeddedPostgres(config.directory)
   return {
     connection: { connectionString: embedded.url },
-    description: `embedded PostgreSQL ${embedded.version} (${embedded.origin}; data in ${embedded.directory}; ${embedded.url})`,
+    description:
+      `embedded PostgreSQL ${embedded.version} (${embedded.origin}; data in ${embedded.directory}; ${embedded.url})`,
     stop: embedded.stop
   }
 }

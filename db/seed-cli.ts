@@ -13,7 +13,9 @@ try {
   const { users, videos } = readSizes()
   const config = loadConfig(process.env)
   if (config.environment === 'production') {
-    throw new ConfigurationError(['NODE_ENV is production: sample data, with a login that everybody knows, does not go there'])
+    throw new ConfigurationError([
+      'NODE_ENV is production: sample data, with a login that everybody knows, does not go there'
+    ])
   }
   const database = await openDatabase(config.database)
   process.stdout.write(`Seeding ${database.description}\n`)
@@ -22,15 +24,19 @@ try {
     const startedAt = performance.now()
     const { addedUsers, addedVideos } = await seed(database.connection, { users, videos, onProgress: showProgress })
     const seconds = ((performance.now() - startedAt) / 1000).toFixed(1)
-    process.stdout.write(addedUsers + addedVideos > 0
-      ? `Added ${addedUsers} users and ${addedVideos} videos in ${seconds} s.\n`
-      : 'Everything is there already; nothing was added.\n')
+    process.stdout.write(
+      addedUsers + addedVideos > 0
+        ? `Added ${addedUsers} users and ${addedVideos} videos in ${seconds} s.\n`
+        : 'Everything is there already; nothing was added.\n'
+    )
     process.stdout.write(`Log in with ${demoLogin.email} and ${demoLogin.password}\n`)
   } finally {
     await database.stop()
   }
 } catch (error) {
-  process.stderr.write(`${error instanceof ConfigurationError ? error.message : `Nothing was added: ${(error as Error).message}`}\n`)
+  process.stderr.write(
+    `${error instanceof ConfigurationError ? error.message : `Nothing was added: ${(error as Error).message}`}\n`
+  )
   process.exitCode = 1
 }
 
@@ -43,9 +49,14 @@ function readSizes (): { users: number, videos: number } {
   } catch (error) {
     throw new ConfigurationError([`${(error as Error).message}. ${usage.trim()}`])
   }
-  const [users, videos] = [values.users, values.videos].map(text => /^\d{1,8}$/.test(text) ? Number(text) : NaN) as [number, number]
+  const [users, videos] = [values.users, values.videos].map(text => /^\d{1,8}$/.test(text) ? Number(text) : NaN) as [
+    number,
+    number
+  ]
   if (!(users >= 1) || Number.isNaN(videos)) {
-    throw new ConfigurationError([`--users ${values.users} --videos ${values.videos}: use whole numbers, with one user at least. ${usage.trim()}`])
+    throw new ConfigurationError([
+      `--users ${values.users} --videos ${values.videos}: use whole numbers, with one user at least. ${usage.trim()}`
+    ])
   }
   return { users, videos }
 }
@@ -54,7 +65,9 @@ function showProgress (done: number, total: number): void {
   const share = done / total
   if (process.stderr.isTTY) {
     const bar = '█'.repeat(Math.round(share * 30)).padEnd(30, '░')
-    process.stderr.write(`\r  ${bar} ${Math.round(share * 100)} %  ${done} of ${total} videos${done === total ? '\n' : ''}`)
+    process.stderr.write(
+      `\r  ${bar} ${Math.round(share * 100)} %  ${done} of ${total} videos${done === total ? '\n' : ''}`
+    )
   } else if (done === total || Math.floor(share * 10) > Math.floor((done - 5000) / total * 10)) {
     process.stderr.write(`  ${Math.round(share * 100)} %  ${done} of ${total} videos\n`)
   }

@@ -2,13 +2,110 @@
  * Sample rows. Row n is a function of n alone, so that a second or larger run continues where the first one ended.
  */
 
-const first = ['Ada', 'Bao', 'Chidi', 'Dalia', 'Emre', 'Freya', 'Goran', 'Hana', 'Ines', 'Jonas', 'Kaya', 'Lior', 'Mina', 'Noor', 'Ola', 'Priya', 'Quinn', 'Rafa', 'Sana', 'Tomás', 'Uma', 'Viktor', 'Wen', 'Ximena', 'Yuki', 'Zoë']
-const last = ['Abara', 'Bianchi', 'Castillo', 'Demir', 'Eriksen', 'Farouk', 'García', 'Haddad', 'Ivanova', 'Jansen', 'Kowalski', 'Lindqvist', 'Müller', 'Nakamura', 'Okafor', 'Petrov', 'Quispe', 'Rossi', 'Sato', 'Tran', 'Ueda', 'Vargas', 'Weiss', 'Xu', 'Yilmaz', 'Zhang']
-const bios = ['', '', 'Streaming from a small kitchen.', 'Speedruns, mostly at night 🌙', 'أحب الموسيقى والتصوير', 'Maker of synths and noise.', 'Live coding every Tuesday.', 'מבשלת ומצלמת']
-const subjects = ['Sunset over the harbour', 'Speedrun practice', 'Late night jazz', 'Bread for beginners', 'Repairing a 1983 synthesizer', 'Chess with viewers', 'Street food of the old town', 'Bird watching at dawn', 'Building a tiny database', 'Morning yoga', 'Painting in oils', 'Night train window']
-const turns = ['part {n}', 'episode {n}', 'take {n}', 'the long version', 'with guests', 'questions and answers', 'unedited', 'from the archive']
-const unusual = ['🎮🔥 Boss rush — no hits 🏆', 'مباراة مباشرة: الشوط الثاني', 'שידור חי מהשוק', '夜の東京を歩く 🌃', '👩🏽‍🍳 Küche & Gespräche', 'Зимний лес, часть вторая']
-const descriptions = ['', 'Recorded in one go; thank you for watching.', 'Chapters are in the comments.\nGear list: two cameras, one microphone.', 'A quiet hour. 🎧 Headphones recommended.']
+const first = [
+  'Ada',
+  'Bao',
+  'Chidi',
+  'Dalia',
+  'Emre',
+  'Freya',
+  'Goran',
+  'Hana',
+  'Ines',
+  'Jonas',
+  'Kaya',
+  'Lior',
+  'Mina',
+  'Noor',
+  'Ola',
+  'Priya',
+  'Quinn',
+  'Rafa',
+  'Sana',
+  'Tomás',
+  'Uma',
+  'Viktor',
+  'Wen',
+  'Ximena',
+  'Yuki',
+  'Zoë'
+]
+const last = [
+  'Abara',
+  'Bianchi',
+  'Castillo',
+  'Demir',
+  'Eriksen',
+  'Farouk',
+  'García',
+  'Haddad',
+  'Ivanova',
+  'Jansen',
+  'Kowalski',
+  'Lindqvist',
+  'Müller',
+  'Nakamura',
+  'Okafor',
+  'Petrov',
+  'Quispe',
+  'Rossi',
+  'Sato',
+  'Tran',
+  'Ueda',
+  'Vargas',
+  'Weiss',
+  'Xu',
+  'Yilmaz',
+  'Zhang'
+]
+const bios = [
+  '',
+  '',
+  'Streaming from a small kitchen.',
+  'Speedruns, mostly at night 🌙',
+  'أحب الموسيقى والتصوير',
+  'Maker of synths and noise.',
+  'Live coding every Tuesday.',
+  'מבשלת ומצלמת'
+]
+const subjects = [
+  'Sunset over the harbour',
+  'Speedrun practice',
+  'Late night jazz',
+  'Bread for beginners',
+  'Repairing a 1983 synthesizer',
+  'Chess with viewers',
+  'Street food of the old town',
+  'Bird watching at dawn',
+  'Building a tiny database',
+  'Morning yoga',
+  'Painting in oils',
+  'Night train window'
+]
+const turns = [
+  'part {n}',
+  'episode {n}',
+  'take {n}',
+  'the long version',
+  'with guests',
+  'questions and answers',
+  'unedited',
+  'from the archive'
+]
+const unusual = [
+  '🎮🔥 Boss rush — no hits 🏆',
+  'مباراة مباشرة: الشوط الثاني',
+  'שידור חי מהשוק',
+  '夜の東京を歩く 🌃',
+  '👩🏽‍🍳 Küche & Gespräche',
+  'Зимний лес, часть вторая'
+]
+const descriptions = [
+  '',
+  'Recorded in one go; thank you for watching.',
+  'Chapters are in the comments.\nGear list: two cameras, one microphone.',
+  'A quiet hour. 🎧 Headphones recommended.'
+]
 
 const day = 86_400_000
 
@@ -73,7 +170,9 @@ export function seedVideo (n: number, users: number, now: number): SeedVideo {
 }
 
 function titleOf (n: number): string {
-  if (n % 97 === 5) return `${pick(subjects, random(n, 8))}: ${'a title as long as a title may be, and then '.repeat(8)}`.slice(0, 255)
+  if (n % 97 === 5) {
+    return `${pick(subjects, random(n, 8))}: ${'a title as long as a title may be, and then '.repeat(8)}`.slice(0, 255)
+  }
   if (n % 9 === 4) return pick(unusual, random(n, 8))
   return `${pick(subjects, random(n, 8))}, ${pick(turns, random(n, 11)).replace('{n}', String(n % 40 + 1))}`
 }

@@ -24,8 +24,8 @@ export interface SeedResult {
 const lockKey = 0x53454544
 
 /**
- * Fills a migrated database up to the wanted numbers of users and videos, by COPY and in one transaction: a second run adds nothing,
- * a killed run leaves nothing, and existing rows are not changed.
+ * Fills a migrated database up to the wanted numbers of users and videos, by COPY and in one transaction: a second
+ * run adds nothing, a killed run leaves nothing, and existing rows are not changed.
  *
  * @throws the database's error; then nothing was added
  */
@@ -52,36 +52,69 @@ export async function seed (connection: ServerConnection, options: SeedOptions):
 
 async function addUsers (client: pg.Client, wanted: number): Promise<number> {
   const { rows } = await client.query<{ username: string }>(
-    "select username from users where username ~ '^halo_(demo|[0-9]{6,})$'")
+    "select username from users where username ~ '^halo_(demo|[0-9]{6,})$'"
+  )
   const present = new Set(rows.map(row => row.username))
   const missing = Array.from({ length: wanted }, (_, n) => n).filter(n => !present.has(seedUsername(n)))
   if (missing.length === 0) return 0
   const now = Date.now()
   // One hash for all users: each takes a tenth of a second, and these accounts protect nothing.
   const hash = bcrypt.hashSync(demoLogin.password, 10)
-  await copy(client, 'users (email, username, email_key, username_key, password_hash, display_name, bio, avatar_url, is_adult, created_at, updated_at)',
-    missing, n => {
+  await copy(
+    client,
+    'users (email, username, email_key, username_key, password_hash, display_name, bio, avatar_url, is_adult, created_at, updated_at)',
+    missing,
+    n => {
       const user = seedUser(n, now)
-      return [user.email, user.username, comparisonKey(user.email), comparisonKey(user.username), hash,
-        user.displayName, user.bio, user.avatarUrl, user.isAdult, user.createdAt, user.createdAt]
-    })
+      return [
+        user.email,
+        user.username,
+        comparisonKey(user.email),
+        comparisonKey(user.username),
+        hash,
+        user.displayName,
+        user.bio,
+        user.avatarUrl,
+        user.isAdult,
+        user.createdAt,
+        user.createdAt
+      ]
+    }
+  )
   return missing.length
 }
 
 async function addVideos (client: pg.Client, { users, videos, onProgress = () => {} }: SeedOptions): Promise<number> {
   const { rows: owners } = await client.query<{ id: string }>(
-    "select id from users where username ~ '^halo_(demo|[0-9]{6,})$' order by id limit $1", [users])
+    "select id from users where username ~ '^halo_(demo|[0-9]{6,})$' order by id limit $1",
+    [users]
+  )
   const { rows: [existing] } = await client.query<{ count: string }>(
-    "select count(*) from videos where stream_url like 'https://stream.halo.example/%'")
+    "select count(*) from videos where stream_url like 'https://stream.halo.example/%'"
+  )
   const start = Number(existing!.count)
   const missing = Math.max(0, videos - start)
   const now = Date.now()
-  await copy(client, 'videos (user_id, title, description, thumbnail_url, stream_url, is_live, is_adult_content, view_count, created_at, updated_at)',
-    numbers(start, start + missing, done => onProgress(done, missing)), n => {
+  await copy(
+    client,
+    'videos (user_id, title, description, thumbnail_url, stream_url, is_live, is_adult_content, view_count, created_at, updated_at)',
+    numbers(start, start + missing, done => onProgress(done, missing)),
+    n => {
       const video = seedVideo(n, owners.length, now)
-      return [owners[video.owner]!.id, video.title, video.description, video.thumbnailUrl, video.streamUrl,
-        video.isLive, video.isAdultContent, video.viewCount, video.createdAt, video.createdAt]
-    })
+      return [
+        owners[video.owner]!.id,
+        video.title,
+        video.description,
+        video.thumbnailUrl,
+        video.streamUrl,
+        video.isLive,
+        video.isAdultContent,
+        video.viewCount,
+        video.createdAt,
+        video.createdAt
+      ]
+    }
+  )
   return missing
 }
 
@@ -93,7 +126,10 @@ function * numbers (from: number, to: number, onProgress: (done: number) => void
 }
 
 async function copy (
-  client: pg.Client, target: string, rows: Iterable<number>, values: (n: number) => (string | number | boolean)[]
+  client: pg.Client,
+  target: string,
+  rows: Iterable<number>,
+  values: (n: number) => (string | number | boolean)[]
 ): Promise<void> {
   function * lines (): Generator<string> {
     let batch = ''
@@ -111,6 +147,8 @@ async function copy (
 
 /** Serialises a value in the text format of COPY. */
 function escapeText (value: string | number | boolean): string {
-  return String(value).replace(/[\\\t\n\r]/g, character =>
-    ({ '\\': '\\\\', '\t': '\\t', '\n': '\\n', '\r': '\\r' })[character]!)
+  return String(value).replace(
+    /[\\\t\n\r]/g,
+    character => ({ '\\': '\\\\', '\t': '\\t', '\n': '\\n', '\r': '\\r' })[character]!
+  )
 }

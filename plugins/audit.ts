@@ -10,8 +10,9 @@ declare module 'fastify' {
 }
 
 /**
- * The audit log: one line for each event of an account (user, client address, request id). Never a password, a token or a hash:
- * services/accounts/accounts.ts defines the fields, and test/run.ts searches the log of all tests for secrets.
+ * The audit log: one line for each event of an account (user, client address, request id). Never a password, a token
+ * or a hash: services/accounts/accounts.ts defines the fields, and test/run.ts searches the log of all tests for
+ * secrets.
  */
 export default fp(async function audit (app) {
   app.decorateRequest('client', {
@@ -21,7 +22,9 @@ export default fp(async function audit (app) {
       return {
         address: ip,
         userAgent,
-        audit (event, fields) { log.info({ reqId, audit: event, ...fields, ip, userAgent }, 'audit') }
+        audit (event, fields) {
+          log.info({ reqId, audit: event, ...fields, ip, userAgent }, 'audit')
+        }
       }
     }
   })

@@ -22,7 +22,7 @@ declare module 'fastify' {
     /** Returns the id of the user on routes where a token is optional; undefined without a valid one. */
     callerOf (request: FastifyRequest): number | undefined
     /** Issues the tokens of a session. */
-    tokensOf (loggedIn: LoggedIn): Session
+    tokensOf(loggedIn: LoggedIn): Session
     /** The public keys of access tokens (RFC 7517). */
     publicKeys: ReturnType<typeof publicKeys>
   }
@@ -52,7 +52,8 @@ export default fp(async function auth (app) {
     return { token, expires_in: expiresIn, refresh_token: refreshTokens.encode(session), user: account }
   })
 
-  // An app whose token has just expired still shows public pages: an invalid token is not an error where it is optional.
+  // An app whose token has just expired still shows public pages: an invalid token is not an error where it is
+  // optional.
   app.decorate('callerOf', request => {
     if (request.headers.authorization === undefined) return undefined
     try {
@@ -62,23 +63,26 @@ export default fp(async function auth (app) {
     }
   })
 
-  app.decorate('authenticated', function (this: FastifyInstance, routes: (scope: FastifyInstance) => Promise<void> | void) {
-    this.register(async scope => {
-      scope.addHook('onRequest', (request, reply, done) => {
-        try {
-          request.user = verifiedTokens.read(request.headers.authorization)
-          done()
-        } catch (error) {
-          done(error as Error)
-        }
+  app.decorate(
+    'authenticated',
+    function (this: FastifyInstance, routes: (scope: FastifyInstance) => Promise<void> | void) {
+      this.register(async scope => {
+        scope.addHook('onRequest', (request, reply, done) => {
+          try {
+            request.user = verifiedTokens.read(request.headers.authorization)
+            done()
+          } catch (error) {
+            done(error as Error)
+          }
+        })
+        // Protected routes are documented as such.
+        scope.addHook('onRoute', route => {
+          route.schema = { ...route.schema, security: [{ bearer: [] }] }
+        })
+        await routes(scope)
       })
-      // Protected routes are documented as such.
-      scope.addHook('onRoute', route => {
-        route.schema = { ...route.schema, security: [{ bearer: [] }] }
-      })
-      await routes(scope)
-    })
-  })
+    }
+  )
 }, { name: 'halo:auth', dependencies: ['halo:config', 'halo:errors', 'halo:rate-limit', 'halo:services'] })
 
 /** Registers @fastify/jwt for a key, restricted to the algorithm of the key. */

@@ -14,10 +14,10 @@ import { createEngagementService, type EngagementService } from '../services/eng
 declare module 'fastify' {
   interface FastifyInstance {
     counters: {
-      engagement: EngagementService
-      store: CounterStore
-      ledger: Ledger
-      flusher: Flusher
+      engagement: EngagementService,
+      store: CounterStore,
+      ledger: Ledger,
+      flusher: Flusher,
       /** Resolves when the counts of the Go service are in the ledger. */
       takenOver: Promise<void>
     }
@@ -42,14 +42,23 @@ export default fp<CountersOptions>(async function counters (app, { times = {} })
     })
     : createMemoryStore({ recovery, times })
   // A video goes cold after `warmMs` without a change: a cached ledger row must be younger than that.
-  const known = createKnownVideos({ read: ledger.read, oldMs: Math.min(60_000, (times.warmMs ?? counterTimes.warmMs) / 4) })
+  const known = createKnownVideos({
+    read: ledger.read,
+    oldMs: Math.min(60_000, (times.warmMs ?? counterTimes.warmMs) / 4)
+  })
   const flusher = createFlusher({ store, ledger, known, log: app.log })
   const abort = new AbortController()
   app.decorate('counters', {
     store,
     ledger,
     flusher,
-    engagement: createEngagementService({ store, ledger, known, adultAccess: app.adultAccess, flushedUntil: () => store.stats.flushedUntil }),
+    engagement: createEngagementService({
+      store,
+      ledger,
+      known,
+      adultAccess: app.adultAccess,
+      flushedUntil: () => store.stats.flushedUntil
+    }),
     takenOver: takeOverWhenPossible(app, ledger, abort.signal)
   })
   app.addHook('onReady', async () => {
@@ -69,17 +78,27 @@ function warnOfSettings ({ redisClient, log }: FastifyInstance): void {
   for (const node of nodes) {
     node.info('memory').then(info => {
       const policy = /^maxmemory_policy:(\S+)/m.exec(info)?.[1] ?? ''
-      if (policy.startsWith('allkeys')) log.error({ policy }, 'this Redis may evict counters: set its maxmemory-policy to noeviction')
+      if (policy.startsWith('allkeys')) {
+        log.error({ policy }, 'this Redis may evict counters: set its maxmemory-policy to noeviction')
+      }
     }, () => {})
     // A managed Redis may not allow CONFIG.
     node.config('GET', 'lazyfree-lazy-expire').then(answer => {
-      if ((answer as string[])[1] === 'no') log.warn('the presence of a large stream that ends may block this Redis for most of a second: set its lazyfree-lazy-expire to yes')
+      if ((answer as string[])[1] === 'no') {
+        log.warn(
+          'the presence of a large stream that ends may block this Redis for most of a second: set its lazyfree-lazy-expire to yes'
+        )
+      }
     }, () => {})
   }
 }
 
 /** Takes over the counts of the Go service. Needs both stores and the schema, so it is retried until it succeeds. */
-async function takeOverWhenPossible ({ redisClient, log }: FastifyInstance, ledger: Ledger, signal: AbortSignal): Promise<void> {
+async function takeOverWhenPossible (
+  { redisClient, log }: FastifyInstance,
+  ledger: Ledger,
+  signal: AbortSignal
+): Promise<void> {
   if (!redisClient) return
   for (;;) {
     if (signal.aborted) return

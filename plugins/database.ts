@@ -21,27 +21,42 @@ declare module 'fastify' {
 }
 
 /**
- * Concurrency limit of the statements of requests. Many more than the database has CPUs only make each other slower, until all of
- * them exceed their time limit.
+ * Concurrency limit of the statements of requests. Many more than the database has CPUs only make each other slower,
+ * until all of them exceed their time limit.
  */
 const maxConcurrent = 20
 
 /** Databases on top of the connection pools: with a bounded queue, and errors of the catalogue. */
 export default fp(async function database (app) {
   const { max, isPrepared } = app.config.databasePool
-  const createQueue = () => createBoundedQueue({ concurrency: Math.min(max, maxConcurrent), maxWaiting: max * 10, maxWaitMs: 400, usualMs: 5 })
+  const createQueue = () =>
+    createBoundedQueue({ concurrency: Math.min(max, maxConcurrent), maxWaiting: max * 10, maxWaitMs: 400, usualMs: 5 })
   const queue = createQueue()
-  const primary = createDatabase({ pool: app.pg.pool, queue, control: isPrepared ? app.backgroundPool : undefined, isPrepared })
+  const primary = createDatabase({
+    pool: app.pg.pool,
+    queue,
+    control: isPrepared ? app.backgroundPool : undefined,
+    isPrepared
+  })
   // Background statements may take long.
-  const background = (concurrency: number, maxWaiting: number) => createBoundedQueue({ concurrency, maxWaiting, maxWaitMs: 1000, usualMs: 0 })
+  const background = (concurrency: number, maxWaiting: number) =>
+    createBoundedQueue({ concurrency, maxWaiting, maxWaitMs: 1000, usualMs: 0 })
   app.decorate('databaseQueue', queue)
   app.decorate('database', primary)
-  app.decorate('backgroundDatabase', createDatabase({ pool: app.backgroundPool, queue: background(2, 100), isPrepared }))
+  app.decorate(
+    'backgroundDatabase',
+    createDatabase({ pool: app.backgroundPool, queue: background(2, 100), isPrepared })
+  )
   app.decorate('watchDatabase', createDatabase({ pool: app.watchPool, queue: background(1, 2), isPrepared }))
 
   const replica = app.replicaPool && createReplicaRouter({
     primary,
-    replica: createDatabase({ pool: app.replicaPool, queue: createQueue(), control: isPrepared ? app.replicaControlPool : undefined, isPrepared }),
+    replica: createDatabase({
+      pool: app.replicaPool,
+      queue: createQueue(),
+      control: isPrepared ? app.replicaControlPool : undefined,
+      isPrepared
+    }),
     onChange (isUsed, lagMs) {
       if (isUsed) app.log.info({ lagMs: Math.round(lagMs) }, 'reads go to the replica')
       else app.log.warn('the replica lags behind or is unavailable: reads go to the primary')
@@ -49,9 +64,16 @@ export default fp(async function database (app) {
   })
   app.decorate('replicaRouter', replica)
   // Not a copy of `database.query`: a test that replaces it replaces these reads as well.
-  app.decorate<ReadDatabase>('readDatabase', replica ?? { maxAgeMs: 0, query: (statement, values, signal) => app.database.query(statement, values, signal) })
+  app.decorate<ReadDatabase>(
+    'readDatabase',
+    replica ?? { maxAgeMs: 0, query: (statement, values, signal) => app.database.query(statement, values, signal) }
+  )
   if (replica) {
-    app.addHook('onReady', async () => { replica.start() })
-    app.addHook('onClose', async () => { replica.close() })
+    app.addHook('onReady', async () => {
+      replica.start()
+    })
+    app.addHook('onClose', async () => {
+      replica.close()
+    })
   }
 }, { name: 'halo:database', dependencies: ['halo:config', 'halo:postgres'] })

@@ -32,15 +32,20 @@ const codeOfStatus: Record<number, ErrorCode> = {
 /** Converts errors to HTTP: every response that is not 2xx or 304 comes from here. */
 export default fp(async function errors (app) {
   app.server.on('connect', (request: IncomingMessage, socket: Socket) => {
-    answerOnSocket(app, socket, new ApiError('method_not_allowed', { message: 'This service is no proxy: it does not take CONNECT' }), 'CONNECT')
+    answerOnSocket(
+      app,
+      socket,
+      new ApiError('method_not_allowed', { message: 'This service is no proxy: it does not take CONNECT' }),
+      'CONNECT'
+    )
   })
   app.setErrorHandler((error, request, reply) => sendError(error, request, reply))
   app.setNotFoundHandler((request, reply) => sendError(new ApiError('not_found'), request, reply))
 }, { name: 'halo:errors', dependencies: ['halo:config'] })
 
 /**
- * Answers a request whose URL the router cannot decode. It has no route and reaches no hook, so this function calls the request
- * context and the rate limiter, and sets the common headers.
+ * Answers a request whose URL the router cannot decode. It has no route and reaches no hook, so this function calls
+ * the request context and the rate limiter, and sets the common headers.
  */
 export function frameworkErrors (error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
   const { server } = request
@@ -50,17 +55,27 @@ export function frameworkErrors (error: FastifyError, request: FastifyRequest, r
   sendError(refusal ?? error, request, reply)
 }
 
-/** Answers what Node cannot parse as a request (not HTTP, too slow, too large): there is a socket and no response object. */
+/**
+ * Answers what Node cannot parse as a request (not HTTP, too slow, too large): there is a socket and no response
+ * object.
+ */
 export function clientErrorHandler (this: FastifyInstance, error: Error & { code?: string }, socket: Socket): void {
   if (error.code === 'ECONNRESET' || socket.destroyed) return
   const code: ErrorCode = error.code === 'HPE_HEADER_OVERFLOW'
     ? 'headers_too_large'
-    : error.code === 'ERR_HTTP_REQUEST_TIMEOUT' ? 'request_timeout' : 'invalid_request'
+    : error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
+      ? 'request_timeout'
+      : 'invalid_request'
   if (!socket.writable) {
     socket.destroy()
     return
   }
-  answerOnSocket(this, socket, new ApiError(code, code === 'invalid_request' ? { message: 'This is not an HTTP/1.1 request' } : {}), error.code)
+  answerOnSocket(
+    this,
+    socket,
+    new ApiError(code, code === 'invalid_request' ? { message: 'This is not an HTTP/1.1 request' } : {}),
+    error.code
+  )
 }
 
 /** Writes a problem to a socket, with the common headers, and its log line. */
@@ -78,9 +93,16 @@ function answerOnSocket (app: FastifyInstance, socket: Socket, refusal: ApiError
   socket.end([
     `HTTP/1.1 ${refusal.statusCode} ${STATUS_CODES[refusal.statusCode]}`,
     ...Object.entries(headers).map(([name, value]) => `${name}: ${value}`),
-    '', body
+    '',
+    body
   ].join('\r\n'))
-  app.requests?.logUnreadable({ reqId: requestId, status: refusal.statusCode, error: refusal.code, cause, ip: socket.remoteAddress })
+  app.requests?.logUnreadable({
+    reqId: requestId,
+    status: refusal.statusCode,
+    error: refusal.code,
+    cause,
+    ip: socket.remoteAddress
+  })
 }
 
 function sendError (error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
@@ -96,7 +118,10 @@ function sendError (error: unknown, request: FastifyRequest, reply: FastifyReply
   if (answer.retryAfter !== undefined) reply.header('retry-after', String(answer.retryAfter))
   // RFC 6750 §3: without a token the scheme only, with one the reason.
   if (answer.statusCode === 401) {
-    reply.header('www-authenticate', `Bearer realm="halo"${request.headers.authorization === undefined ? '' : ', error="invalid_token"'}`)
+    reply.header(
+      'www-authenticate',
+      `Bearer realm="halo"${request.headers.authorization === undefined ? '' : ', error="invalid_token"'}`
+    )
   }
   return reply.send(problem(answer, server.config.publicUrl, request.url.split('?', 1)[0]!, reqId))
 }
@@ -118,7 +143,9 @@ function toApiError (error: unknown): ApiError {
     return new ApiError('invalid_request', { message: `${name} ${first?.detail ?? 'is not valid'}`, violations })
   }
   // The status of the error, not of the reply, which is still 200.
-  const code = statusCode === undefined ? undefined : codeOfStatus[statusCode] ?? (statusCode > 400 && statusCode < 500 ? 'invalid_request' : undefined)
+  const code = statusCode === undefined
+    ? undefined
+    : codeOfStatus[statusCode] ?? (statusCode > 400 && statusCode < 500 ? 'invalid_request' : undefined)
   if (code === undefined || catalogue[code].status >= 500) {
     return code ? new ApiError(code, { cause: error }) : new ApiError('internal_error', { cause: error })
   }
@@ -127,7 +154,11 @@ function toApiError (error: unknown): ApiError {
 
 /** Returns the JSON pointer (RFC 6901) of the member that an error of its object is about. */
 function memberOf (keyword: string, params: Record<string, unknown>): string {
-  const name = keyword === 'required' ? params['missingProperty'] : keyword === 'additionalProperties' ? params['additionalProperty'] : undefined
+  const name = keyword === 'required'
+    ? params['missingProperty']
+    : keyword === 'additionalProperties'
+      ? params['additionalProperty']
+      : undefined
   return typeof name === 'string' ? `/${name.slice(0, 100).replaceAll('~', '~0').replaceAll('/', '~1')}` : ''
 }
 
@@ -136,8 +167,14 @@ function detailOf (keyword: string, params: Record<string, unknown>): string | u
   if (keyword === 'enum') return `must be one of ${(params['allowedValues'] as string[]).join(', ')}`
   if (keyword === 'additionalProperties') return 'is not known here'
   if (keyword === 'minProperties') return 'must not be empty'
-  if (keyword === 'format' && params['format'] === 'http-url') return 'must be an http or https address of at most 2048 characters, without user information, spaces, quotes or backslashes'
-  if (keyword === 'format' && params['format'] === 'username') return 'must be of one alphabet, without invisible characters, NUL, half of a surrogate pair, or a space at either end'
-  if (keyword === 'format' && params['format'] === 'text') return 'has a character that cannot be stored: NUL or half of a surrogate pair'
+  if (keyword === 'format' && params['format'] === 'http-url') {
+    return 'must be an http or https address of at most 2048 characters, without user information, spaces, quotes or backslashes'
+  }
+  if (keyword === 'format' && params['format'] === 'username') {
+    return 'must be of one alphabet, without invisible characters, NUL, half of a surrogate pair, or a space at either end'
+  }
+  if (keyword === 'format' && params['format'] === 'text') {
+    return 'has a character that cannot be stored: NUL or half of a surrogate pair'
+  }
   return undefined
 }

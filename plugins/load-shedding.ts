@@ -6,9 +6,9 @@ declare module 'fastify' {
   interface FastifyInstance {
     loadShedding: {
       /** Milliseconds by which the event loop was late when it was last measured. */
-      readonly delayMs: number
+      readonly delayMs: number,
       /** Number of shed requests. */
-      readonly refused: number
+      readonly refused: number,
       /** Counts a shed request. @returns the error to answer with */
       refuse (): ApiError
     }
@@ -26,7 +26,10 @@ declare module 'fastify' {
 /** Milliseconds between two log lines about load shedding. */
 const logEveryMs = 5000
 
-/** Refuses requests while the process is overloaded, before any work is done for them. Cached responses cost less than a refusal. */
+/**
+ * Refuses requests while the process is overloaded, before any work is done for them. Cached responses cost less than
+ * a refusal.
+ */
 export default fp(async function loadShedding (app) {
   const { requests } = app
   const shedder = createLoadShedder({ inFlight: () => requests.inFlight })
@@ -39,16 +42,24 @@ export default fp(async function loadShedding (app) {
     const now = performance.now()
     if (now - logged.at >= logEveryMs) {
       const seconds = Math.min(Math.round((now - logged.at) / 1000), 3600)
-      app.log.warn({ refused: refused - logged.refused, seconds, inFlight: requests.inFlight, delayMs: Math.round(shedder.delayMs) },
-        'load shedding: requests were answered 503')
+      app.log.warn({
+        refused: refused - logged.refused,
+        seconds,
+        inFlight: requests.inFlight,
+        delayMs: Math.round(shedder.delayMs)
+      }, 'load shedding: requests were answered 503')
       logged = { at: now, refused }
     }
     return new ApiError('server_busy')
   }
 
   app.decorate('loadShedding', {
-    get delayMs () { return shedder.delayMs },
-    get refused () { return refused },
+    get delayMs () {
+      return shedder.delayMs
+    },
+    get refused () {
+      return refused
+    },
     refuse
   })
 
@@ -58,6 +69,10 @@ export default fp(async function loadShedding (app) {
     request.isCacheOnly = cacheKey !== undefined
     done(isProbe || isNeverShed || cacheKey ? undefined : refuse())
   })
-  app.addHook('onReady', async () => { shedder.start() })
-  app.addHook('onClose', async () => { shedder.stop() })
+  app.addHook('onReady', async () => {
+    shedder.start()
+  })
+  app.addHook('onClose', async () => {
+    shedder.stop()
+  })
 }, { name: 'halo:load-shedding', dependencies: ['halo:errors', 'halo:request-context'] })

@@ -4,8 +4,8 @@ import fp from 'fastify-plugin'
 import { ApiError } from '../services/shared/errors.ts'
 
 /**
- * Answers 405 with `Allow` to the methods that an address does not take (RFC 9110 §15.5.6): a route for each of them, so that
- * the router decides, as it does for all others. OPTIONS has a route for every address (plugins/cors.ts).
+ * Answers 405 with `Allow` to the methods that an address does not take (RFC 9110 §15.5.6): a route for each of them,
+ * so that the router decides, as it does for all others. OPTIONS has a route for every address (plugins/cors.ts).
  */
 export default fp(async function methodNotAllowed (app) {
   const methodsOf = new Map<string, Set<string>>()

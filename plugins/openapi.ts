@@ -14,7 +14,8 @@ declare module 'fastify' {
   }
 }
 
-const logo = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 150 40" height="40"><circle cx="20" cy="20" r="13" fill="none" stroke="#ffd166" stroke-width="5"/><text x="44" y="28" font-family="sans-serif" font-size="24" font-weight="700" fill="#fff">HALO</text></svg>'
+const logo =
+  '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 150 40" height="40"><circle cx="20" cy="20" r="13" fill="none" stroke="#ffd166" stroke-width="5"/><text x="44" y="28" font-family="sans-serif" font-size="24" font-weight="700" fill="#fff">HALO</text></svg>'
 
 /** Seconds for which clients may cache the files of the API page: they change with the version of a package. */
 const fileMaxAge = 86_400
@@ -51,7 +52,12 @@ export default fp(async function openapi (app) {
       ],
       components: {
         securitySchemes: {
-          bearer: { type: 'http', scheme: 'bearer', bearerFormat: 'JWT', description: 'The `token` of register or login' }
+          bearer: {
+            type: 'http',
+            scheme: 'bearer',
+            bearerFormat: 'JWT',
+            description: 'The `token` of register or login'
+          }
         }
       }
     }
@@ -63,7 +69,12 @@ export default fp(async function openapi (app) {
       routePrefix: '/docs',
       // The page may load its own files and call this service. No upgrade to https, which a local server does not have.
       staticCSP: {
-        'default-src': "'self'", 'img-src': "'self' data:", 'style-src': "'self' 'unsafe-inline'", 'object-src': "'none'", 'base-uri': "'none'", 'frame-ancestors': "'none'"
+        'default-src': "'self'",
+        'img-src': "'self' data:",
+        'style-src': "'self' 'unsafe-inline'",
+        'object-src': "'none'",
+        'base-uri': "'none'",
+        'frame-ancestors': "'none'"
       },
       theme: { title: 'HALO API' },
       logo: { type: 'image/svg+xml', content: Buffer.from(logo) },
@@ -73,8 +84,9 @@ export default fp(async function openapi (app) {
 }, { name: 'halo:openapi', dependencies: ['halo:config', 'halo:security-headers', 'halo:rate-limit'] })
 
 /**
- * Caches the responses of a scope for ever: the files of the API page are read and compressed once per process. A file is cached
- * under its plain path only: it has any number of spellings (%73wagger, static//), and each would take CPU time and memory.
+ * Caches the responses of a scope for ever: the files of the API page are read and compressed once per process. A
+ * file is cached under its plain path only: it has any number of spellings (%73wagger, static//), and each would take
+ * CPU time and memory.
  */
 function keepResponses (scope: { addHook: Function }): void {
   const kept = new Map<string, StaticResponse>()
@@ -104,7 +116,12 @@ function sendStatic (this: FastifyReply, response: StaticResponse, maxAge: numbe
 }
 
 /** Sets the headers of a static response. @returns its body; undefined for a 304 */
-function encode ({ headers }: FastifyRequest, reply: FastifyReply, { body, compressed, etag, contentType }: StaticResponse, maxAge: number): Buffer | undefined {
+function encode (
+  { headers }: FastifyRequest,
+  reply: FastifyReply,
+  { body, compressed, etag, contentType }: StaticResponse,
+  maxAge: number
+): Buffer | undefined {
   const isCompressed = compressed !== undefined && takesGzip(headers['accept-encoding'])
   const before = reply.getHeader('vary')
   for (const name of ['last-modified', 'accept-ranges', 'content-length']) reply.removeHeader(name)

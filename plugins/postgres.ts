@@ -26,8 +26,8 @@ export interface PostgresOptions {
 }
 
 /**
- * Timeouts in milliseconds. A request waits for a connection and then for its statement, and must be answered within a second even
- * if the server accepts connections and does not answer.
+ * Timeouts in milliseconds. A request waits for a connection and then for its statement, and must be answered within
+ * a second even if the server accepts connections and does not answer.
  */
 const connectMs = 400
 const statementMs = 450
@@ -52,10 +52,12 @@ export default fp<PostgresOptions>(async function haloPostgres (app, { connectio
     types: integersAsNumbers
   }
   await app.register(postgres, { ...connection, ...ofRequests })
-  // Without an error listener a broken connection would end the process. The pool listens to idle connections only; errors of busy
-  // ones are reported by their statement.
+  // Without an error listener a broken connection would end the process. The pool listens to idle connections only;
+  // errors of busy ones are reported by their statement.
   app.pg.pool.on('error', error => app.log.warn({ cause: error.message }, 'an idle PostgreSQL connection broke'))
-  app.pg.pool.on('connect', client => { client.on('error', () => {}) })
+  app.pg.pool.on('connect', client => {
+    client.on('error', () => {})
+  })
 
   const background = openPool(app, {
     ...connection,
@@ -69,63 +71,85 @@ export default fp<PostgresOptions>(async function haloPostgres (app, { connectio
   })
   app.decorate('backgroundPool', background)
 
-  app.decorate('watchPool', openPool(app, {
-    ...connection,
-    application_name: 'halo-api-watch',
-    max: 1,
-    connectionTimeoutMillis: connectMs,
-    ...stoppedAfter(watchStatementMs),
-    query_timeout: watchStatementMs,
-    keepAlive: true,
-    types: integersAsNumbers
-  }))
+  app.decorate(
+    'watchPool',
+    openPool(app, {
+      ...connection,
+      application_name: 'halo-api-watch',
+      max: 1,
+      connectionTimeoutMillis: connectMs,
+      ...stoppedAfter(watchStatementMs),
+      query_timeout: watchStatementMs,
+      keepAlive: true,
+      types: integersAsNumbers
+    })
+  )
 
-  app.decorate('replicaPool', databaseReplica === null ? undefined : openPool(app, { ...databaseReplica, ...ofRequests }))
-  app.decorate('replicaControlPool', databaseReplica === null
-    ? undefined
-    : openPool(app, { ...databaseReplica, ...ofRequests, application_name: 'halo-api-control', max: 1, min: 0 }))
+  app.decorate(
+    'replicaPool',
+    databaseReplica === null ? undefined : openPool(app, { ...databaseReplica, ...ofRequests })
+  )
+  app.decorate(
+    'replicaControlPool',
+    databaseReplica === null
+      ? undefined
+      : openPool(app, { ...databaseReplica, ...ofRequests, application_name: 'halo-api-control', max: 1, min: 0 })
+  )
 
-  // Probes have a connection of their own, because a busy pool does not mean that the database is unavailable; with the settings
-  // of requests, because a database that refuses those is unavailable to them.
+  // Probes have a connection of their own, because a busy pool does not mean that the database is unavailable; with
+  // the settings of requests, because a database that refuses those is unavailable to them.
   const probe = openPool(app, { ...connection, ...ofRequests, application_name: 'halo-api-probe', max: 1, min: 0 })
   const prepared = (name: string, text: string) => databasePool.isPrepared ? { name, text } : { text }
 
   app.addHook('onReady', async () => {
-    await Promise.all([app.pg.pool, app.replicaPool].map(async pool => { if (pool) await openConnections(pool, databasePool.min) }))
+    await Promise.all([app.pg.pool, app.replicaPool].map(async pool => {
+      if (pool) await openConnections(pool, databasePool.min)
+    }))
   })
 
   const required = await requiredSchemaVersion()
   app.decorate('postgresChecks', [
     {
       name: 'database',
-      async check () { await probe.query(prepared('probe', 'select 1')).catch(explain) }
+      async check () {
+        await probe.query(prepared('probe', 'select 1')).catch(explain)
+      }
     },
     {
       name: 'schema',
       async check () {
         const version = await schemaVersion(probe)
         if (version < required) {
-          throw new Error(`The database has schema version ${version} and this service needs ${required}: run "npm run migrate"`)
+          throw new Error(
+            `The database has schema version ${version} and this service needs ${required}: run "npm run migrate"`
+          )
         }
-        const { rows: [rights] } = await probe.query<{ missing: string | null }>(prepared('missing_rights', missingRights))
+        const { rows: [rights] } = await probe.query<{ missing: string | null }>(
+          prepared('missing_rights', missingRights)
+        )
         if (rights?.missing) throw new Error(`The user of the database has no right to: ${rights.missing}; grant them`)
       }
     }
   ])
 }, { name: 'halo:postgres', dependencies: ['halo:config', 'halo:errors'] })
 
-/** Opens a further pool. It ignores connection errors, which its statements report, and is closed with the application. */
+/**
+ * Opens a further pool. It ignores connection errors, which its statements report, and is closed with the
+ * application.
+ */
 function openPool (app: FastifyInstance, config: pg.PoolConfig): pg.Pool {
   const pool = new pg.Pool(config)
   pool.on('error', () => {})
-  pool.on('connect', client => { client.on('error', () => {}) })
+  pool.on('connect', client => {
+    client.on('error', () => {})
+  })
   app.addHook('onClose', () => pool.end())
   return pool
 }
 
 /**
- * Opens connections, so that the first requests need not. If the database is unavailable, `/readyz` reports it, and connections are
- * opened when they are needed.
+ * Opens connections, so that the first requests need not. If the database is unavailable, `/readyz` reports it, and
+ * connections are opened when they are needed.
  */
 async function openConnections (pool: pg.Pool, count: number): Promise<void> {
   const opened = await Promise.allSettled(Array.from({ length: count }, () => pool.connect()))
@@ -150,11 +174,17 @@ const rights = {
 
 const missingRights = `
   select string_agg(format('%s on %s', privilege, name), ', ') as missing
-  from (values ${Object.entries(rights).flatMap(([table, list]) => list.split(', ').map(right => `('${table}', '${right}')`)).join(', ')}) as needed (name, privilege)
+  from (values ${
+  Object.entries(rights).flatMap(([table, list]) => list.split(', ').map(right => `('${table}', '${right}')`)).join(
+    ', '
+  )
+}) as needed (name, privilege)
   where not has_table_privilege(name, privilege)`
 
 /** Adds the remedy to an error that does not contain it. */
 function explain (error: Error): never {
-  if (/unsupported startup parameter/i.test(error.message)) error.message += ': this is PgBouncer; set DB_PREPARED_STATEMENTS=false'
+  if (/unsupported startup parameter/i.test(error.message)) {
+    error.message += ': this is PgBouncer; set DB_PREPARED_STATEMENTS=false'
+  }
   throw error
 }

@@ -1,4 +1,8 @@
-import rateLimit, { type CreateRateLimitOptions, type FastifyRateLimitOptions, type FastifyRateLimitStore } from '@fastify/rate-limit'
+import rateLimit, {
+  type CreateRateLimitOptions,
+  type FastifyRateLimitOptions,
+  type FastifyRateLimitStore
+} from '@fastify/rate-limit'
 import type { FastifyRequest, onRequestAsyncHookHandler, onRequestHookHandler } from 'fastify'
 import fp from 'fastify-plugin'
 import { clientKey } from '../services/http/client-key.ts'
@@ -31,26 +35,31 @@ declare module 'fastify' {
   }
   interface FastifyContextConfig {
     /**
-     * A probe of Kubernetes or a load balancer. Probes are never limited or shed: a limiter must not be able to kill a pod. They
-     * cost no store call each, because their answer is kept for a moment (health-checks.ts).
+     * A probe of Kubernetes or a load balancer. Probes are never limited or shed: a limiter must not be able to kill
+     * a pod. They cost no store call each, because their answer is kept for a moment (health-checks.ts).
      */
     isProbe?: boolean
   }
 }
 
 interface LimitedOptions {
-  /** Whether the RateLimit fields speak of this policy only when it refuses; another one of the route is the narrower. */
+  /**
+   * Whether the RateLimit fields speak of this policy only when it refuses; another one of the route is the narrower.
+   */
   isSilent?: boolean
 }
 
 /**
  * Every request takes a token of its client address (services/limiter), before anything else is done for it, and for
- * addresses that do not exist as well. A synchronous hook of our own takes it: the handler of @fastify/rate-limit takes ten
- * times as long for the same. Routes with a policy of their own use the package, with our buckets as its store.
+ * addresses that do not exist as well. A synchronous hook of our own takes it: the handler of @fastify/rate-limit
+ * takes ten times as long for the same. Routes with a policy of their own use the package, with our buckets as its
+ * store.
  */
 export default fp(async function haloRateLimit (app) {
   const { policies, hasLegacyHeaders } = app.config.rateLimit
-  const limits = Object.fromEntries(policyNames.map(name => [name, createLimit(name, policies[name], app.redisClient)])) as Record<PolicyName, Limit>
+  const limits = Object.fromEntries(
+    policyNames.map(name => [name, createLimit(name, policies[name], app.redisClient)])
+  ) as Record<PolicyName, Limit>
   app.decorate('limits', limits)
   app.decorate('limitFields', createLimitFields({ hasLegacyHeaders }))
   app.decorateRequest('addressToken', undefined)

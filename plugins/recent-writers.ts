@@ -12,19 +12,23 @@ declare module 'fastify' {
 
 /**
  * Read-your-writes: for one second after a write, the author's reads bypass the response cache, on every process.
- * Processes announce writers to each other over Redis; while it is unavailable, only the process that accepted the write
- * knows, and the author sees the change elsewhere within a second, like everybody.
+ * Processes announce writers to each other over Redis; while it is unavailable, only the process that accepted the
+ * write knows, and the author sees the change elsewhere within a second, like everybody.
  */
 export default fp(async function recentWriters (app) {
   const { redisClient, config: { redis } } = app
   const channel = redis === null ? '' : writersChannel(databaseOf(redis))
   const writers = createRecentWriters({
-    announce: redisClient && (userIds => { redisClient.publish(channel, userIds.join()).catch(() => {}) })
+    announce: redisClient && (userIds => {
+      redisClient.publish(channel, userIds.join()).catch(() => {})
+    })
   })
   app.decorate('recentWriters', writers)
 
   app.addHook('onSend', (request, reply, payload, done) => {
-    if (request.method !== 'GET' && request.method !== 'HEAD' && reply.statusCode < 300 && request.user) writers.add(request.user.user_id)
+    if (request.method !== 'GET' && request.method !== 'HEAD' && reply.statusCode < 300 && request.user) {
+      writers.add(request.user.user_id)
+    }
     done()
   })
 
@@ -33,10 +37,14 @@ export default fp(async function recentWriters (app) {
   const subscriber = connectRedis(redis)
   // plugins/redis.ts logs that Redis is unavailable.
   subscriber.on('error', () => {})
-  subscriber.on('ready', () => { subscriber.subscribe(channel).catch(() => {}) })
+  subscriber.on('ready', () => {
+    subscriber.subscribe(channel).catch(() => {})
+  })
   subscriber.on('message', (channel: string, message: string) => {
     for (const userId of message.split(',')) writers.hear(Number(userId))
   })
   subscriber.connect().catch(() => {})
-  app.addHook('onClose', async () => { subscriber.disconnect() })
+  app.addHook('onClose', async () => {
+    subscriber.disconnect()
+  })
 }, { name: 'halo:recent-writers', dependencies: ['halo:auth', 'halo:config', 'halo:redis'] })

@@ -41,7 +41,9 @@ export default fp(async function haloRedis (app) {
     app.decorate('redis', client as unknown as FastifyRedis)
   }
   app.decorate('redisClient', client as Redis)
-  app.addHook('onClose', async () => { client.disconnect() })
+  app.addHook('onClose', async () => {
+    client.disconnect()
+  })
 
   app.decorate('redisChecks', [{
     name: 'redis',

@@ -10,21 +10,23 @@ declare module 'fastify' {
   interface FastifyInstance {
     requests: {
       /** Requests that were received and are neither answered nor aborted. Event streams are not among them. */
-      readonly inFlight: number
+      readonly inFlight: number,
       /** Requests that were received and are over: answered, refused, or aborted by the client. */
-      readonly total: number
+      readonly total: number,
       /** Fills the request context. The first hook calls it; `frameworkErrors` does for requests that reach no hook. */
-      begin (request: FastifyRequest, reply: FastifyReply): void
+      begin(request: FastifyRequest, reply: FastifyReply): void,
       /** The response stays open as an event stream: it does not count as in flight any more. */
-      markAsStream (request: FastifyRequest): void
+      markAsStream(request: FastifyRequest): void,
       /** Counts a request that Node could not read, and writes its log line. */
-      logUnreadable (fields: { reqId: string, status: number, error: string, cause: string | undefined, ip: string | undefined }): void
+      logUnreadable(
+        fields: { reqId: string, status: number, error: string, cause: string | undefined, ip: string | undefined }
+      ): void
     }
   }
   interface FastifyRequest {
     /**
-     * Address of the client: the peer's, or what the proxies of TRUST_PROXY say. Limits, lockouts and logs use it; Fastify's
-     * own `ip` takes an address with a port for another client.
+     * Address of the client: the peer's, or what the proxies of TRUST_PROXY say. Limits, lockouts and logs use it;
+     * Fastify's own `ip` takes an address with a port for another client.
      */
     clientAddress: string
     /** When the request was received: `performance.now()`, in milliseconds. */
@@ -33,16 +35,19 @@ declare module 'fastify' {
   }
 }
 
-/** Fastify's own log lines about requests are off: `request-context` writes one line for each request, when it is over. */
+/**
+ * Fastify's own log lines about requests are off: `request-context` writes one line for each request, when it is
+ * over.
+ */
 export class NoRequestLog extends LogController {
   override incomingRequest (): void {}
   override requestCompleted (): void {}
 }
 
 /**
- * The request context (id, client address, start), and one log line and one count for every request when it is over. The `close`
- * event of the response is the one event that happens exactly once whatever becomes of a request; `onResponse` and
- * `onRequestAbort` both miss some.
+ * The request context (id, client address, start), and one log line and one count for every request when it is over.
+ * The `close` event of the response is the one event that happens exactly once whatever becomes of a request;
+ * `onResponse` and `onRequestAbort` both miss some.
  */
 export default fp(async function requestContext (app) {
   const { log } = app
@@ -61,15 +66,17 @@ export default fp(async function requestContext (app) {
   }
 
   /**
-   * The ends of the pipelined requests of a connection. Their responses wait for their turn and have no socket yet: those that
-   * never get one emit no event when the connection is closed.
+   * The ends of the pipelined requests of a connection. Their responses wait for their turn and have no socket yet:
+   * those that never get one emit no event when the connection is closed.
    */
   function queueOf (socket: Socket): Set<() => void> {
     let queue = queues.get(socket)
     if (!queue) {
       const ends = queue = new Set()
       queues.set(socket, queue)
-      socket.once('close', () => { for (const end of ends) end() })
+      socket.once('close', () => {
+        for (const end of ends) end()
+      })
     }
     return queue
   }
@@ -103,8 +110,12 @@ export default fp(async function requestContext (app) {
   }
 
   app.decorate('requests', {
-    get inFlight () { return inFlight },
-    get total () { return total },
+    get inFlight () {
+      return inFlight
+    },
+    get total () {
+      return total
+    },
     begin,
     markAsStream,
     logUnreadable (fields) {
@@ -119,8 +130,8 @@ export default fp(async function requestContext (app) {
 }, { name: 'halo:request-context', dependencies: ['halo:config'] })
 
 /**
- * Request ids: the client's own `X-Request-Id` when it has a safe form, or else a random prefix of this process and a sequence
- * number.
+ * Request ids: the client's own `X-Request-Id` when it has a safe form, or else a random prefix of this process and a
+ * sequence number.
  */
 export function createRequestIds (): (request: IncomingMessage) => string {
   const prefix = randomBytes(4).toString('hex')

@@ -1,6 +1,12 @@
 import type { FastifyReply, FastifyRequest, onRequestHookHandler } from 'fastify'
 import fp from 'fastify-plugin'
-import { compressResponse, createResponseCache, type CachedResponse, type LoadedResponse, type ResponseCache } from '../services/http/response-cache.ts'
+import {
+  compressResponse,
+  createResponseCache,
+  type CachedResponse,
+  type LoadedResponse,
+  type ResponseCache
+} from '../services/http/response-cache.ts'
 import { serializeFields, writeSerializedHead } from '../services/http/response-head.ts'
 import type { AdultView } from '../services/accounts/adult-access.ts'
 
@@ -10,8 +16,8 @@ declare module 'fastify' {
   }
   interface FastifyContextConfig {
     /**
-     * Serves the route from memory: the cache key of a validated request and of what its sender may see. Requests with the
-     * same key get the same bytes, so that nothing else that a client sends may be part of the response.
+     * Serves the route from memory: the cache key of a validated request and of what its sender may see. Requests
+     * with the same key get the same bytes, so that nothing else that a client sends may be part of the response.
      */
     cacheKey?: (request: FastifyRequest, view: AdultView) => string
   }
@@ -36,8 +42,9 @@ export type LoadValue = (context: LoadContext) => Promise<{ value: unknown, head
 export const contentType = 'application/json; charset=utf-8'
 
 /**
- * The response cache, for routes with a `cacheKey` in their `config`. A hook after validation answers a hit; a miss goes to the
- * handler, which fills the same entry by `sendCached`. Both are written by `send` below: ETag, 304, gzip, Cache-Control.
+ * The response cache, for routes with a `cacheKey` in their `config`. A hook after validation answers a hit; a miss
+ * goes to the handler, which fills the same entry by `sendCached`. Both are written by `send` below: ETag, 304, gzip,
+ * Cache-Control.
  */
 export default fp(async function responseCache (app) {
   const { adultAccess, recentWriters, responseHeaders } = app
@@ -45,7 +52,9 @@ export default fp(async function responseCache (app) {
   const corsVary = app.corsHeaders(undefined)['vary']
   app.decorate('responseCache', cache)
 
-  /** Returns the view of the reader; undefined when it must be read from the database, or the cache must be bypassed. */
+  /**
+   * Returns the view of the reader; undefined when it must be read from the database, or the cache must be bypassed.
+   */
   function peekView (request: FastifyRequest): AdultView | undefined {
     if (request.headers.authorization === undefined) return adultAccess.anonymous
     const userId = app.callerOf(request)
@@ -68,7 +77,8 @@ export default fp(async function responseCache (app) {
     const isPublic = headers.authorization === undefined
     const head = headOf(response, { isCompressed, isPublic, corsVary })
     const overdueMs = cache.overdueMs(response)
-    const fields = responseHeaders.serialized(request) + (overdueMs > 0 ? head.fields + serializeFields(overdueFields(overdueMs)) : head.fields)
+    const fields = responseHeaders.serialized(request) +
+      (overdueMs > 0 ? head.fields + serializeFields(overdueFields(overdueMs)) : head.fields)
     reply.hijack()
     if (headers['if-none-match'] !== undefined && isKnown(headers['if-none-match'], response)) {
       writeSerializedHead(reply.raw, 304, fields, undefined)
@@ -81,21 +91,26 @@ export default fp(async function responseCache (app) {
     else reply.raw.end(head.body)
   }
 
-  const serveHit = (cacheKey: (request: FastifyRequest, view: AdultView) => string): onRequestHookHandler => (request, reply, done) => {
-    const view = peekView(request)
-    if (view !== undefined) {
-      const key = cacheKey(request, view)
-      const response = request.isCacheOnly ? cache.peekStale(key) : cache.peek(key)
-      if (response) {
-        const isCompressed = wantsGzip(request, response)
-        if (!isCompressed || response.compressed) {
-          send(request, reply, response, isCompressed)
-          return
+  const serveHit =
+    (cacheKey: (request: FastifyRequest, view: AdultView) => string): onRequestHookHandler => (
+      request,
+      reply,
+      done
+    ) => {
+      const view = peekView(request)
+      if (view !== undefined) {
+        const key = cacheKey(request, view)
+        const response = request.isCacheOnly ? cache.peekStale(key) : cache.peek(key)
+        if (response) {
+          const isCompressed = wantsGzip(request, response)
+          if (!isCompressed || response.compressed) {
+            send(request, reply, response, isCompressed)
+            return
+          }
         }
       }
+      done(request.isCacheOnly ? app.loadShedding.refuse() : undefined)
     }
-    done(request.isCacheOnly ? app.loadShedding.refuse() : undefined)
-  }
   app.addHook('onRoute', route => {
     const { cacheKey } = route.config ?? {}
     if (cacheKey) route.preHandler = [route.preHandler ?? [], serveHit(cacheKey)].flat()
@@ -118,35 +133,60 @@ export default fp(async function responseCache (app) {
     send(request, this, response, isCompressed)
     return this
   })
-}, { name: 'halo:response-cache', dependencies: ['halo:auth', 'halo:load-shedding', 'halo:recent-writers', 'halo:response-headers', 'halo:adult-access'] })
+}, {
+  name: 'halo:response-cache',
+  dependencies: ['halo:auth', 'halo:load-shedding', 'halo:recent-writers', 'halo:response-headers', 'halo:adult-access']
+})
 
 /** A signal that is aborted when the client of a response leaves. */
 function abortedWith ({ raw: response }: FastifyReply): AbortSignal {
   const controller = new AbortController()
   if (response.destroyed) controller.abort()
-  else response.on('close', () => { if (!response.writableFinished) controller.abort() })
+  else {
+    response.on('close', () => {
+      if (!response.writableFinished) controller.abort()
+    })
+  }
   return controller.signal
 }
 
-interface Variant { isCompressed: boolean, isPublic: boolean, corsVary: string | undefined }
+interface Variant {
+  isCompressed: boolean
+  isPublic: boolean
+  corsVary: string | undefined
+}
 
-interface Head { fields: string, bodyFields: string, body: string | Buffer, length: number }
+interface Head {
+  fields: string
+  bodyFields: string
+  body: string | Buffer
+  length: number
+}
 
-/** The serialised head of a variant of a cached response. There are four variants: compressed or not, public or private. */
+/**
+ * The serialised head of a variant of a cached response. There are four variants: compressed or not, public or
+ * private.
+ */
 function headOf (response: CachedResponse, variant: Variant): Head {
   const index = 2 * Number(variant.isCompressed) + Number(variant.isPublic)
   return (response.heads[index] ??= createHead(response, variant)) as Head
 }
 
-function createHead ({ etag, headers, body: plain, compressed }: CachedResponse, { isCompressed, isPublic, corsVary }: Variant): Head {
+function createHead (
+  { etag, headers, body: plain, compressed }: CachedResponse,
+  { isCompressed, isPublic, corsVary }: Variant
+): Head {
   const body = isCompressed ? compressed! : plain
   return {
     fields: serializeFields([
       ...Object.entries(headers).flat(),
-      'etag', isCompressed ? `${etag.slice(0, -1)}-gzip"` : etag,
+      'etag',
+      isCompressed ? `${etag.slice(0, -1)}-gzip"` : etag,
       // The response to a token may be for its bearer alone; the response to none is for everybody.
-      'cache-control', isPublic ? 'public, max-age=1, stale-while-revalidate=5' : 'private, max-age=1',
-      'vary', `${corsVary === undefined ? '' : `${corsVary}, `}Authorization, Accept-Encoding`
+      'cache-control',
+      isPublic ? 'public, max-age=1, stale-while-revalidate=5' : 'private, max-age=1',
+      'vary',
+      `${corsVary === undefined ? '' : `${corsVary}, `}Authorization, Accept-Encoding`
     ]),
     bodyFields: serializeFields(['content-type', contentType, ...isCompressed ? ['content-encoding', 'gzip'] : []]),
     body,
@@ -155,8 +195,9 @@ function createHead ({ etag, headers, body: plain, compressed }: CachedResponse,
 }
 
 /** The fields of a response that is older than it should be, because nothing newer can be loaded (RFC 9211). */
-const overdueFields = (overdueMs: number): string[] =>
-  ['cache-status', 'halo; hit; detail=stale', 'age', String(Math.ceil(overdueMs / 1000))]
+const overdueFields = (
+  overdueMs: number
+): string[] => ['cache-status', 'halo; hit; detail=stale', 'age', String(Math.ceil(overdueMs / 1000))]
 
 /**
  * Whether a client accepts gzip (RFC 9110 §12.5.3): the weight of `gzip` decides where it is named, else that of `*`.
@@ -171,7 +212,9 @@ export function takesGzip (accepted: string | string[] | undefined): boolean {
     const [coding = '', ...parameters] = item.split(';', 5)
     const name = coding.trim().toLowerCase()
     if (name !== 'gzip' && name !== 'x-gzip' && name !== '*') continue
-    const weight = parameters.map(one => /^\s{0,9}q\s{0,9}=\s{0,9}([01](?:\.\d{0,3})?)\s{0,9}$/i.exec(one)?.[1]).find(one => one !== undefined)
+    const weight = parameters.map(one => /^\s{0,9}q\s{0,9}=\s{0,9}([01](?:\.\d{0,3})?)\s{0,9}$/i.exec(one)?.[1]).find(
+      one => one !== undefined
+    )
     const isAccepted = parameters.length === 0 || (weight !== undefined && Number(weight) > 0)
     if (name !== '*') return isAccepted
     any = isAccepted

@@ -6,7 +6,7 @@ declare module 'fastify' {
   interface FastifyInstance {
     responseHeaders: {
       /** The headers that every response to a request has: request id, Helmet, CORS and rate limit. */
-      of (request: FastifyRequest): Record<string, string>
+      of(request: FastifyRequest): Record<string, string>,
       /** The same as text (response-head.ts), without `Vary`: cached responses have a `Vary` of their own. */
       serialized (request: FastifyRequest): string
     }
@@ -14,9 +14,10 @@ declare module 'fastify' {
 }
 
 /**
- * Sets the headers that every response has, refusals included, so that a web page can read a 429. They are set when a response
- * is sent (`onSend`): a response from the cache is written as one string (plugins/response-cache.ts), and setting sixteen
- * headers that nobody reads would cost it 5 % of its CPU time. A header that the route has set itself wins.
+ * Sets the headers that every response has, refusals included, so that a web page can read a 429. They are set when a
+ * response is sent (`onSend`): a response from the cache is written as one string (plugins/response-cache.ts), and
+ * setting sixteen headers that nobody reads would cost it 5 % of its CPU time. A header that the route has set itself
+ * wins.
  */
 export default fp(async function responseHeaders (app) {
   const { securityHeaders, corsHeaders, limitFields } = app
@@ -41,14 +42,17 @@ export default fp(async function responseHeaders (app) {
       ...limitFields.headers(request.addressToken, request.routeToken)
     }),
     // An id consists of letters, digits, and marks that a header may have (request-context.ts).
-    serialized: request => `x-request-id: ${request.id}\r\n${securityText}${corsText(corsHeaders(request.headers.origin))}` +
+    serialized: request =>
+      `x-request-id: ${request.id}\r\n${securityText}${corsText(corsHeaders(request.headers.origin))}` +
       limitFields.serialized(request.addressToken, request.routeToken)
   })
 
   app.addHook('onSend', (request, reply, payload, done) => {
     const headers = app.responseHeaders.of(request)
     for (const name in headers) {
-      if (name === 'vary' || !reply.hasHeader(name)) reply.header(name, name === 'vary' ? joinVary(headers[name]!, reply.getHeader(name)) : headers[name])
+      if (name === 'vary' || !reply.hasHeader(name)) {
+        reply.header(name, name === 'vary' ? joinVary(headers[name]!, reply.getHeader(name)) : headers[name])
+      }
     }
     done()
   })

@@ -9,9 +9,10 @@ declare module 'fastify' {
 }
 
 /**
- * @fastify/helmet decides which security headers there are, once: it answers one request of a throw-away server here, and what
- * it set goes out with every response (plugins/response-headers.ts). As a hook of every request it halves the speed of a
- * hot read, to set the same constants each time.
+ * @fastify/helmet decides which security headers there are, once: it answers one request of a throw-away server here,
+ *   and what
+ * it set goes out with every response (plugins/response-headers.ts). As a hook of every request it halves the speed
+ * of a hot read, to set the same constants each time.
  */
 export default fp(async function securityHeaders (app) {
   app.decorate('securityHeaders', await headersOfHelmet())
@@ -29,11 +30,15 @@ async function headersOfHelmet (): Promise<Record<string, string>> {
     xDownloadOptions: false,
     xPermittedCrossDomainPolicies: false
   })
-  model.get('/', (request, reply) => { reply.code(204).send() })
+  model.get('/', (request, reply) => {
+    reply.code(204).send()
+  })
   const { headers } = await model.inject('/')
   await model.close()
   const ofTransport = ['date', 'connection', 'content-length', 'keep-alive']
-  return Object.fromEntries(Object.entries(headers)
-    .filter(([name]) => !ofTransport.includes(name))
-    .map(([name, value]) => [name, String(value)]))
+  return Object.fromEntries(
+    Object.entries(headers)
+      .filter(([name]) => !ofTransport.includes(name))
+      .map(([name, value]) => [name, String(value)])
+  )
 }

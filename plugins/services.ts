@@ -28,9 +28,15 @@ declare module 'fastify' {
 export default fp(async function services (app) {
   const services = createServices(app, app.config)
   app.decorate('services', services)
-  app.addHook('onReady', async () => { await Promise.race([services.revocations.start(), sleep(1000, undefined, { ref: false })]) })
-  app.addHook('onReady', async () => { services.accountPurge.start() })
-  app.addHook('preClose', async () => { services.streams.close() })
+  app.addHook('onReady', async () => {
+    await Promise.race([services.revocations.start(), sleep(1000, undefined, { ref: false })])
+  })
+  app.addHook('onReady', async () => {
+    services.accountPurge.start()
+  })
+  app.addHook('preClose', async () => {
+    services.streams.close()
+  })
   app.addHook('onClose', async () => {
     services.revocations.close()
     await services.accountPurge.close()
@@ -44,22 +50,39 @@ function createServices (app: FastifyInstance, config: Config) {
   const users = createUserService(app.database)
   const accountPurge = createAccountPurge({
     database: app.backgroundDatabase,
-    onError (error) { app.log.warn({ cause: (error as Error).message }, 'rows of deleted accounts could not be removed; retrying') }
+    onError (error) {
+      app.log.warn({ cause: (error as Error).message }, 'rows of deleted accounts could not be removed; retrying')
+    }
   })
   const passwords = createPasswordService(config.passwords)
   const sessions = createSessionService(app.database, { ...config.sessions, tokenSeconds: config.jwt.expiresInSeconds })
   const sessionActivity = createSessionActivity(sessions)
-  const refreshTokens = createRefreshTokens([config.jwt.secret, ...config.jwt.previousKeys.filter(key => !key.startsWith(ed25519Prefix))])
+  const refreshTokens = createRefreshTokens([
+    config.jwt.secret,
+    ...config.jwt.previousKeys.filter(key => !key.startsWith(ed25519Prefix))
+  ])
   const revocations = createRevocations({
     database: app.watchDatabase,
     background: app.backgroundDatabase,
-    onProgress (known) { app.log.info({ known }, 'loading revocations') },
+    onProgress (known) {
+      app.log.info({ known }, 'loading revocations')
+    },
     onChange (isCurrent, cause) {
       if (isCurrent) app.log.info('revocations are current again')
-      else app.log.warn({ cause: (cause as Error | undefined)?.message }, 'revocations cannot be read: known ones stay in force')
+      else {
+        app.log.warn(
+          { cause: (cause as Error | undefined)?.message },
+          'revocations cannot be read: known ones stay in force'
+        )
+      }
     }
   })
-  const videos = createVideoService({ database: app.database, readDatabase: app.readDatabase }, engagement, createCursors(config.jwt.secret), { maxLive: config.quotas.liveVideos, gate: config.adultContentGate })
+  const videos = createVideoService(
+    { database: app.database, readDatabase: app.readDatabase },
+    engagement,
+    createCursors(config.jwt.secret),
+    { maxLive: config.quotas.liveVideos, gate: config.adultContentGate }
+  )
   return {
     passwords,
     engagement,
@@ -73,18 +96,33 @@ function createServices (app: FastifyInstance, config: Config) {
       passwords,
       sessions,
       attempts: createLoginThrottle(app.database, {
-        onFallback (cause) { app.log.error({ cause: (cause as Error | undefined)?.message }, 'login attempts cannot be counted in PostgreSQL: each process counts its own') }
+        onFallback (cause) {
+          app.log.error(
+            { cause: (cause as Error | undefined)?.message },
+            'login attempts cannot be counted in PostgreSQL: each process counts its own'
+          )
+        }
       }),
       refreshTokens,
       revocations,
       auditKey: createHmac('sha256', config.jwt.secret).update('halo:audit').digest('base64url'),
       onDeleted (userId) {
         accountPurge.run().catch(() => {})
-        engagement.forgetUser(userId).catch((error: unknown) => { app.log.warn({ cause: (error as Error).message }, 'a deleted account counts as a live viewer until its presence expires') })
+        engagement.forgetUser(userId).catch((error: unknown) => {
+          app.log.warn(
+            { cause: (error as Error).message },
+            'a deleted account counts as a live viewer until its presence expires'
+          )
+        })
       },
-      onError (error) { app.log.warn({ err: error }, 'an outdated password hash could not be replaced') }
+      onError (error) {
+        app.log.warn({ err: error }, 'an outdated password hash could not be replaced')
+      }
     }),
-    streams: createEngagementStreams({ read: ids => engagement.counters(ids), maxPerClient: config.quotas.streamsPerAddress }),
+    streams: createEngagementStreams({
+      read: ids => engagement.counters(ids),
+      maxPerClient: config.quotas.streamsPerAddress
+    }),
     videos,
     healthChecks: createHealthChecks({
       dependencies: [...app.postgresChecks, ...app.redisChecks],

@@ -19,7 +19,10 @@ const maxDepth = 16
 /** The media type that is accepted, strictly: parsers differ about other spellings, which attackers exploit. */
 const jsonMediaType = /^application\/json[ \t]*(?:;[ \t]*charset="?utf-?8"?[ \t]*)?$/i
 
-/** Parsing and validation of requests: strict JSON, conversion of path and query parameters only, nothing dropped silently. */
+/**
+ * Parsing and validation of requests: strict JSON, conversion of path and query parameters only, nothing dropped
+ * silently.
+ */
 export default fp(async function validation (app) {
   const isStrict = app.config.strictQuery
   app.setValidatorCompiler(({ schema, httpPart }) => compileValidator(schema, httpPart, isStrict))
@@ -37,8 +40,9 @@ interface ObjectSchema {
 }
 
 /**
- * Text formats, each with the maximum length in UTF-16 code units: a longer text fails without being checked. With `allErrors`, Ajv
- * runs a format even if `maxLength` has failed, and NFKC takes a second for 64 KB of combining marks.
+ * Text formats, each with the maximum length in UTF-16 code units: a longer text fails without being checked. With
+ * `allErrors`, Ajv runs a format even if `maxLength` has failed, and NFKC takes a second for 64 KB of combining
+ * marks.
  */
 const textFormats: Record<string, [maxUnits: number, isValid: (text: string) => boolean]> = {
   text: [64 * 1024, isStorable],
@@ -64,7 +68,9 @@ const ajv = createAjv()
 
 /** Compiled schemas by their JSON: routes, and the applications of one process (tests), share them. */
 const validators = createMemo(schema => ajv.compile(schema))
-const serializers = createMemo(schema => buildSerializer(schema as Schema, { schema: { Problem: Problem as unknown as Schema } }))
+const serializers = createMemo(schema =>
+  buildSerializer(schema as Schema, { schema: { Problem: Problem as unknown as Schema } })
+)
 
 function createMemo<Compiled> (compile: (schema: object) => Compiled): (schema: unknown) => Compiled {
   const compiled = new Map<string, Compiled>()
@@ -84,7 +90,9 @@ function compileValidator (schema: unknown, httpPart: string | undefined, isStri
     const unknown = takeUnknown(data)
     read(data)
     const isValid = validate(data)
-    wrapped.errors = unknown.length > 0 && isStrict ? [...unknown.map(unknownMember), ...validate.errors ?? []] : validate.errors
+    wrapped.errors = unknown.length > 0 && isStrict
+      ? [...unknown.map(unknownMember), ...validate.errors ?? []]
+      : validate.errors
     return isValid && (unknown.length === 0 || !isStrict)
   }
   wrapped.errors = validate.errors
@@ -92,14 +100,20 @@ function compileValidator (schema: unknown, httpPart: string | undefined, isStri
 }
 
 /** The error that Ajv reports for `additionalProperties: false`. */
-const unknownMember = (name: string): ErrorObject =>
-  ({ keyword: 'additionalProperties', instancePath: '', schemaPath: '#/additionalProperties', params: { additionalProperty: name } })
+const unknownMember = (name: string): ErrorObject => ({
+  keyword: 'additionalProperties',
+  instancePath: '',
+  schemaPath: '#/additionalProperties',
+  params: { additionalProperty: name }
+})
 
 /**
- * Returns a function that removes the members of a query that its schema does not have, so that none becomes part of a cache key. It
- * returns their names, except names that begin with `_`, which caches and libraries append.
+ * Returns a function that removes the members of a query that its schema does not have, so that none becomes part of
+ * a cache key. It returns their names, except names that begin with `_`, which caches and libraries append.
  */
-function createQueryFilter (schema: ObjectSchema & { additionalProperties?: boolean }): (query: Record<string, unknown>) => string[] {
+function createQueryFilter (
+  schema: ObjectSchema & { additionalProperties?: boolean }
+): (query: Record<string, unknown>) => string[] {
   const known = new Set(Object.keys(schema.properties ?? {}))
   return query => {
     const unknown: string[] = []
@@ -118,9 +132,9 @@ function isStorable (text: string): boolean {
 }
 
 /**
- * Returns a function that converts path and query parameters to the numbers and booleans of their schema. Only the plain spelling is
- * converted; others ("1e3", "0x10", " 5", "TRUE"), which Ajv's own coercion accepts, stay text and fail the validation. Items of
- * a list are separated by commas.
+ * Returns a function that converts path and query parameters to the numbers and booleans of their schema. Only the
+ * plain spelling is converted; others ("1e3", "0x10", " 5", "TRUE"), which Ajv's own coercion accepts, stay text and
+ * fail the validation. Items of a list are separated by commas.
  */
 function createTextReader (schema: ObjectSchema): (data: Record<string, unknown>) => void {
   const typed = Object.entries(schema.properties ?? {})
@@ -129,7 +143,9 @@ function createTextReader (schema: ObjectSchema): (data: Record<string, unknown>
     for (const [name, { type, items }] of typed) {
       const text = data[name]
       if (typeof text !== 'string') continue
-      data[name] = type === 'array' ? text.split(',', maxListItems).map(item => readScalar(item, items?.type)) : readScalar(text, type)
+      data[name] = type === 'array'
+        ? text.split(',', maxListItems).map(item => readScalar(item, items?.type))
+        : readScalar(text, type)
     }
   }
 }
@@ -157,7 +173,11 @@ function acceptStrictJson (app: FastifyInstance): void {
       text = utf8.decode(body)
       refuseAmbiguity(text)
     } catch (error) {
-      return done(error instanceof ApiError ? error : new ApiError('invalid_request', { message: 'The body is not UTF-8', cause: error }))
+      return done(
+        error instanceof ApiError
+          ? error
+          : new ApiError('invalid_request', { message: 'The body is not UTF-8', cause: error })
+      )
     }
     parse(request, text, (error, value) => {
       done(error ? new ApiError('invalid_request', { message: 'The body is not JSON', cause: error }) : null, value)
@@ -166,8 +186,8 @@ function acceptStrictJson (app: FastifyInstance): void {
 }
 
 /**
- * Refuses JSON that parsers read differently (a name twice in one object, RFC 7493 §2.3), and deep nesting. The parser checks the
- * syntax afterwards.
+ * Refuses JSON that parsers read differently (a name twice in one object, RFC 7493 §2.3), and deep nesting. The
+ * parser checks the syntax afterwards.
  */
 function refuseAmbiguity (text: string): void {
   const open: Set<string>[] = []
@@ -177,7 +197,9 @@ function refuseAmbiguity (text: string): void {
       throw new ApiError('invalid_request', { message: `The body nests deeper than ${maxDepth} levels` })
     }
   }
-  const leave = () => { open.pop() }
+  const leave = () => {
+    open.pop()
+  }
   visit(text, {
     onObjectBegin: enter,
     onObjectEnd: leave,
@@ -186,7 +208,9 @@ function refuseAmbiguity (text: string): void {
     onObjectProperty (name) {
       const names = open.at(-1)
       if (names?.has(name)) {
-        throw new ApiError('invalid_request', { message: `The body has the name ${JSON.stringify(name.slice(0, 50))} twice` })
+        throw new ApiError('invalid_request', {
+          message: `The body has the name ${JSON.stringify(name.slice(0, 50))} twice`
+        })
       }
       names?.add(name)
     }

@@ -19,7 +19,9 @@ const listSchema = {
 const getSchema = {
   summary: 'One kind of error: what the `type` of a problem points at',
   tags: ['operations'],
-  params: Type.Object({ code: Type.String({ description: 'A code of an error', maxLength: 64, examples: ['not_found'] }) }),
+  params: Type.Object({
+    code: Type.String({ description: 'A code of an error', maxLength: 64, examples: ['not_found'] })
+  }),
   response: responses({ 200: ErrorKind }, ['not_found'])
 }
 

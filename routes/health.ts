@@ -22,7 +22,8 @@ const livenessSchema = {
 }
 const readinessSchema = {
   summary: 'Whether this process should get requests',
-  description: 'Redis unavailable does not make a process unready: reads go on without it, and no other process has it either.',
+  description:
+    'Redis unavailable does not make a process unready: reads go on without it, and no other process has it either.',
   tags,
   querystring,
   response: responses({ 200: Readiness, 503: Readiness })
@@ -49,7 +50,12 @@ const seconds = () => Math.floor(Date.now() / 1000)
 const health: Handler<typeof healthSchema> = async function (request, reply) {
   const { database, redis } = await this.services.healthChecks.status()
   const isHealthy = database && redis
-  return await reply.code(isHealthy ? 200 : 503).send({ status: isHealthy ? 'healthy' : 'unhealthy', database, redis, time: seconds() })
+  return await reply.code(isHealthy ? 200 : 503).send({
+    status: isHealthy ? 'healthy' : 'unhealthy',
+    database,
+    redis,
+    time: seconds()
+  })
 }
 
 const livez: Handler<typeof livenessSchema> = async () => ({ status: 'alive', time: seconds() })
@@ -59,7 +65,13 @@ const readyz: Handler<typeof readinessSchema> = async function (request, reply) 
   const revocations = this.services.revocations.isLoaded
   const isReady = status.database && status.schema && revocations && !this.lifecycle.isDraining
   const word = this.lifecycle.isDraining ? 'draining' : isReady ? 'ready' : 'not_ready'
-  return await reply.code(isReady ? 200 : 503).send({ status: word, ...status, revocations, workers: this.workers.state(), time: seconds() })
+  return await reply.code(isReady ? 200 : 503).send({
+    status: word,
+    ...status,
+    revocations,
+    workers: this.workers.state(),
+    time: seconds()
+  })
 }
 
 const startupz: Handler<typeof startupSchema> = async function (request, reply) {
@@ -68,5 +80,11 @@ const startupz: Handler<typeof startupSchema> = async function (request, reply) 
   if (status.database && status.schema && status.redis && revocations) this.lifecycle.hasStarted = true
   return await reply
     .code(this.lifecycle.hasStarted ? 200 : 503)
-    .send({ status: this.lifecycle.hasStarted ? 'ready' : 'not_ready', ...status, revocations, workers: this.workers.state(), time: seconds() })
+    .send({
+      status: this.lifecycle.hasStarted ? 'ready' : 'not_ready',
+      ...status,
+      revocations,
+      workers: this.workers.state(),
+      time: seconds()
+    })
 }

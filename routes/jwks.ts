@@ -26,5 +26,7 @@ const routes: Routes = async app => {
 export default routes
 
 const jwks: Handler<typeof jwksSchema> = async function (request, reply) {
-  return await reply.header('cache-control', 'public, max-age=300').send(this.publicKeys as { keys: Record<'kty' | 'crv' | 'x' | 'kid' | 'alg' | 'use', string>[] })
+  return await reply.header('cache-control', 'public, max-age=300').send(
+    this.publicKeys as { keys: Record<'kty' | 'crv' | 'x' | 'kid' | 'alg' | 'use', string>[] }
+  )
 }

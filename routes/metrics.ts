@@ -4,7 +4,8 @@ import type { Handler, Routes } from '../schemas/route.ts'
 
 const metricsSchema = {
   summary: 'Numbers of the service, in the text format of Prometheus',
-  description: 'Of all processes behind this port together. For operators: a balancer should not pass it on to the outside.',
+  description:
+    'Of all processes behind this port together. For operators: a balancer should not pass it on to the outside.',
   tags: ['operations'],
   produces: ['text/plain'],
   response: responses({ 200: Type.String({ title: 'Metrics', examples: ['halo_counters_flush_lag_seconds 0.3\n'] }) })

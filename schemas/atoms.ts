@@ -1,8 +1,8 @@
 import { Type } from '@sinclair/typebox'
 
 /**
- * Parts of other schemas. `format: 'text'` refuses what PostgreSQL cannot store (NUL) and what UTF-8 cannot encode (unpaired
- * surrogates); plugins/validation.ts defines it.
+ * Parts of other schemas. `format: 'text'` refuses what PostgreSQL cannot store (NUL) and what UTF-8 cannot encode
+ * (unpaired surrogates); plugins/validation.ts defines it.
  */
 
 export const Id = Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER, description: 'Id', examples: [42] })
@@ -11,7 +11,11 @@ export const Id = Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER, d
 export const PathId = (description: string) =>
   Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER, description, examples: [1] })
 
-export const Timestamp = Type.String({ format: 'date-time', description: 'ISO 8601, UTC', examples: ['2026-02-09T12:00:00.000Z'] })
+export const Timestamp = Type.String({
+  format: 'date-time',
+  description: 'ISO 8601, UTC',
+  examples: ['2026-02-09T12:00:00.000Z']
+})
 
 export const Text = (options: Record<string, unknown>) => Type.String({ format: 'text', ...options })
 

@@ -11,9 +11,15 @@ const KnownCount = (description: string) =>
   Type.Unsafe<number | null>({ type: ['integer', 'null'], minimum: 0, description, examples: [7] })
 
 export const Freshness = Type.Object({
-  stale: Type.Boolean({ description: 'true while Redis is unavailable: the counts are those of the last flush', examples: [false] }),
+  stale: Type.Boolean({
+    description: 'true while Redis is unavailable: the counts are those of the last flush',
+    examples: [false]
+  }),
   as_of: Type.Unsafe<string | null>({
-    type: ['string', 'null'], format: 'date-time', description: 'When the counts were right; null when that is not known', examples: ['2026-02-09T12:00:00.000Z']
+    type: ['string', 'null'],
+    format: 'date-time',
+    description: 'When the counts were right; null when that is not known',
+    examples: ['2026-02-09T12:00:00.000Z']
   })
 }, { title: 'Freshness' })
 
@@ -31,7 +37,9 @@ export const Counters = Type.Object({
   comment_count: CounterFields.comment_count,
   view_count: CounterFields.view_count,
   liked: Type.Optional(Type.Unsafe<boolean | null>({
-    type: ['boolean', 'null'], description: 'Whether the caller likes it; only with a token, null while unknown', examples: [true]
+    type: ['boolean', 'null'],
+    description: 'Whether the caller likes it; only with a token, null while unknown',
+    examples: [true]
   })),
   counters: Freshness
 }, { title: 'Counters' })

@@ -17,7 +17,10 @@ export const Readiness = Type.Object({
   database: Type.Boolean({ description: 'PostgreSQL answers', examples: [true] }),
   redis: Type.Boolean({ description: 'Redis answers, or is not used', examples: [true] }),
   schema: Type.Boolean({ description: 'The database has the schema that this version needs', examples: [true] }),
-  revocations: Type.Boolean({ description: 'The ended sessions are known: without them no token can be accepted', examples: [true] }),
+  revocations: Type.Boolean({
+    description: 'The ended sessions are known: without them no token can be accepted',
+    examples: [true]
+  }),
   workers: Type.Object({
     running: Type.Integer({ description: 'Processes that serve', examples: [2] }),
     wanted: Type.Integer({ description: 'Processes that should', examples: [2] })

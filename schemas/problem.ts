@@ -11,12 +11,17 @@ export const Problem = Type.Object({
   request_id: Type.String({ description: 'Finds this request in the service’s log' }),
   error: Type.String({ description: 'Stable code for programs' }),
   message: Type.String({ description: 'A sentence for a person' }),
-  violations: Type.Optional(Type.Array(Type.Object({
-    in: Type.String({ description: '`body`, `query`, `path` or `headers`' }),
-    pointer: Type.String({ description: 'JSON pointer to the value' }),
-    detail: Type.String({ description: 'What is wrong with it' })
-  }), { description: 'Every single thing that is wrong with the request' })),
-  'violated-policies': Type.Optional(Type.Array(Type.String(), { description: 'Limits of which nothing was left, by their names in `RateLimit-Policy`' }))
+  violations: Type.Optional(Type.Array(
+    Type.Object({
+      in: Type.String({ description: '`body`, `query`, `path` or `headers`' }),
+      pointer: Type.String({ description: 'JSON pointer to the value' }),
+      detail: Type.String({ description: 'What is wrong with it' })
+    }),
+    { description: 'Every single thing that is wrong with the request' }
+  )),
+  'violated-policies': Type.Optional(
+    Type.Array(Type.String(), { description: 'Limits of which nothing was left, by their names in `RateLimit-Policy`' })
+  )
 }, { $id: 'Problem', title: 'Problem', description: 'RFC 9457 problem details with HALO’s `error` and `message`' })
 
 /** Errors that any route may answer with. */
@@ -24,14 +29,17 @@ const everywhere: ErrorCode[] = ['invalid_request', 'rate_limit_exceeded', 'inte
 
 /** Headers of responses by status, for the documentation. */
 const headersOf: Record<number, Record<string, object>> = {
-  401: { 'WWW-Authenticate': { type: 'string', description: 'Bearer, with the reason when a token was sent (RFC 6750)' } },
+  401: {
+    'WWW-Authenticate': { type: 'string', description: 'Bearer, with the reason when a token was sent (RFC 6750)' }
+  },
   429: { 'Retry-After': { type: 'integer', description: 'Seconds until a further try makes sense' } },
   503: { 'Retry-After': { type: 'integer', description: 'Seconds until a further try makes sense' } }
 }
 
 /**
- * Returns the `response` member of a route's schema: its successes, and one problem for each status of the given codes and of those
- * that any route may answer with. `Problem` is a shared schema, which plugins/openapi.ts registers.
+ * Returns the `response` member of a route's schema: its successes, and one problem for each status of the given
+ * codes and of those that any route may answer with. `Problem` is a shared schema, which plugins/openapi.ts
+ * registers.
  */
 export function responses<S extends Record<number, TSchema>> (successes: S, codes: ErrorCode[] = []) {
   const byStatus = new Map<number, ErrorCode[]>()
@@ -39,13 +47,18 @@ export function responses<S extends Record<number, TSchema>> (successes: S, code
     const { status } = catalogue[code]
     byStatus.set(status, [...byStatus.get(status) ?? [], code])
   }
-  const problems = Object.fromEntries([...byStatus].sort(([a], [b]) => a - b).map(([status, group]) => [status, {
-    description: group.map(code => `\`${code}\`: ${catalogue[code].message}`).join('; '),
-    ...(headersOf[status] ? { headers: headersOf[status] } : {}),
-    content: { 'application/problem+json': { schema: Type.Ref('Problem#'), example: exampleOf(group[0]!) } }
-  }]))
-  const described = Object.fromEntries(Object.entries(successes).map(([status, schema]) =>
-    [status, { ...schema, 'x-response-description': nameOf(schema) }]))
+  const problems = Object.fromEntries(
+    [...byStatus].sort(([a], [b]) => a - b).map(([status, group]) => [status, {
+      description: group.map(code => `\`${code}\`: ${catalogue[code].message}`).join('; '),
+      ...(headersOf[status] ? { headers: headersOf[status] } : {}),
+      content: { 'application/problem+json': { schema: Type.Ref('Problem#'), example: exampleOf(group[0]!) } }
+    }])
+  )
+  const described = Object.fromEntries(
+    Object.entries(successes).map((
+      [status, schema]
+    ) => [status, { ...schema, 'x-response-description': nameOf(schema) }])
+  )
   return { ...problems, ...described } as unknown as S
 }
 
@@ -54,5 +67,14 @@ const nameOf = (schema: TSchema): string =>
 
 function exampleOf (code: ErrorCode): object {
   const { status, title, message } = catalogue[code]
-  return { type: `/errors/${code}`, title, status, detail: message, instance: '/api/v1/…', request_id: '066af438-5', error: code, message }
+  return {
+    type: `/errors/${code}`,
+    title,
+    status,
+    detail: message,
+    instance: '/api/v1/…',
+    request_id: '066af438-5',
+    error: code,
+    message
+  }
 }

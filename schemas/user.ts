@@ -27,15 +27,30 @@ export const Profile = Type.Object({
 }, { title: 'Profile' })
 export type Profile = Static<typeof Profile>
 
-const Password = (minLength: number) => Text({
-  minLength, maxLength: 256, description: 'The password, of any characters', examples: ['password123']
-})
+const Password = (minLength: number) =>
+  Text({
+    minLength,
+    maxLength: 256,
+    description: 'The password, of any characters',
+    examples: ['password123']
+  })
 
 const DisplayName = Text({ minLength: 1, maxLength: 50, pattern: '\\S', examples: ['Test User'] })
 
 export const Registration = Type.Object({
-  email: Text({ format: 'email', maxLength: 255, description: 'Unique in any letter case', examples: ['test@example.com'] }),
-  username: Text({ minLength: 3, maxLength: 30, format: 'username', description: 'Unique in any letter case; of one alphabet, without invisible characters, no space at either end', examples: ['testuser'] }),
+  email: Text({
+    format: 'email',
+    maxLength: 255,
+    description: 'Unique in any letter case',
+    examples: ['test@example.com']
+  }),
+  username: Text({
+    minLength: 3,
+    maxLength: 30,
+    format: 'username',
+    description: 'Unique in any letter case; of one alphabet, without invisible characters, no space at either end',
+    examples: ['testuser']
+  }),
   password: Password(8),
   display_name: DisplayName,
   is_adult: Type.Optional(Type.Boolean({ default: false, examples: [true] }))
@@ -51,9 +66,17 @@ export type Credentials = Static<typeof Credentials>
 export const AccountPatch = Type.Object({
   display_name: Type.Optional(DisplayName),
   bio: Type.Optional(Text({ maxLength: 1000, examples: ['Streams on Fridays'] })),
-  avatar_url: Type.Optional(Type.String({ format: 'http-url', description: 'http or https; "" for none', examples: ['https://cdn.halo.example/avatars/42.webp'] })),
+  avatar_url: Type.Optional(
+    Type.String({
+      format: 'http-url',
+      description: 'http or https; "" for none',
+      examples: ['https://cdn.halo.example/avatars/42.webp']
+    })
+  ),
   is_adult: Type.Optional(Type.Boolean({ description: 'false turns adult mode off', examples: [true] })),
-  adult_mode: Type.Optional(Type.Boolean({ description: 'Whether adult content is shown; only an adult can turn it on', examples: [true] }))
+  adult_mode: Type.Optional(
+    Type.Boolean({ description: 'Whether adult content is shown; only an adult can turn it on', examples: [true] })
+  )
 }, { title: 'AccountPatch', additionalProperties: false, minProperties: 1 })
 export type AccountPatch = Static<typeof AccountPatch>
 
@@ -65,12 +88,20 @@ export const PasswordChange = Type.Object({
 export const PasswordProof = Type.Object({ password: Password(1) }, { title: 'PasswordProof' })
 
 export const RefreshRequest = Type.Object({
-  refresh_token: Type.String({ minLength: 1, maxLength: 1024, description: 'The one of the last answer; each is good for one refresh', examples: ['halo_refresh_Jm5…'] })
+  refresh_token: Type.String({
+    minLength: 1,
+    maxLength: 1024,
+    description: 'The one of the last answer; each is good for one refresh',
+    examples: ['halo_refresh_Jm5…']
+  })
 }, { title: 'RefreshRequest' })
 
 /** The tokens of a session, and its user. */
 export const Session = Type.Object({
-  token: Type.String({ description: 'Access token, a JWT, for `Authorization: Bearer …`', examples: ['eyJhbGciOiJIUzI1NiJ9.eyJ1c2VyX2lkIjo0Mn0.c2lnbmF0dXJl'] }),
+  token: Type.String({
+    description: 'Access token, a JWT, for `Authorization: Bearer …`',
+    examples: ['eyJhbGciOiJIUzI1NiJ9.eyJ1c2VyX2lkIjo0Mn0.c2lnbmF0dXJl']
+  }),
   expires_in: Type.Integer({ description: 'Seconds for which the access token is good', examples: [86_400] }),
   refresh_token: Type.String({ description: 'For `POST /auth/refresh`, once', examples: ['halo_refresh_Jm5…'] }),
   user: Account
@@ -83,7 +114,10 @@ export const SessionInfo = Type.Object({
   created_at: Timestamp,
   last_used_at: Timestamp,
   expires_at: Timestamp,
-  address: Type.String({ description: 'Address of the client at the last login or refresh', examples: ['203.0.113.7'] }),
+  address: Type.String({
+    description: 'Address of the client at the last login or refresh',
+    examples: ['203.0.113.7']
+  }),
   user_agent: Type.String({ description: '"" when there was none', examples: ['HALO/4.2 (Android 16)'] }),
   is_current: Type.Boolean({ description: 'Whether it is the session of this request', examples: [true] })
 }, { title: 'SessionInfo' })

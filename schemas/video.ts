@@ -18,10 +18,20 @@ export const Video = Type.Object({
 export type Video = Static<typeof Video>
 
 const Address = (description: string, example: string) =>
-  Type.String({ format: 'http-url', description: `${description}; an http or https address, or ""`, examples: [example] })
+  Type.String({
+    format: 'http-url',
+    description: `${description}; an http or https address, or ""`,
+    examples: [example]
+  })
 
 const fields = {
-  title: Text({ minLength: 1, maxLength: 255, pattern: '\\S', description: 'Kept exactly as sent', examples: ['Sunset over the harbour'] }),
+  title: Text({
+    minLength: 1,
+    maxLength: 255,
+    pattern: '\\S',
+    description: 'Kept exactly as sent',
+    examples: ['Sunset over the harbour']
+  }),
   description: Text({ maxLength: 10_000, description: 'Kept exactly as sent', examples: ['A quiet hour.'] }),
   thumbnail_url: Address('Picture', 'https://cdn.halo.example/thumbnails/42.webp'),
   stream_url: Address('Stream', 'https://stream.halo.example/live/42/master.m3u8'),
@@ -39,21 +49,54 @@ export const NewVideo = Type.Object({
 }, { title: 'NewVideo', additionalProperties: false })
 export type NewVideo = Static<typeof NewVideo>
 
-export const VideoPatch = Type.Partial(Type.Object(fields), { title: 'VideoPatch', additionalProperties: false, minProperties: 1 })
+export const VideoPatch = Type.Partial(Type.Object(fields), {
+  title: 'VideoPatch',
+  additionalProperties: false,
+  minProperties: 1
+})
 export type VideoPatch = Static<typeof VideoPatch>
 
 /** Maximum offset: PostgreSQL reads all skipped rows. A cursor is as fast as the first page at any depth. */
 export const maxOffset = 10_000
 
 const Page = {
-  limit: Type.Integer({ minimum: 1, maximum: 100, default: 20, description: 'Most videos to answer with', examples: [20] }),
-  offset: Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER, default: 0, description: `Videos to pass over first, at most ${maxOffset}; \`cursor\` goes further`, examples: [0] }),
-  cursor: Type.Optional(Type.String({ minLength: 1, maxLength: 64, description: 'The `X-Next-Cursor` of the page before; only with the same filters', examples: ['AAZTQ3YxvYAAAAAAAAAAKqv3lrm5m4ZV0iA'] })),
-  adult: Type.Optional(OneOf(['include', 'exclude', 'only'], { description: 'Adult content; without adult mode there is none', examples: ['exclude'] }))
+  limit: Type.Integer({
+    minimum: 1,
+    maximum: 100,
+    default: 20,
+    description: 'Most videos to answer with',
+    examples: [20]
+  }),
+  offset: Type.Integer({
+    minimum: 0,
+    maximum: Number.MAX_SAFE_INTEGER,
+    default: 0,
+    description: `Videos to pass over first, at most ${maxOffset}; \`cursor\` goes further`,
+    examples: [0]
+  }),
+  cursor: Type.Optional(
+    Type.String({
+      minLength: 1,
+      maxLength: 64,
+      description: 'The `X-Next-Cursor` of the page before; only with the same filters',
+      examples: ['AAZTQ3YxvYAAAAAAAAAAKqv3lrm5m4ZV0iA']
+    })
+  ),
+  adult: Type.Optional(
+    OneOf(['include', 'exclude', 'only'], {
+      description: 'Adult content; without adult mode there is none',
+      examples: ['exclude']
+    })
+  )
 }
 
 export const VideoListQuery = Type.Object({
   ...Page,
-  live: Type.Optional(Type.Boolean({ description: '`true`: live ones only; `false`: recorded ones only; left out: both', examples: [true] }))
+  live: Type.Optional(
+    Type.Boolean({
+      description: '`true`: live ones only; `false`: recorded ones only; left out: both',
+      examples: [true]
+    })
+  )
 })
 export type VideoListQuery = Static<typeof VideoListQuery>

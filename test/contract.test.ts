@@ -28,7 +28,11 @@ class HaloClient {
   }
 
   async register (person: object): Promise<{ id: number }> {
-    const { token, user } = await this.request<{ token: string, user: { id: number } }>('POST', '/auth/register', person)
+    const { token, user } = await this.request<{ token: string, user: { id: number } }>(
+      'POST',
+      '/auth/register',
+      person
+    )
     this.token = token
     return user
   }
@@ -40,29 +44,48 @@ class HaloClient {
 
 onEachStore(t, 'an existing client registers, logs in, reads, lists and likes without a change', async (t, stores) => {
   const url = await createDatabase(t, stores, { isMigrated: false })
-  const service = await startService(t, { DATABASE_URL: url, ...(stores.redisUrl === null ? {} : { REDIS_URL: stores.redisUrl }) })
+  const service = await startService(t, {
+    DATABASE_URL: url,
+    ...(stores.redisUrl === null ? {} : { REDIS_URL: stores.redisUrl })
+  })
   await service.printed(/"listening"/)
   const client = new HaloClient(service.url)
   const person = { ...randomUser(), is_adult: true }
 
   const { id } = await client.register(person)
   await client.login(person.email, person.password)
-  t.match(await client.request('GET', '/auth/me'), { id, email: person.email, display_name: person.display_name, is_adult: true, adult_mode: false })
+  t.match(await client.request('GET', '/auth/me'), {
+    id,
+    email: person.email,
+    display_name: person.display_name,
+    is_adult: true,
+    adult_mode: false
+  })
 
-  await runSql(url, 'insert into videos (user_id, title, is_live) select $1, n::text, n = 1 from generate_series(1, 3) n', [id])
+  await runSql(
+    url,
+    'insert into videos (user_id, title, is_live) select $1, n::text, n = 1 from generate_series(1, 3) n',
+    [id]
+  )
   const videos = await client.request<{ id: number, like_count: number }[]>('GET', '/videos?limit=2&offset=0')
   t.equal(videos.length, 2)
   t.equal((await client.request<unknown[]>('GET', '/videos?live=true')).length, 1)
   t.equal((await client.request<unknown[]>('GET', `/users/${id}/videos`)).length, 3)
 
   const video = videos[0]!
-  const liked = await client.request<{ message: string, data: { like_count: number } }>('POST', `/videos/${video.id}/engagement/likes`)
+  const liked = await client.request<{ message: string, data: { like_count: number } }>(
+    'POST',
+    `/videos/${video.id}/engagement/likes`
+  )
   t.type(liked.message, 'string')
   t.equal(liked.data.like_count, video.like_count + 1)
   t.match(await client.request('GET', `/videos/${video.id}`), { id: video.id, like_count: video.like_count + 1 })
 
   await t.rejects(client.request('GET', '/videos/999999'), { code: 'not_found', status: 404, message: /./ })
-  await t.rejects(client.request('POST', `/videos/${video.id}/engagement/shares`), { code: 'invalid_metric', status: 400 })
+  await t.rejects(client.request('POST', `/videos/${video.id}/engagement/shares`), {
+    code: 'invalid_metric',
+    status: 400
+  })
   await t.rejects(client.register(person), { code: 'user_exists', status: 409 })
   await t.rejects(client.login(person.email, 'wrong'), { code: 'invalid_credentials', status: 401 })
 

@@ -24,7 +24,12 @@ function problemsOf (variables: Record<string, string>): string[] {
 }
 
 t.test('PUBLIC_URL stands in headers and bodies as a URL is written', async t => {
-  for (const [given, read] of [['https://api.example', 'https://api.example'], ['https://api.example/halo/', 'https://api.example/halo'], ['https://мир.example', 'https://xn--h1ahn.example']] as const) {
+  for (
+    const [given, read] of [['https://api.example', 'https://api.example'], [
+      'https://api.example/halo/',
+      'https://api.example/halo'
+    ], ['https://мир.example', 'https://xn--h1ahn.example']] as const
+  ) {
     t.equal(loadConfig({ PUBLIC_URL: given }).publicUrl, read)
   }
 })
@@ -39,16 +44,38 @@ t.test('no variables at all make a development configuration on embedded stores'
     redis: null,
     jwt: { expiresInSeconds: 24 * 3600 },
     cors: { origins: '*' },
-    rateLimit: { policies: { address: { per: 'address', rate: 1000, burst: 2000 }, login: { per: 'address', rate: 5, burst: 20 }, engagement: { per: 'user', rate: 200, burst: 1000 } } }
+    rateLimit: {
+      policies: {
+        address: { per: 'address', rate: 1000, burst: 2000 },
+        login: { per: 'address', rate: 5, burst: 20 },
+        engagement: { per: 'user', rate: 200, burst: 1000 }
+      }
+    }
   })
   t.ok(Buffer.byteLength(config.jwt.secret) >= 32)
   t.not(loadConfig({}).jwt.secret, config.jwt.secret, 'each process has a key of its own')
   t.match(config.warnings, [/JWT_SECRET_KEY/])
-  t.throws(() => { (config.server as { port: number }).port = 1 }, TypeError, 'it is frozen')
+  t.throws(
+    () => {
+      ;(config.server as { port: number }).port = 1
+    },
+    TypeError,
+    'it is frozen'
+  )
 })
 
 t.test('URLs win over the parts, and empty variables count as not set', async t => {
-  const parts = { DB_HOST: 'db', DB_PORT: '6543', DB_USER: 'u', DB_PASSWORD: 'p', DB_NAME: 'n', REDIS_HOST: 'cache', REDIS_PORT: '6380', REDIS_PASSWORD: 'q', REDIS_DB: '3' }
+  const parts = {
+    DB_HOST: 'db',
+    DB_PORT: '6543',
+    DB_USER: 'u',
+    DB_PASSWORD: 'p',
+    DB_NAME: 'n',
+    REDIS_HOST: 'cache',
+    REDIS_PORT: '6380',
+    REDIS_PASSWORD: 'q',
+    REDIS_DB: '3'
+  }
   t.match(loadConfig(parts), {
     database: { kind: 'server', connection: { host: 'db', port: 6543, user: 'u', password: 'p', database: 'n' } },
     redis: { host: 'cache', port: 6380, password: 'q', db: 3 }
@@ -57,23 +84,40 @@ t.test('URLs win over the parts, and empty variables count as not set', async t 
     database: { connection: { connectionString: 'postgres://x/y' } },
     redis: { url: 'rediss://z' }
   })
-  t.match(loadConfig({ DB_HOST: '', REDIS_HOST: ' ', SERVER_PORT: '', DB_PASSWORD: '' }), { database: { kind: 'embedded' }, redis: null, server: { port: 8080 } })
+  t.match(loadConfig({ DB_HOST: '', REDIS_HOST: ' ', SERVER_PORT: '', DB_PASSWORD: '' }), {
+    database: { kind: 'embedded' },
+    redis: null,
+    server: { port: 8080 }
+  })
 })
 
 t.test('as many processes serve as there are CPUs, or as WEB_CONCURRENCY says, and share the connections and threads', async t => {
   t.equal(loadConfig({}).workers, 1, 'one, where counters live in the process')
   t.equal(loadConfig({ REDIS_URL: 'redis://z' }).workers, availableParallelism())
-  const config = loadConfig({ REDIS_URL: 'redis://z', WEB_CONCURRENCY: '3', DB_MAX_OPEN_CONNS: '100', DB_MAX_IDLE_CONNS: '10' })
+  const config = loadConfig({
+    REDIS_URL: 'redis://z',
+    WEB_CONCURRENCY: '3',
+    DB_MAX_OPEN_CONNS: '100',
+    DB_MAX_IDLE_CONNS: '10'
+  })
   t.match(config, { workers: 3, databasePool: { max: 33, min: 3 } })
   t.equal(loadConfig({ REDIS_URL: 'redis://z', WEB_CONCURRENCY: '256', DB_MAX_OPEN_CONNS: '256' }).passwords.threads, 1)
   t.match(problemsOf({ WEB_CONCURRENCY: '2' }), [/^WEB_CONCURRENCY is 2, and without Redis.*set REDIS_URL/])
-  t.match(problemsOf({ REDIS_URL: 'redis://z', WEB_CONCURRENCY: '8', DB_MAX_OPEN_CONNS: '7', DB_MAX_IDLE_CONNS: '1' }), [/^DB_MAX_OPEN_CONNS \(7\) is below the 8 processes/])
+  t.match(
+    problemsOf({ REDIS_URL: 'redis://z', WEB_CONCURRENCY: '8', DB_MAX_OPEN_CONNS: '7', DB_MAX_IDLE_CONNS: '1' }),
+    [/^DB_MAX_OPEN_CONNS \(7\) is below the 8 processes/]
+  )
 })
 
 t.test('production, with everything it needs, boots; without, it names all that is missing at once', async t => {
   t.strictSame(problemsOf(production), [])
   t.strictSame(loadConfig(production).cors.origins, [], 'no origin is allowed unless it is listed')
-  t.match(problemsOf({ NODE_ENV: 'production' }), [/^JWT_SECRET_KEY is missing.*openssl/, /^PASSWORD_PEPPER is missing.*openssl/, /^DATABASE_URL.*missing/, /^REDIS_URL.*missing/])
+  t.match(problemsOf({ NODE_ENV: 'production' }), [
+    /^JWT_SECRET_KEY is missing.*openssl/,
+    /^PASSWORD_PEPPER is missing.*openssl/,
+    /^DATABASE_URL.*missing/,
+    /^REDIS_URL.*missing/
+  ])
   t.match(problemsOf({ ...production, JWT_SECRET_KEY: 'x'.repeat(31) }), [/31 bytes/])
   t.strictSame(problemsOf({ ...production, JWT_SECRET_KEY: 'é'.repeat(16) }), [], '32 bytes, not 32 characters')
   t.match(problemsOf({ ...production, CORS_ALLOWED_ORIGINS: '*' }), [/CORS_ALLOWED_ORIGINS/])
@@ -102,12 +146,36 @@ t.test('every wrong setting is named at once, with how to mend it and without a 
     TRUST_PROXY: '10.0.0.0/8,true,10.0.0.0/33,1',
     PUBLIC_URL: 'api.example'
   })
-  for (const name of ['NODE_ENV', 'SERVER_PORT', 'SERVER_READ_TIMEOUT', 'DB_MAX_IDLE_CONNS', 'DATABASE_URL', 'REDIS_URL', 'LOG_LEVEL', 'JWT_SECRET_KEY', 'JWT_SIGNING_KEY', 'JWT_PREVIOUS_KEYS', 'PASSWORD_PEPPER', 'PASSWORD_BLOCKLIST', 'PASSWORD_PREVIOUS_PEPPERS', 'CORS_ALLOWED_ORIGINS', 'RATE_LIMIT_RPS', 'TRUST_PROXY', 'PUBLIC_URL']) {
+  for (
+    const name of [
+      'NODE_ENV',
+      'SERVER_PORT',
+      'SERVER_READ_TIMEOUT',
+      'DB_MAX_IDLE_CONNS',
+      'DATABASE_URL',
+      'REDIS_URL',
+      'LOG_LEVEL',
+      'JWT_SECRET_KEY',
+      'JWT_SIGNING_KEY',
+      'JWT_PREVIOUS_KEYS',
+      'PASSWORD_PEPPER',
+      'PASSWORD_BLOCKLIST',
+      'PASSWORD_PREVIOUS_PEPPERS',
+      'CORS_ALLOWED_ORIGINS',
+      'RATE_LIMIT_RPS',
+      'TRUST_PROXY',
+      'PUBLIC_URL'
+    ]
+  ) {
     const own = problems.filter(problem => problem.startsWith(name))
     t.ok(own.length > 0, name)
     for (const problem of own) t.match(problem, /: .{10}/, 'says how to mend it')
   }
-  t.equal(problems.filter(problem => problem.startsWith('TRUST_PROXY')).length, 3, 'true, a prefix of 33 and a count of hops')
+  t.equal(
+    problems.filter(problem => problem.startsWith('TRUST_PROXY')).length,
+    3,
+    'true, a prefix of 33 and a count of hops'
+  )
   t.equal(problems.filter(problem => problem.startsWith('JWT_PREVIOUS_KEYS')).length, 2)
   t.notMatch(problems.join('\n'), /hunter/)
   const error = new ConfigurationError(problems)
@@ -120,7 +188,12 @@ for (const value of ['1.5', '-1', '1e3', '0x10', 'abc', '10 s', '9'.repeat(30), 
 
 t.test("the contract's timeouts reach the server", async t => {
   t.match(serverOptions(loadConfig({})), {
-    requestTimeout: 10_000, connectionTimeout: 10_000, keepAliveTimeout: 120_000, return503OnClosing: false, trustProxy: false, http: { headersTimeout: 10_000 }
+    requestTimeout: 10_000,
+    connectionTimeout: 10_000,
+    keepAliveTimeout: 120_000,
+    return503OnClosing: false,
+    trustProxy: false,
+    http: { headersTimeout: 10_000 }
   })
   t.strictSame(serverOptions(loadConfig({ TRUST_PROXY: '10.0.0.0/8, ::1' })).trustProxy, ['10.0.0.0/8', '::1'])
 })
@@ -128,20 +201,38 @@ t.test("the contract's timeouts reach the server", async t => {
 t.test('the README and .env.example name every setting, with its default, and no other', async t => {
   const readme = readFileSync(join(import.meta.dirname, '..', 'README.md'), 'utf8')
   const example = readFileSync(join(import.meta.dirname, '..', '.env.example'), 'utf8')
-  const documented = new Map([...readme.matchAll(/^\| `([A-Z_]+)` \| (?:`([^`]*)`|–) \| (.+) \|$/gm)].map(([, name, value, text]) => [name, { value, text }]))
+  const documented = new Map(
+    [...readme.matchAll(/^\| `([A-Z_]+)` \| (?:`([^`]*)`|–) \| (.+) \|$/gm)].map((
+      [, name, value, text]
+    ) => [name, { value, text }])
+  )
   for (const [name, schema] of Object.entries(Environment.properties)) {
     const { default: value, description } = schema as { default?: unknown, description?: string }
-    t.strictSame(documented.get(name), { value: value === undefined ? undefined : String(value), text: description }, `README: ${name}`)
+    t.strictSame(
+      documented.get(name),
+      { value: value === undefined ? undefined : String(value), text: description },
+      `README: ${name}`
+    )
     t.match(example, new RegExp(`^# ?${name}=|^${name}=`, 'm'), `.env.example: ${name}`)
   }
   t.strictSame([...documented.keys()], Object.keys(Environment.properties))
   const known = new Set(Object.keys(Environment.properties))
   t.strictSame([...example.matchAll(/^#? ?([A-Z_]+)=/gm)].map(([, name]) => name!).filter(name => !known.has(name)), [])
-  t.doesNotThrow(() => loadConfig(Object.fromEntries([...example.matchAll(/^([A-Z_]+)=(.*)$/gm)].map(([, name, value]) => [name, value]))), '.env.example works as it stands')
+  t.doesNotThrow(
+    () =>
+      loadConfig(
+        Object.fromEntries([...example.matchAll(/^([A-Z_]+)=(.*)$/gm)].map(([, name, value]) => [name, value]))
+      ),
+    '.env.example works as it stands'
+  )
 })
 
 t.test('a pepper that is set leaves the one of development for the hashes that were made with it', async t => {
   const { passwords } = loadConfig({ PASSWORD_PEPPER: 'p'.repeat(32), PASSWORD_PREVIOUS_PEPPERS: 'q' })
   t.strictSame([passwords.pepper, passwords.previousPeppers], ['p'.repeat(32), ['q', loadConfig({}).passwords.pepper]])
-  t.strictSame(loadConfig({ ...production }).passwords.previousPeppers, [], 'not in production, where its hashes would be without a secret')
+  t.strictSame(
+    loadConfig({ ...production }).passwords.previousPeppers,
+    [],
+    'not in production, where its hashes would be without a secret'
+  )
 })

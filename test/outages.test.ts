@@ -11,8 +11,12 @@ import { availableStores, type Stores } from './helpers/stores.ts'
 
 const faults: Record<string, (proxy: FaultyProxy) => void | Promise<void>> = {
   refused: proxy => proxy.refuse(),
-  silent: proxy => { proxy.silence() },
-  slow: proxy => { proxy.slow(3000) }
+  silent: proxy => {
+    proxy.silence()
+  },
+  slow: proxy => {
+    proxy.slow(3000)
+  }
 }
 
 /** The contract's second, and what a noisy machine may add to its timers. */
@@ -75,7 +79,14 @@ for (const stores of availableStores()) {
 }
 
 async function everyRouteIsUnavailable (
-  t: Test, app: App, { id, userId, authorization, person }: { id: number, userId: number, authorization: Record<string, string>, person: Record<string, unknown> }
+  t: Test,
+  app: App,
+  { id, userId, authorization, person }: {
+    id: number,
+    userId: number,
+    authorization: Record<string, string>,
+    person: Record<string, unknown>
+  }
 ): Promise<void> {
   const requests = {
     'a list': { url: '/api/v1/videos' },
@@ -87,9 +98,11 @@ async function everyRouteIsUnavailable (
     'a like': { method: 'POST' as const, url: `/api/v1/videos/${id}/engagement/likes`, headers: authorization }
   }
   // All at once, so that they meet in the pool.
-  await Promise.all(Object.entries(requests).map(async ([name, request]) => {
-    hasProblem(t, await timed(t, name, app.inject(request)), 'service_unavailable', {}, name)
-  }))
+  await Promise.all(
+    Object.entries(requests).map(async ([name, request]) => {
+      hasProblem(t, await timed(t, name, app.inject(request)), 'service_unavailable', {}, name)
+    })
+  )
 }
 
 const servers = availableStores().find((stores): stores is Stores & { redisUrl: string } => stores.redisUrl !== null)
@@ -100,7 +113,8 @@ if (servers) {
       const app = await createApp(t, { stores: servers, redisUrl: proxy.url })
       const { user, authorization } = await signUp(app)
       const id = await addVideo(app, user.id, { view_count: 5 })
-      const like = () => app.inject({ method: 'POST', url: `/api/v1/videos/${id}/engagement/likes`, headers: authorization })
+      const like = () =>
+        app.inject({ method: 'POST', url: `/api/v1/videos/${id}/engagement/likes`, headers: authorization })
       t.equal((await like()).statusCode, 200)
       await strike(proxy)
       await redisIsAway(t, app, id, like)
@@ -116,7 +130,8 @@ if (servers) {
       const app = await createApp(t, { stores: servers, redisUrl: proxy.url })
       const { user, authorization } = await signUp(app)
       const id = await addVideo(app, user.id, { view_count: 5 })
-      const like = () => app.inject({ method: 'POST', url: `/api/v1/videos/${id}/engagement/likes`, headers: authorization })
+      const like = () =>
+        app.inject({ method: 'POST', url: `/api/v1/videos/${id}/engagement/likes`, headers: authorization })
       await redisIsAway(t, app, id, like)
       await proxy.forward()
       await recovers(t, app, '/health')
@@ -128,7 +143,12 @@ if (servers) {
   }
 }
 
-async function redisIsAway (t: Test, app: App, id: number, like: () => Promise<{ statusCode: number, headers: Record<string, unknown>, json: () => unknown, body: string }>): Promise<void> {
+async function redisIsAway (
+  t: Test,
+  app: App,
+  id: number,
+  like: () => Promise<{ statusCode: number, headers: Record<string, unknown>, json: () => unknown, body: string }>
+): Promise<void> {
   const video = await timed(t, 'a video', app.inject(`/api/v1/videos/${id}`))
   t.equal(video.statusCode, 200)
   t.match(video.json(), { live_viewers: null, view_count: 5, counters: { stale: true } }, 'unknown is not zero')
@@ -137,5 +157,9 @@ async function redisIsAway (t: Test, app: App, id: number, like: () => Promise<{
   const health = await timed(t, 'health', app.inject('/health'))
   t.equal(health.statusCode, 503)
   t.match(health.json(), { status: 'unhealthy', database: true, redis: false })
-  t.match((await app.inject('/readyz')).json(), { status: 'ready', redis: false }, 'other processes have no Redis either')
+  t.match(
+    (await app.inject('/readyz')).json(),
+    { status: 'ready', redis: false },
+    'other processes have no Redis either'
+  )
 }

@@ -15,7 +15,9 @@ const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'))
 /** The names in a value, at every depth: what an example may show with other values. */
 function shape (value: unknown): unknown {
   if (Array.isArray(value)) return value.slice(0, 1).map(shape)
-  if (value !== null && typeof value === 'object') return Object.fromEntries(Object.entries(value).map(([name, member]) => [name, shape(member)]))
+  if (value !== null && typeof value === 'object') {
+    return Object.fromEntries(Object.entries(value).map(([name, member]) => [name, shape(member)]))
+  }
   return typeof value
 }
 
@@ -32,7 +34,9 @@ t.test('the first session of the README answers as it is printed there', async t
   })
   t.ok(steps.length >= 6)
   // One shell for all of it, as a reader has one; each answer is on a line of its own.
-  const script = steps.map(({ command }) => `${command.replaceAll('http://localhost:8080', address).replaceAll(/^curl/g, 'curl -s')}; echo`).join('\n')
+  const script = steps.map(({ command }) =>
+    `${command.replaceAll('http://localhost:8080', address).replaceAll(/^curl/g, 'curl -s')}; echo`
+  ).join('\n')
   const { stdout } = await run('bash', ['-c', script])
   const answers = stdout.split('\n')
   for (const [index, { command, printed }] of steps.entries()) {

@@ -18,8 +18,12 @@ function runTests (args: string[], env: Record<string, string>): Promise<{ code:
   const { TAP_JOB_ID: _, TAP_CHILD_ID: __, NODE_OPTIONS: ___, NODE_V8_COVERAGE: ____, ...inherited } = process.env
   const own = Object.fromEntries(Object.entries(inherited).filter(([name]) => !/^(TAP|HALO_TEST|_TAPJS)/.test(name)))
   return new Promise(resolve => {
-    execFile(process.execPath, [join(root, 'test', 'run.ts'), '--stores', 'servers', '--jobs', '1', ...args], { cwd: root, env: { ...own, ...env } },
-      (error, stdout, stderr) => { resolve({ code: error === null ? 0 : Number(error.code), output: stdout + stderr }) })
+    execFile(process.execPath, [join(root, 'test', 'run.ts'), '--stores', 'servers', '--jobs', '1', ...args], {
+      cwd: root,
+      env: { ...own, ...env }
+    }, (error, stdout, stderr) => {
+      resolve({ code: error === null ? 0 : Number(error.code), output: stdout + stderr })
+    })
   })
 }
 
@@ -30,22 +34,40 @@ t.test('a Redis database that is named and holds data of somebody is left alone,
   await redis.client.set('a key of a developer', 'kept')
   const named = { TEST_DATABASE_URL: stores.adminUrl, TEST_REDIS_URL: redis.url }
   const refused = await runTests(['test/planted/flaky.ts'], named)
-  t.match(refused, { code: 2, output: /^TEST_REDIS_URL: database 0 of the Redis at 127\.0\.0\.1:\d+ holds keys that are not of a test [^\n]*\n$/ })
+  t.match(refused, {
+    code: 2,
+    output: /^TEST_REDIS_URL: database 0 of the Redis at 127\.0\.0\.1:\d+ holds keys that are not of a test [^\n]*\n$/
+  })
   t.strictSame(await redis.client.keys('*'), ['a key of a developer'])
-  t.match(await runTests(['--jobs', '3', 'x.ts'], { ...named, TEST_REDIS_URL: `${redis.url}/1` }), { code: 2, output: /^TEST_REDIS_URL: [^\n]*out of range[^\n]*\n$/ },
-    'more jobs than databases')
+  t.match(await runTests(['--jobs', '3', 'x.ts'], { ...named, TEST_REDIS_URL: `${redis.url}/1` }), {
+    code: 2,
+    output: /^TEST_REDIS_URL: [^\n]*out of range[^\n]*\n$/
+  }, 'more jobs than databases')
   await redis.kill()
-  t.match(await runTests(['x.ts'], named), { code: 2, output: /^TEST_REDIS_URL: the Redis at 127\.0\.0\.1:\d+ cannot be used: [^\n]*\n$/ }, 'refused')
+  t.match(await runTests(['x.ts'], named), {
+    code: 2,
+    output: /^TEST_REDIS_URL: the Redis at 127\.0\.0\.1:\d+ cannot be used: [^\n]*\n$/
+  }, 'refused')
 })
 
 t.test('a PostgreSQL that is named and refuses is told in one line, and the run exits 2', async t => {
-  for (const url of ['postgres://nobody:wrong@127.0.0.1:1/none', ...stores ? [`${stores.adminUrl.replace(/\/[^/]*$/, '')}/there_is_none`] : []]) {
-    t.match(await runTests(['x.ts'], { TEST_DATABASE_URL: url }), { code: 2, output: /^TEST_DATABASE_URL: PostgreSQL at 127\.0\.0\.1:\d+\/\w+ refuses the connection: [^\n]*\n$/ })
+  for (
+    const url of [
+      'postgres://nobody:wrong@127.0.0.1:1/none',
+      ...stores ? [`${stores.adminUrl.replace(/\/[^/]*$/, '')}/there_is_none`] : []
+    ]
+  ) {
+    t.match(await runTests(['x.ts'], { TEST_DATABASE_URL: url }), {
+      code: 2,
+      output: /^TEST_DATABASE_URL: PostgreSQL at 127\.0\.0\.1:\d+\/\w+ refuses the connection: [^\n]*\n$/
+    })
   }
 })
 
 t.test('options that are not known are told with the usage, and the run exits 2', async t => {
-  for (const args of [['--stores', 'none'], ['--jobs', '0'], ['--frobnicate']]) t.match(await runTests(args, {}), { code: 2, output: /Usage: npm test/ })
+  for (const args of [['--stores', 'none'], ['--jobs', '0'], ['--frobnicate']]) {
+    t.match(await runTests(args, {}), { code: 2, output: /Usage: npm test/ })
+  }
   t.match(await runTests(['--help'], {}), { code: 0, output: /^Usage: npm test/ })
 })
 

@@ -42,8 +42,8 @@ const env = {
   ...process.env,
   TAP_JOBS: options.jobs,
   HALO_TEST_LOGS: logs,
-  // Each file is a process, and some start the service in further ones: compiled once, they start twice as fast. What was
-  // compiled without coverage has none when it is taken from there.
+  // Each file is a process, and some start the service in further ones: compiled once, they start twice as fast. What
+  // was compiled without coverage has none when it is taken from there.
   NODE_COMPILE_CACHE: join(root, '.tap', isWhole ? 'compile-cache-with-coverage' : 'compile-cache'),
   ...servers.env
 }
@@ -53,7 +53,11 @@ function readArguments () {
   try {
     const parsed = parseArgs({
       allowPositionals: true,
-      options: { stores: { type: 'string', default: 'all' }, jobs: { type: 'string', default: '2' }, help: { type: 'boolean' } }
+      options: {
+        stores: { type: 'string', default: 'all' },
+        jobs: { type: 'string', default: '2' },
+        help: { type: 'boolean' }
+      }
     })
     const { stores, jobs, help } = parsed.values
     if (help) exit(usage, 0)
@@ -65,7 +69,7 @@ function readArguments () {
 }
 
 function exit (text: string, code: number): never {
-  (code === 0 ? process.stdout : process.stderr).write(text)
+  ;(code === 0 ? process.stdout : process.stderr).write(text)
   process.exit(code)
 }
 
@@ -73,11 +77,18 @@ async function openServers (): Promise<TestServers> {
   const { TEST_DATABASE_URL: databaseUrl, TEST_REDIS_URL: redisUrl } = process.env
   try {
     const servers = await startTestServers({
-      directory: join(root, '.data', 'test'), databaseUrl: databaseUrl || undefined, redisUrl: redisUrl || undefined, kinds: [...kinds], jobs
+      directory: join(root, '.data', 'test'),
+      databaseUrl: databaseUrl || undefined,
+      redisUrl: redisUrl || undefined,
+      kinds: [...kinds],
+      jobs
     })
     if (kinds.includes('servers') && !servers.hasRedis && (options.stores === 'servers' || process.env['CI'])) {
       await servers.stop()
-      exit('No redis-server is installed and TEST_REDIS_URL names none: install it (apt-get install redis-server), or run npm run test:embedded\n', 2)
+      exit(
+        'No redis-server is installed and TEST_REDIS_URL names none: install it (apt-get install redis-server), or run npm run test:embedded\n',
+        2
+      )
     }
     return servers
   } catch (error) {
@@ -88,30 +99,46 @@ async function openServers (): Promise<TestServers> {
 
 async function runAll (): Promise<number> {
   process.stdout.write(`Testing on ${servers.description}\n`)
-  if (!servers.hasRedis && kinds.includes('servers')) process.stdout.write('No redis-server is installed: what needs a Redis does not run\n')
+  if (!servers.hasRedis && kinds.includes('servers')) {
+    process.stdout.write('No redis-server is installed: what needs a Redis does not run\n')
+  }
   // tap's own plugins are compiled into it before the first run.
   if (!existsSync(join(root, '.tap', 'plugins'))) await runQuietly('tap', ['build'])
-  const { results, totals, exitCode } = await tap(isWhole ? ['--allow-incomplete-coverage', '--coverage-report=json-summary'] : ['--disable-coverage', ...files])
+  const { results, totals, exitCode } = await tap(
+    isWhole ? ['--allow-incomplete-coverage', '--coverage-report=json-summary'] : ['--disable-coverage', ...files]
+  )
 
-  for (const { file, failures } of results) for (const text of failures) process.stdout.write(`\nFAILED ${file}\n${text}\n`)
+  for (const { file, failures } of results) {
+    for (const text of failures) process.stdout.write(`\nFAILED ${file}\n${text}\n`)
+  }
   const skipped = results.flatMap(({ file, notRun }) => notRun.map(text => `${file}: ${text}`))
   if (skipped.length > 0) process.stdout.write(`\nDid not run:\n${skipped.map(text => `  ${text}\n`).join('')}`)
   process.stdout.write('\n')
   const isSecretFree = !findSecrets()
-  const isComplete = !isWhole || options.stores !== 'all' || !servers.hasRedis || (holdsFloor() & holdsAssertions(totals.passed)) === 1
+  const isComplete = !isWhole || options.stores !== 'all' || !servers.hasRedis ||
+    (holdsFloor() & holdsAssertions(totals.passed)) === 1
   const { passed, failed } = totals
-  process.stdout.write(`tests: ${passed} passed, ${failed} failed in ${((performance.now() - startedAt) / 1000).toFixed(0)} s\n`)
+  process.stdout.write(
+    `tests: ${passed} passed, ${failed} failed in ${((performance.now() - startedAt) / 1000).toFixed(0)} s\n`
+  )
   return exitCode === 0 && passed > 0 && failed === 0 && isSecretFree && isComplete ? 0 : 1
 }
 
 /** Runs the files and prints one line for each when it ends. */
-async function tap (args: string[]): Promise<{ results: FileResult[], totals: { passed: number, failed: number }, exitCode: number }> {
+async function tap (
+  args: string[]
+): Promise<{ results: FileResult[], totals: { passed: number, failed: number }, exitCode: number }> {
   const child = spawn('tap', ['--reporter=tap', `--jobs=${jobs}`, '--timeout=180', ...args], {
-    cwd: root, env, stdio: ['ignore', 'pipe', 'inherit'], shell: process.platform === 'win32'
+    cwd: root,
+    env,
+    stdio: ['ignore', 'pipe', 'inherit'],
+    shell: process.platform === 'win32'
   })
   const exited = once(child, 'exit') as Promise<[number | null]>
   const reader = createTapReader(({ file, isOk, seconds, assertions }) => {
-    process.stdout.write(`${isOk ? 'ok    ' : 'FAILED'} ${seconds.toFixed(1).padStart(6)} s ${String(assertions).padStart(6)}  ${file}\n`)
+    process.stdout.write(
+      `${isOk ? 'ok    ' : 'FAILED'} ${seconds.toFixed(1).padStart(6)} s ${String(assertions).padStart(6)}  ${file}\n`
+    )
   })
   // The whole of it, for whoever wants to know more of a failure.
   const raw = createWriteStream(join(root, '.tap', 'output.tap'))
@@ -125,7 +152,12 @@ async function tap (args: string[]): Promise<{ results: FileResult[], totals: { 
 }
 
 async function runQuietly (command: string, args: string[]): Promise<void> {
-  const child = spawn(command, args, { cwd: root, env, stdio: ['ignore', 'ignore', 'inherit'], shell: process.platform === 'win32' })
+  const child = spawn(command, args, {
+    cwd: root,
+    env,
+    stdio: ['ignore', 'ignore', 'inherit'],
+    shell: process.platform === 'win32'
+  })
   await once(child, 'exit')
 }
 
@@ -136,16 +168,21 @@ async function runQuietly (command: string, args: string[]): Promise<void> {
 function findSecrets (): boolean {
   const lines = readdirSync(logs).flatMap(file => readFileSync(join(logs, file), 'utf8').split('\n'))
   rmSync(logs, { recursive: true })
-  const secrets = /eyJ[\w-]{6,}\.|halo_refresh_[\w-]|\$2[aby]\$\d\d|halo1\$|correct horse|password123|a secret of the tests/
+  const secrets =
+    /eyJ[\w-]{6,}\.|halo_refresh_[\w-]|\$2[aby]\$\d\d|halo1\$|correct horse|password123|a secret of the tests/
   const found = lines.filter(line => secrets.test(line))
   for (const line of found.slice(0, 5)) process.stdout.write(`A secret stands in the log: ${line.slice(0, 500)}\n`)
   const audits = lines.filter(line => line.includes('"audit":')).length
-  process.stdout.write(`Log of the run: ${lines.length} lines, ${audits} of them audit, ${found.length} with a secret\n`)
+  process.stdout.write(
+    `Log of the run: ${lines.length} lines, ${audits} of them audit, ${found.length} with a secret\n`
+  )
   return found.length > 0 || (isWhole && audits < 100)
 }
 
 function holdsFloor (): number {
-  const summary = JSON.parse(readFileSync(join(root, '.tap', 'report', 'coverage-summary.json'), 'utf8')) as { total: { lines: { pct: number } } }
+  const summary = JSON.parse(readFileSync(join(root, '.tap', 'report', 'coverage-summary.json'), 'utf8')) as {
+    total: { lines: { pct: number } }
+  }
   const { pct } = summary.total.lines
   process.stdout.write(`Coverage: ${pct} % of lines (floor ${lineFloor} %)\n`)
   return Number(pct >= lineFloor)

@@ -20,7 +20,9 @@ async function settings (t: Test): Promise<Record<string, string>> {
 }
 
 t.test('the service, started with no settings, says what it runs on and serves; a second start keeps the data', async t => {
-  if (!availableStores().some(({ name }) => name === 'embedded')) return didNotRun(t, 'this run leaves the embedded stores out')
+  if (!availableStores().some(({ name }) => name === 'embedded')) {
+    return didNotRun(t, 'this run leaves the embedded stores out')
+  }
   const folder = await mkdtemp(join(tmpdir(), 'halo-service-'))
   await chmod(folder, 0o755)
   t.teardown(() => rm(folder, { recursive: true, force: true }))
@@ -31,8 +33,15 @@ t.test('the service, started with no settings, says what it runs on and serves; 
   t.match(first.output(), /counters +in this process/)
   t.match(first.output(), new RegExp(`listening +http://localhost:${new URL(first.url).port}/api/v1`))
   t.match(first.output(), /API page +http:\/\/localhost:\d+\/docs/)
-  const person = { email: 'test@example.com', username: 'testuser', password: 'password123', display_name: 'Test User', is_adult: true }
-  const post = (url: string) => fetch(url, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(person) })
+  const person = {
+    email: 'test@example.com',
+    username: 'testuser',
+    password: 'password123',
+    display_name: 'Test User',
+    is_adult: true
+  }
+  const post = (url: string) =>
+    fetch(url, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(person) })
   t.equal((await post(`${first.url}/api/v1/auth/register`)).status, 201)
   first.child.kill('SIGKILL')
   await first.exit
@@ -58,11 +67,13 @@ t.test('SIGTERM turns readiness off first, lets requests in flight finish, and e
   await service.printed(/"listening"/)
   const agent = new http.Agent({ keepAlive: true, maxSockets: 1 })
   t.teardown(() => agent.destroy())
-  const get = (path: string) => new Promise<{ status: number, connection: string | undefined }>((resolve, reject) => {
-    http.get(`${service.url}${path}`, { agent }, response => {
-      response.resume().on('end', () => resolve({ status: response.statusCode!, connection: response.headers.connection }))
-    }).on('error', reject)
-  })
+  const get = (path: string) =>
+    new Promise<{ status: number, connection: string | undefined }>((resolve, reject) => {
+      http.get(`${service.url}${path}`, { agent }, response => {
+        response.resume().on('end', () =>
+          resolve({ status: response.statusCode!, connection: response.headers.connection }))
+      }).on('error', reject)
+    })
   t.strictSame(await get('/readyz'), { status: 200, connection: 'keep-alive' })
   // A lock makes a request wait in the database until the drain is under way.
   const held = runSql(env['DATABASE_URL']!, 'begin; lock table videos; select pg_sleep(0.3); commit')
@@ -71,7 +82,11 @@ t.test('SIGTERM turns readiness off first, lets requests in flight finish, and e
   await new Promise(resolve => setTimeout(resolve, 50))
   service.child.kill('SIGTERM')
   await service.printed(/"draining"/)
-  t.strictSame(await get('/readyz'), { status: 503, connection: 'close' }, 'not ready from the moment of the signal, and clients are sent away')
+  t.strictSame(
+    await get('/readyz'),
+    { status: 503, connection: 'close' },
+    'not ready from the moment of the signal, and clients are sent away'
+  )
   t.strictSame(await get('/api/v1/videos/1'), { status: 404, connection: 'close' }, 'and still serving')
   t.equal((await slow).status, 200, 'what was in flight is answered')
   await held
@@ -85,7 +100,10 @@ t.test('a request in flight when the port closes is answered', async t => {
   await service.printed(/"listening"/)
   const held = runSql(env['DATABASE_URL']!, 'begin; lock table videos; select pg_sleep(0.35); commit')
   await new Promise(resolve => setTimeout(resolve, 50))
-  const inFlight = Array.from({ length: 5 }, () => fetch(`${service.url}/api/v1/videos`).then(response => response.status))
+  const inFlight = Array.from(
+    { length: 5 },
+    () => fetch(`${service.url}/api/v1/videos`).then(response => response.status)
+  )
   await new Promise(resolve => setTimeout(resolve, 100))
   service.child.kill('SIGTERM')
   t.strictSame(await Promise.all(inFlight), [200, 200, 200, 200, 200])
@@ -107,7 +125,9 @@ t.test('a second signal exits at once', async t => {
 t.test('production, without what it needs, refuses to boot and names everything at once', async t => {
   const service = await startService(t, { NODE_ENV: 'production', SERVER_READ_TIMEOUT: 'soon' })
   t.equal((await service.exit).code, 78)
-  for (const name of ['SERVER_READ_TIMEOUT', 'JWT_SECRET_KEY', 'DATABASE_URL', 'REDIS_URL']) t.match(service.output(), new RegExp(`  - ${name}`))
+  for (const name of ['SERVER_READ_TIMEOUT', 'JWT_SECRET_KEY', 'DATABASE_URL', 'REDIS_URL']) {
+    t.match(service.output(), new RegExp(`  - ${name}`))
+  }
   t.notMatch(service.output(), /at .*\.ts/, 'no stack: it is no bug')
 })
 
@@ -139,7 +159,9 @@ t.test('what is not HTTP, too large or too slow is told so and cut off while oth
   const say = async (text: string): Promise<string> => {
     const socket = connect(Number(new URL(service.url).port), '127.0.0.1')
     let answer = ''
-    socket.on('data', data => { answer += String(data) }).on('error', () => {})
+    socket.on('data', data => {
+      answer += String(data)
+    }).on('error', () => {})
     socket.write(text)
     await once(socket, 'close')
     return answer
@@ -149,17 +171,21 @@ t.test('what is not HTTP, too large or too slow is told so and cut off while oth
     say('FROBNICATE /health HTTP/1.1\r\nHost: x\r\n\r\n'),
     say(`GET /health HTTP/1.1\r\nHost: x\r\nX-Long: ${'x'.repeat(20_000)}\r\n\r\n`),
     say('GET /health HTTP/1.1\r\nHost: x\r\nX-Half: '),
-    say('POST /api/v1/auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"email"'),
+    say(
+      'POST /api/v1/auth/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"email"'
+    ),
     fetch(`${service.url}/health`).then(response => response.status)
   ])
   t.equal(other, 200)
-  for (const [name, answer, status, code] of [
-    ['garbage', garbage, 400, 'invalid_request'],
-    ['an unknown method', method, 400, 'invalid_request'],
-    ['large headers', headers, 431, 'headers_too_large'],
-    ['slow headers', slowHeaders, 408, 'request_timeout'],
-    ['a slow body', slowBody, 408, 'request_timeout']
-  ] as const) {
+  for (
+    const [name, answer, status, code] of [
+      ['garbage', garbage, 400, 'invalid_request'],
+      ['an unknown method', method, 400, 'invalid_request'],
+      ['large headers', headers, 431, 'headers_too_large'],
+      ['slow headers', slowHeaders, 408, 'request_timeout'],
+      ['a slow body', slowBody, 408, 'request_timeout']
+    ] as const
+  ) {
     const [head, body] = answer.split('\r\n\r\n') as [string, string]
     t.match(head, new RegExp(`^HTTP/1.1 ${status} `), name)
     t.match(head, /content-type: application\/problem\+json/i, name)

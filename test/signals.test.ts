@@ -25,14 +25,29 @@ async function settings (t: Test, workers: number): Promise<Record<string, strin
   }
 }
 
-interface Outcome { code: number | null, signal: string | null, output: string }
+interface Outcome {
+  code: number | null
+  signal: string | null
+  output: string
+}
 
 /** Starts the service and sends it a signal after some milliseconds. */
-async function stopAfter (env: Record<string, string>, ms: number, signal: 'SIGTERM' | 'SIGINT' = 'SIGTERM'): Promise<Outcome> {
-  const child = spawn(process.execPath, [join(root, 'server.ts')], { env: { ...cleanEnvironment(), ...env }, stdio: ['ignore', 'pipe', 'pipe'] })
+async function stopAfter (
+  env: Record<string, string>,
+  ms: number,
+  signal: 'SIGTERM' | 'SIGINT' = 'SIGTERM'
+): Promise<Outcome> {
+  const child = spawn(process.execPath, [join(root, 'server.ts')], {
+    env: { ...cleanEnvironment(), ...env },
+    stdio: ['ignore', 'pipe', 'pipe']
+  })
   let output = ''
-  child.stdout.on('data', data => { output += String(data) })
-  child.stderr.on('data', data => { output += String(data) })
+  child.stdout.on('data', data => {
+    output += String(data)
+  })
+  child.stderr.on('data', data => {
+    output += String(data)
+  })
   const closed = once(child, 'close') as Promise<[number | null, string | null]>
   await sleep(ms)
   child.kill(signal)
@@ -44,7 +59,8 @@ for (const workers of [1, 2]) {
   t.test(`a stop request at any moment of a boot with ${workers} process(es) ends it with exit code 0`, async t => {
     const env = await settings(t, workers)
     if (!env) return didNotRun(t, needsRedis)
-    // The first statement of server.ts comes after some 100 ms of Node's own start, in which no program can take a signal.
+    // The first statement of server.ts comes after some 100 ms of Node's own start, in which no program can take a
+    // signal.
     const moments = workers === 1 ? [400, 700, 1100, 1800] : [500, 1000, 2000]
     for (const ms of moments) {
       const { code, signal, output } = await stopAfter(env, ms, ms % 200 === 0 ? 'SIGTERM' : 'SIGINT')
@@ -58,7 +74,11 @@ t.test('signals are handled before anything heavy is loaded', async t => {
   const source = readFileSync(join(root, 'server.ts'), 'utf8')
   const imports = [...source.matchAll(/^import (?!type )[^\n]* from '([^']+)'/gm)].map(([, name]) => name!)
   t.ok(imports.length > 0)
-  t.strictSame(imports.filter(name => !name.startsWith('node:')), [], 'server.ts imports nothing but Node itself before its handlers stand')
+  t.strictSame(
+    imports.filter(name => !name.startsWith('node:')),
+    [],
+    'server.ts imports nothing but Node itself before its handlers stand'
+  )
 })
 
 t.test('a stop request while a worker is being replaced ends with exit code 0', async t => {
@@ -76,8 +96,14 @@ t.test('a stop request while a worker is being replaced ends with exit code 0', 
 
 /** Resident memory of a process and its children, in megabytes. */
 function residentOf (child: ChildProcess): number {
-  const family = [child.pid!, ...readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, 'utf8').split(' ').filter(Boolean).map(Number)]
-  return family.reduce((sum, pid) => sum + Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1]) / 1000, 0)
+  const family = [
+    child.pid!,
+    ...readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, 'utf8').split(' ').filter(Boolean).map(Number)
+  ]
+  return family.reduce(
+    (sum, pid) => sum + Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1]) / 1000,
+    0
+  )
 }
 
 for (const workers of [1, 2]) {
@@ -85,21 +111,32 @@ for (const workers of [1, 2]) {
     const env = await settings(t, workers)
     if (!env) return didNotRun(t, needsRedis)
     const limits = { RATE_LIMIT_RPS: '1000000', RATE_LIMIT_BURST: '1000000', SERVER_DRAIN_TIMEOUT: '5' }
-    const child = spawn(process.execPath, [join(root, 'server.ts')], { env: { ...cleanEnvironment(), ...env, ...limits }, stdio: ['ignore', 'pipe', 'ignore'] })
+    const child = spawn(process.execPath, [join(root, 'server.ts')], {
+      env: { ...cleanEnvironment(), ...env, ...limits },
+      stdio: ['ignore', 'pipe', 'ignore']
+    })
     t.teardown(() => child.kill('SIGKILL'))
     // Nobody reads: what is written stays in the pipe.
     child.stdout!.pause()
     const url = `http://127.0.0.1:${env['SERVER_PORT']}`
     await until('readiness', () => fetch(`${url}/readyz`).then(answer => answer.ok, () => false))
     const ask = async (count: number): Promise<void> => {
-      for (let n = 0; n < count; n += 50) await Promise.all(Array.from({ length: 50 }, () => fetch(`${url}/livez?${'x'.repeat(2000)}`).then(answer => answer.text())))
+      for (let n = 0; n < count; n += 50) {
+        await Promise.all(
+          Array.from({ length: 50 }, () => fetch(`${url}/livez?${'x'.repeat(2000)}`).then(answer => answer.text()))
+        )
+      }
     }
     await ask(2500)
     const before = residentOf(child)
     await ask(2500)
     const after = residentOf(child)
     t.ok(after - before < 40 * workers, `from ${before.toFixed(0)} to ${after.toFixed(0)} MB`)
-    t.match(await (await fetch(`${url}/metrics`)).text(), /^halo_log_lines_dropped_total [1-9]/m, 'lines were dropped, and counted')
+    t.match(
+      await (await fetch(`${url}/metrics`)).text(),
+      /^halo_log_lines_dropped_total [1-9]/m,
+      'lines were dropped, and counted'
+    )
     const startedAt = performance.now()
     child.kill('SIGTERM')
     if (workers === 2) {

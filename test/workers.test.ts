@@ -12,7 +12,10 @@ const stores = availableStores().find(({ redisUrl }) => redisUrl !== null)
 
 async function startWorkers (t: Test, env: Record<string, string> = {}): Promise<Service> {
   const service = await startService(t, {
-    DATABASE_URL: await createDatabase(t, stores!), REDIS_URL: stores!.redisUrl!, WEB_CONCURRENCY: '2', ...env
+    DATABASE_URL: await createDatabase(t, stores!),
+    REDIS_URL: stores!.redisUrl!,
+    WEB_CONCURRENCY: '2',
+    ...env
   })
   await service.printed(/stop: Ctrl-C/)
   // The log comes in batches.
@@ -46,23 +49,34 @@ async function until (condition: () => Promise<boolean>): Promise<void> {
 
 /** Lines of the log. */
 function logOf (service: Service): Record<string, unknown>[] {
-  return service.output().split('\n').filter(line => line.startsWith('{')).map(line => JSON.parse(line) as Record<string, unknown>)
+  return service.output().split('\n').filter(line => line.startsWith('{')).map(line =>
+    JSON.parse(line) as Record<string, unknown>
+  )
 }
 
 t.test('a process that hangs is killed and replaced', async t => {
-  const child = spawn(process.execPath, [join(import.meta.dirname, 'helpers', 'supervised.ts')], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const child = spawn(process.execPath, [join(import.meta.dirname, 'helpers', 'supervised.ts')], {
+    stdio: ['ignore', 'pipe', 'inherit']
+  })
   t.teardown(() => child.kill('SIGKILL'))
   const lines: { pid?: number, msg?: string, silentMs?: number }[] = []
-  createInterface(child.stdout).on('line', line => { lines.push(JSON.parse(line) as typeof lines[number]) })
+  createInterface(child.stdout).on('line', line => {
+    lines.push(JSON.parse(line) as typeof lines[number])
+  })
   const started = () => lines.filter(({ msg }) => msg === undefined).map(({ pid }) => pid!)
   await until(async () => started().length === 2)
   const hanging = started()[0]!
   process.kill(hanging, 'SIGSTOP')
   // Where nobody does it, or the run would wait for it for ever.
-  t.teardown(() => { try { process.kill(hanging, 'SIGKILL') } catch { /* it is gone, as it should be */ } })
+  t.teardown(() => {
+    try {
+      process.kill(hanging, 'SIGKILL')
+    } catch { /* it is gone, as it should be */ }
+  })
   await until(async () => started().length === 3)
   t.match(lines.filter(({ msg }) => msg !== undefined), [
-    { pid: hanging, msg: 'a worker hangs and is killed' }, { pid: hanging, signal: 'SIGKILL', running: 1, wanted: 2, msg: 'a worker died and is replaced' }
+    { pid: hanging, msg: 'a worker hangs and is killed' },
+    { pid: hanging, signal: 'SIGKILL', running: 1, wanted: 2, msg: 'a worker died and is replaced' }
   ], 'and the other one is not')
   child.kill('SIGTERM')
   t.strictSame((await once(child, 'exit'))[0], 0)
@@ -79,7 +93,11 @@ else {
     t.match(body, /^halo_workers 2$/m)
     t.match(body, /^halo_workers_wanted 2$/m)
     t.match(body, /^halo_counters_flush_lag_seconds \d/m)
-    for (let round = 0; round < 20; round++) await Promise.all(Array.from({ length: 50 }, (_, n) => ask(service, `/api/v1/videos/${n + 1}?${'x'.repeat(300)}`)))
+    for (let round = 0; round < 20; round++) {
+      await Promise.all(
+        Array.from({ length: 50 }, (_, n) => ask(service, `/api/v1/videos/${n + 1}?${'x'.repeat(300)}`))
+      )
+    }
     service.child.kill('SIGTERM')
     t.strictSame(await service.exit, { code: 0, signal: null })
     const log = logOf(service)
@@ -97,7 +115,11 @@ else {
     t.equal((await ask(service, '/livez')).status, 200)
     await until(async () => /"running":2/.test((await ask(service, '/readyz')).body))
     await until(async () => (await processesOf(service)).size === 2)
-    t.match(logOf(service).find(({ msg }) => msg === 'a worker died and is replaced'), { pid: victim, signal: 'SIGKILL', wanted: 2 })
+    t.match(logOf(service).find(({ msg }) => msg === 'a worker died and is replaced'), {
+      pid: victim,
+      signal: 'SIGKILL',
+      wanted: 2
+    })
   })
 
   t.test('a process that is told to end ends in peace and is replaced', async t => {
@@ -127,7 +149,10 @@ else {
   t.test('a port that is taken is said so, and nothing goes on trying', async t => {
     const first = await startWorkers(t)
     const second = await startService(t, {
-      DATABASE_URL: await createDatabase(t, stores), REDIS_URL: stores.redisUrl!, WEB_CONCURRENCY: '2', SERVER_PORT: new URL(first.url).port
+      DATABASE_URL: await createDatabase(t, stores),
+      REDIS_URL: stores.redisUrl!,
+      WEB_CONCURRENCY: '2',
+      SERVER_PORT: new URL(first.url).port
     })
     t.equal((await second.exit).code, 1)
     t.match(second.output(), /HALO API could not start: port \d+ is taken: stop the other process, or set SERVER_PORT/)

@@ -20,7 +20,7 @@ export interface Claims {
 /** Signs and verifies with one key, by @fastify/jwt. @throws for a wrong signature or an expired token */
 export interface TokenSigner {
   sign (payload: object): string
-  verify (token: string): unknown
+  verify(token: string): unknown
 }
 
 export interface AccessTokenOptions {
@@ -47,8 +47,8 @@ const tokenForm = /^bearer ([\w-]+)\.([\w-]+)\.([\w-]+)$/i
 export type AccessTokens = ReturnType<typeof createAccessTokens>
 
 /**
- * Access tokens as RFC 9068 has them, verified as RFC 8725 recommends: the key determines the algorithm, the header has only known
- * members, a token has one canonical encoding, and every claim is checked.
+ * Access tokens as RFC 9068 has them, verified as RFC 8725 recommends: the key determines the algorithm, the header
+ * has only known members, a token has one canonical encoding, and every claim is checked.
  */
 export function createAccessTokens (options: AccessTokenOptions) {
   const { issuer, audience, lifetimeSeconds, acceptsLegacy } = options
@@ -65,7 +65,9 @@ export function createAccessTokens (options: AccessTokenOptions) {
       if (header['typ'] !== tokenType) throw new Error('Not the type of an access token')
       return { payload: found.signer.verify(token), isLegacy: false }
     }
-    if (!acceptsLegacy || header['alg'] !== 'HS256' || (header['typ'] ?? 'JWT') !== 'JWT') throw new Error('Names no key')
+    if (!acceptsLegacy || header['alg'] !== 'HS256' || (header['typ'] ?? 'JWT') !== 'JWT') {
+      throw new Error('Names no key')
+    }
     let cause: unknown
     for (const { key, signer } of keys) {
       if (key.algorithm !== 'HS256') continue
@@ -81,7 +83,8 @@ export function createAccessTokens (options: AccessTokenOptions) {
 
   function claimsOf (token: string, payload: unknown, isLegacy: boolean): Claims {
     const claims = asObject(payload)
-    const { user_id: userId, email = '', username = '', exp, iat, nbf, sub, iss, aud, jti, sid, client_id: clientId } = claims
+    const { user_id: userId, email = '', username = '', exp, iat, nbf, sub, iss, aud, jti, sid, client_id: clientId } =
+      claims
     const now = Date.now() / 1000
     if (!Number.isSafeInteger(userId) || (userId as number) < 1) throw new Error('user_id is no id')
     if (typeof email !== 'string' || typeof username !== 'string') throw new Error('email or username is no text')
@@ -89,11 +92,15 @@ export function createAccessTokens (options: AccessTokenOptions) {
     if (iat !== undefined && !isTime(iat)) throw new Error('iat is no time')
     if (nbf !== undefined && !(isTime(nbf) && nbf <= now + maxSkewSeconds)) throw new Error('It is not valid yet')
     if (isLegacy) {
-      if (iss !== undefined || aud !== undefined || sub !== undefined || jti !== undefined || sid !== undefined) throw new Error('A token of another kind')
+      if (iss !== undefined || aud !== undefined || sub !== undefined || jti !== undefined || sid !== undefined) {
+        throw new Error('A token of another kind')
+      }
       const id = `legacy-${createHash('sha256').update(token).digest('base64url').slice(0, 22)}`
       return { user_id: userId as number, email, username, iat: iat ?? 0, exp, sid: id, isLegacy }
     }
-    if (iat === undefined || nbf === undefined || iss !== issuer || aud !== audience || clientId !== issuer) throw new Error('Not for this service')
+    if (iat === undefined || nbf === undefined || iss !== issuer || aud !== audience || clientId !== issuer) {
+      throw new Error('Not for this service')
+    }
     if (sub !== String(userId) || typeof jti !== 'string' || !isSessionId(sid)) throw new Error('A claim is missing')
     return { user_id: userId as number, email, username, iat, exp, sid, isLegacy }
   }
@@ -107,7 +114,11 @@ export function createAccessTokens (options: AccessTokenOptions) {
      *
      * @param sessionEndsAt upper bound of the token's expiry
      */
-    issue ({ id, email, username }: Pick<Account, 'id' | 'email' | 'username'>, sid: string, sessionEndsAt: Date): { token: string, expiresIn: number } {
+    issue (
+      { id, email, username }: Pick<Account, 'id' | 'email' | 'username'>,
+      sid: string,
+      sessionEndsAt: Date
+    ): { token: string, expiresIn: number } {
       const now = Math.floor(Date.now() / 1000)
       const expiresIn = Math.max(1, Math.min(lifetimeSeconds, Math.floor(sessionEndsAt.getTime() / 1000) - now))
       const token = signing.signer.sign({
@@ -143,7 +154,10 @@ export function createAccessTokens (options: AccessTokenOptions) {
         const { payload, isLegacy } = payloadOf(token, header)
         return claimsOf(token, payload, isLegacy)
       } catch (cause) {
-        throw new ApiError('unauthorized', { message: `The access token ${isExpired(cause) ? 'has expired' : 'is not valid'}`, cause })
+        throw new ApiError('unauthorized', {
+          message: `The access token ${isExpired(cause) ? 'has expired' : 'is not valid'}`,
+          cause
+        })
       }
     }
   }

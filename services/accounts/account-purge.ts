@@ -8,8 +8,8 @@ export interface AccountPurgeOptions {
   onError?: (error: unknown) => void
 }
 
-// Each step holds an advisory lock while it runs, so that one process at a time does the work. Rows that are locked by others are
-// left for the next step, so that no step waits.
+// Each step holds an advisory lock while it runs, so that one process at a time does the work. Rows that are locked
+// by others are left for the next step, so that no step waits.
 const mine = 'mine as (select where pg_try_advisory_xact_lock(4242007))'
 
 const deleteVideos = {
@@ -50,8 +50,8 @@ const deleteUsers = {
 export type AccountPurge = ReturnType<typeof createAccountPurge>
 
 /**
- * Removes the rows of deleted accounts in bounded batches: their videos, then their likes, then the accounts. An interrupted purge
- * continues after a restart, on any process.
+ * Removes the rows of deleted accounts in bounded batches: their videos, then their likes, then the accounts. An
+ * interrupted purge continues after a restart, on any process.
  */
 export function createAccountPurge ({ database, periodMs = 5000, onError = () => {} }: AccountPurgeOptions) {
   let timer: NodeJS.Timeout | undefined
@@ -70,13 +70,17 @@ export function createAccountPurge ({ database, periodMs = 5000, onError = () =>
   }
 
   function run (): Promise<void> {
-    underWay ??= purgeAll().catch(onError).finally(() => { underWay = undefined })
+    underWay ??= purgeAll().catch(onError).finally(() => {
+      underWay = undefined
+    })
     return underWay
   }
 
   function schedule (): void {
     if (isClosed) return
-    timer = setTimeout(() => { run().finally(schedule) }, periodMs).unref()
+    timer = setTimeout(() => {
+      run().finally(schedule)
+    }, periodMs).unref()
   }
 
   return {

@@ -6,13 +6,14 @@ export interface AccountRow extends Omit<Account, 'created_at' | 'updated_at'> {
 }
 
 /**
- * SQL condition: the account is not deleted (its rows may still exist). The array is read once per statement; `coalesce` keeps
- * PostgreSQL from estimating how many rows remain: with an anti-join, or without `coalesce`, a page of videos was found by
- * sorting all of them (EXPLAIN in test/routes/paging.test.ts).
+ * SQL condition: the account is not deleted (its rows may still exist). The array is read once per statement;
+ * `coalesce` keeps PostgreSQL from estimating how many rows remain: with an anti-join, or without `coalesce`, a page
+ * of videos was found by sorting all of them (EXPLAIN in test/routes/paging.test.ts).
  *
  * @param id the column with the account's id
  */
-export const isActive = (id: string): string => `coalesce(${id} <> all (array(select user_id from deleted_users)), true)`
+export const isActive = (id: string): string =>
+  `coalesce(${id} <> all (array(select user_id from deleted_users)), true)`
 
 /** The columns of an AccountRow. @param name the name of `users` in the statement */
 export const accountColumns = (name: string): string =>

@@ -11,8 +11,17 @@ import { comparisonKey, type AccountWithHash, type UserService } from './users.t
 
 /** Events of the audit log. */
 export type AuditEvent =
-  | 'register' | 'login' | 'login_failed' | 'refresh_reused' | 'logout' | 'logout_all' | 'session_ended'
-  | 'password_changed' | 'password_change_failed' | 'account_deleted' | 'account_deletion_failed'
+  | 'register'
+  | 'login'
+  | 'login_failed'
+  | 'refresh_reused'
+  | 'logout'
+  | 'logout_all'
+  | 'session_ended'
+  | 'password_changed'
+  | 'password_change_failed'
+  | 'account_deleted'
+  | 'account_deletion_failed'
 
 /** The client of a request, and its audit log. */
 export interface Client {
@@ -22,7 +31,10 @@ export interface Client {
 }
 
 /** A user who is logged in. */
-export interface LoggedIn { account: Account, session: Session }
+export interface LoggedIn {
+  account: Account
+  session: Session
+}
 
 export interface AccountOptions {
   users: UserService
@@ -42,15 +54,22 @@ export interface AccountOptions {
 export type AccountService = ReturnType<typeof createAccountService>
 
 /** Accounts and sessions: registration, login, refresh, logout, changes of the profile and the password, deletion. */
-export function createAccountService ({ users, passwords, sessions, attempts, refreshTokens, revocations, auditKey, onDeleted, onError }: AccountOptions) {
+export function createAccountService (
+  { users, passwords, sessions, attempts, refreshTokens, revocations, auditKey, onDeleted, onError }: AccountOptions
+) {
   /** Keyed, because people type passwords into the email field. */
-  const accountHash = (email: string): string => createHmac('sha256', auditKey).update(comparisonKey(email)).digest('base64url').slice(0, 16)
+  const accountHash = (email: string): string =>
+    createHmac('sha256', auditKey).update(comparisonKey(email)).digest('base64url').slice(0, 16)
 
   /**
-   * Verifies a password, unless the account or the address has to wait: then the response and its time are those of a wrong
-   * password.
+   * Verifies a password, unless the account or the address has to wait: then the response and its time are those of a
+   * wrong password.
    */
-  async function isRight (password: string, found: AccountWithHash | undefined, attempt: LoginAttempt): Promise<'right' | 'wrong' | 'waiting'> {
+  async function isRight (
+    password: string,
+    found: AccountWithHash | undefined,
+    attempt: LoginAttempt
+  ): Promise<'right' | 'wrong' | 'waiting'> {
     const mayTry = await attempts.begin(attempt)
     let isEqual: boolean
     try {
@@ -75,7 +94,12 @@ export function createAccountService ({ users, passwords, sessions, attempts, re
   }
 
   /** Returns the user of a token if the password is right. */
-  async function prove (userId: number, password: string, client: Client, failure: AuditEvent): Promise<AccountWithHash> {
+  async function prove (
+    userId: number,
+    password: string,
+    client: Client,
+    failure: AuditEvent
+  ): Promise<AccountWithHash> {
     passwords.requireRoom()
     const found = await users.credentialsOf(userId)
     if (!found) throw gone()
@@ -131,7 +155,11 @@ export function createAccountService ({ users, passwords, sessions, attempts, re
       const found = await users.findByEmail(email)
       const result = await isRight(password, found, await attemptAt(email, found?.account.id, address))
       if (!found || result !== 'right') {
-        client.audit('login_failed', { userId: found?.account.id, account: accountHash(email), reason: found || result === 'waiting' ? result : 'unknown' })
+        client.audit('login_failed', {
+          userId: found?.account.id,
+          account: accountHash(email),
+          reason: found || result === 'waiting' ? result : 'unknown'
+        })
         throw new ApiError('invalid_credentials')
       }
       const { account, passwordHash } = found
@@ -174,7 +202,9 @@ export function createAccountService ({ users, passwords, sessions, attempts, re
 
     /** Ends one session of the user. @throws ApiError `not_found` */
     async endSession ({ user_id: userId }: Claims, sid: string, client: Client): Promise<void> {
-      if (!await sessions.end(userId, sid)) throw new ApiError('not_found', { message: 'You have no session with this id' })
+      if (!await sessions.end(userId, sid)) {
+        throw new ApiError('not_found', { message: 'You have no session with this id' })
+      }
       revocations.add(sid)
       client.audit('session_ended', { userId, sessionId: sid })
     },
@@ -184,7 +214,11 @@ export function createAccountService ({ users, passwords, sessions, attempts, re
       return await users.findById(userId) ?? throwGone()
     },
 
-    /** Changes the profile of a user. @throws ApiError `not_an_adult`; `unauthorized` when the user does not exist any more */
+    /**
+     * Changes the profile of a user.
+     *
+     * @throws ApiError `not_an_adult`; `unauthorized` when the user does not exist any more
+     */
     async update (userId: number, patch: AccountPatch): Promise<Account> {
       return await users.update(userId, patch) ?? throwGone()
     },
@@ -194,7 +228,12 @@ export function createAccountService ({ users, passwords, sessions, attempts, re
      *
      * @throws ApiError `wrong_password`; `password_too_common`; `server_busy`
      */
-    async changePassword ({ user_id: userId, sid }: Claims, current: string, next: string, client: Client): Promise<void> {
+    async changePassword (
+      { user_id: userId, sid }: Claims,
+      current: string,
+      next: string,
+      client: Client
+    ): Promise<void> {
       const { account, passwordHash } = await prove(userId, current, client, 'password_change_failed')
       const hash = await passwords.hash(next, [account.username, account.email])
       const ended = await sessions.changePassword(userId, passwordHash, hash, sid)
@@ -204,7 +243,11 @@ export function createAccountService ({ users, passwords, sessions, attempts, re
       client.audit('password_changed', { userId, sessionId: sid })
     },
 
-    /** Deletes an account: from now on it, its videos and its likes are invisible. @throws ApiError `wrong_password`; `server_busy` */
+    /**
+     * Deletes an account: from now on it, its videos and its likes are invisible.
+     *
+     * @throws ApiError `wrong_password`; `server_busy`
+     */
     async remove ({ user_id: userId, sid }: Claims, password: string, client: Client): Promise<void> {
       const { passwordHash } = await prove(userId, password, client, 'account_deletion_failed')
       const ended = await users.remove(userId, passwordHash)
@@ -219,4 +262,6 @@ export function createAccountService ({ users, passwords, sessions, attempts, re
 
 const gone = (): ApiError => new ApiError('unauthorized', { message: 'The user of this token no longer exists' })
 
-const throwGone = (): never => { throw gone() }
+const throwGone = (): never => {
+  throw gone()
+}

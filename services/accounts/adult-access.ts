@@ -34,7 +34,10 @@ interface Answer {
 
 export interface AdultAccessOptions {
   database: Database
-  /** `server`: adult content is for adults in adult mode, and for its owner; `client`: everybody gets it, marked as such. */
+  /**
+   * `server`: adult content is for adults in adult mode, and for its owner; `client`: everybody gets it, marked as
+   * such.
+   */
   gate: 'server' | 'client'
   now?: () => number
 }
@@ -46,7 +49,9 @@ export function createAdultAccess ({ database, gate, now = performance.now.bind(
   const answers = new ExpiringMap<number, Answer>({ maxAgeMs, maxSize: maxSize / 2, now })
 
   async function ask (userId: number): Promise<AdultView> {
-    const [row] = await database.query<{ sees_adult_content: boolean, owns_adult_content: boolean }>(adultContentOf, [userId])
+    const [row] = await database.query<{ sees_adult_content: boolean, owns_adult_content: boolean }>(adultContentOf, [
+      userId
+    ])
     if (row?.sees_adult_content) return all
     return row?.owns_adult_content ? { seesAll: false, ownerId: userId } : none
   }
@@ -54,7 +59,9 @@ export function createAdultAccess ({ database, gate, now = performance.now.bind(
   return {
     gate,
 
-    get size () { return answers.size },
+    get size () {
+      return answers.size
+    },
 
     /** The view of a request without a token. */
     anonymous: gate === 'client' ? all : none,
@@ -67,7 +74,9 @@ export function createAdultAccess ({ database, gate, now = performance.now.bind(
     },
 
     /** Drops the cached view of a user whose settings or videos have changed. */
-    forget (userId: number): void { answers.delete(userId) },
+    forget (userId: number): void {
+      answers.delete(userId)
+    },
 
     /**
      * Returns the view of a user; that of nobody when the database is unavailable.
@@ -81,7 +90,9 @@ export function createAdultAccess ({ database, gate, now = performance.now.bind(
       if (known && now() - known.at < maxAgeMs) return await known.view
       const view = ask(userId).catch(() => none)
       const answer: Answer = { at: now(), view }
-      view.then(seen => { answer.known = seen })
+      view.then(seen => {
+        answer.known = seen
+      })
       answers.set(userId, answer)
       return await view
     }
@@ -89,5 +100,7 @@ export function createAdultAccess ({ database, gate, now = performance.now.bind(
 }
 
 /** Whether a video may be seen with a view. */
-export const isShown = (video: { is_adult_content: boolean, user_id: number }, { seesAll, ownerId }: AdultView): boolean =>
-  !video.is_adult_content || seesAll || video.user_id === ownerId
+export const isShown = (
+  video: { is_adult_content: boolean, user_id: number },
+  { seesAll, ownerId }: AdultView
+): boolean => !video.is_adult_content || seesAll || video.user_id === ownerId

@@ -14,7 +14,10 @@ export interface LoginAttempt {
   isKnownAddress: boolean
 }
 
-/** Exponential back-off: after `freeFailures` the delay is one second, and doubles every `failuresPerDoubling` failures. */
+/**
+ * Exponential back-off: after `freeFailures` the delay is one second, and doubles every `failuresPerDoubling`
+ * failures.
+ */
 interface BackOff {
   freeFailures: number
   failuresPerDoubling: number
@@ -30,8 +33,8 @@ const accountAndKnownAddress: BackOff = { freeFailures: 5, failuresPerDoubling: 
 const perAddress: BackOff = { freeFailures: 50, failuresPerDoubling: 10, maxDelaySeconds: 300 }
 
 /**
- * Attempts per account from unknown addresses (distributed guessing). Beyond `freeAttempts` in a window, a random sample of
- * `sampledAttempts` is verified, so that attackers cannot lock the owner out completely.
+ * Attempts per account from unknown addresses (distributed guessing). Beyond `freeAttempts` in a window, a random
+ * sample of `sampledAttempts` is verified, so that attackers cannot lock the owner out completely.
  */
 const distributed = { windowSeconds: 30, freeAttempts: 20, sampledAttempts: 6 }
 
@@ -44,7 +47,8 @@ const retryMs = 40
 const maxRetries = 25
 
 // An attempt is counted before the password is verified: of a hundred at once, only as many are verified as are free.
-// Running attempts are no failures: one more than `maxRunning` tries again. After an hour without a failure, counting starts anew.
+// Running attempts are no failures: one more than `maxRunning` tries again. After an hour without a failure, counting
+// starts anew.
 const begin = {
   name: 'begin_login_attempt',
   text: `
@@ -68,7 +72,8 @@ const begin = {
 
 const fail = {
   name: 'fail_login_attempt',
-  text: 'update login_attempts set failures = failures + 1, last_at = now(), running = greatest(0, running - 1) where key = any($1)'
+  text:
+    'update login_attempts set failures = failures + 1, last_at = now(), running = greatest(0, running - 1) where key = any($1)'
 }
 
 const succeed = {
@@ -128,11 +133,14 @@ export type LoginThrottle = ReturnType<typeof createLoginThrottle>
 const fallbackLimits = { maxSize: 50_000, maxAgeMs: 3_600_000 }
 
 /**
- * The same back-off per (account, address) in the memory of the process, for when the table cannot be written (a full disk, a
- * standby, a missing grant): login is then neither impossible nor unthrottled.
+ * The same back-off per (account, address) in the memory of the process, for when the table cannot be written (a full
+ * disk, a standby, a missing grant): login is then neither impossible nor unthrottled.
  */
 function createMemoryThrottle (now: () => number) {
-  const attempts = new ExpiringMap<string, { failures: number, lastAt: number, running: number }>({ ...fallbackLimits, now })
+  const attempts = new ExpiringMap<string, { failures: number, lastAt: number, running: number }>({
+    ...fallbackLimits,
+    now
+  })
   const of = (key: string) => attempts.get(key) ?? { failures: 0, lastAt: -Infinity, running: 0 }
   return {
     begin (key: string, { freeFailures, failuresPerDoubling, maxDelaySeconds }: BackOff): boolean {
@@ -164,10 +172,13 @@ export interface LoginAttemptOptions {
 }
 
 /**
- * Throttles password guessing by exponential back-off. The state is in PostgreSQL, for all processes, under hashed keys, so that
- * the table is no list of emails.
+ * Throttles password guessing by exponential back-off. The state is in PostgreSQL, for all processes, under hashed
+ * keys, so that the table is no list of emails.
  */
-export function createLoginThrottle (database: Database, { chance = Math.random, now = performance.now.bind(performance), onFallback = () => {} }: LoginAttemptOptions = {}) {
+export function createLoginThrottle (
+  database: Database,
+  { chance = Math.random, now = performance.now.bind(performance), onFallback = () => {} }: LoginAttemptOptions = {}
+) {
   const memory = createMemoryThrottle(now)
 
   /** Runs `work`; if PostgreSQL is unavailable, runs `fallback` in the memory of the process. */
@@ -191,7 +202,12 @@ export function createLoginThrottle (database: Database, { chance = Math.random,
   async function beginAt (key: string, backOff: BackOff): Promise<boolean> {
     for (let tries = 0; ; tries++) {
       const [row] = await database.query<{ has_begun: boolean, must_wait: boolean }>(begin, [
-        key, backOff.freeFailures, backOff.failuresPerDoubling, backOff.maxDelaySeconds, runningSeconds, maxRunning
+        key,
+        backOff.freeFailures,
+        backOff.failuresPerDoubling,
+        backOff.maxDelaySeconds,
+        runningSeconds,
+        maxRunning
       ])
       if (row!.has_begun) return true
       if (row!.must_wait) return false
@@ -211,10 +227,19 @@ export function createLoginThrottle (database: Database, { chance = Math.random,
   async function beginInDatabase (attempt: LoginAttempt): Promise<boolean> {
     const keys = keysOf(attempt)
     if (!attempt.isKnownAddress) {
-      const [row] = await database.query<{ wait_seconds: number }>(addressWait, [keys.address, perAddress.freeFailures, perAddress.failuresPerDoubling, perAddress.maxDelaySeconds])
+      const [row] = await database.query<{ wait_seconds: number }>(addressWait, [
+        keys.address,
+        perAddress.freeFailures,
+        perAddress.failuresPerDoubling,
+        perAddress.maxDelaySeconds
+      ])
       if (row) {
         const seconds = Math.max(1, Math.ceil(row.wait_seconds))
-        throw new ApiError('rate_limit_exceeded', { message: `Too many passwords were wrong at this address; try again in ${seconds} s`, retryAfter: seconds, violatedPolicies: ['failed-logins'] })
+        throw new ApiError('rate_limit_exceeded', {
+          message: `Too many passwords were wrong at this address; try again in ${seconds} s`,
+          retryAfter: seconds,
+          violatedPolicies: ['failed-logins']
+        })
       }
     }
     if (!await beginAt(keys.pair, backOffOf(attempt))) return false
@@ -223,19 +248,22 @@ export function createLoginThrottle (database: Database, { chance = Math.random,
     return false
   }
 
-  const backOffOf = ({ isKnownAddress }: LoginAttempt): BackOff => isKnownAddress ? accountAndKnownAddress : accountAndAddress
+  const backOffOf = ({ isKnownAddress }: LoginAttempt): BackOff =>
+    isKnownAddress ? accountAndKnownAddress : accountAndAddress
 
   return {
     /** Whether a user has logged in from this address before; false when PostgreSQL is unavailable. */
-    isKnownAddress: (userId: number, address: string): Promise<boolean> => withFallback(async () => {
-      const [row] = await database.query<{ is_known: boolean }>(isKnown, [userId, clientKey(address)])
-      return row!.is_known
-    }, () => false),
+    isKnownAddress: (userId: number, address: string): Promise<boolean> =>
+      withFallback(async () => {
+        const [row] = await database.query<{ is_known: boolean }>(isKnown, [userId, clientKey(address)])
+        return row!.is_known
+      }, () => false),
 
     /**
      * Begins an attempt. Returns false while it has to wait.
      *
-     * @throws ApiError `rate_limit_exceeded` for an address with too many failures; `server_busy` while too many attempts run
+     * @throws ApiError `rate_limit_exceeded` for an address with too many failures; `server_busy` while too many
+     *   attempts run
      */
     begin: (attempt: LoginAttempt): Promise<boolean> =>
       withFallback(() => beginInDatabase(attempt), () => memory.begin(keysOf(attempt).pair, backOffOf(attempt))),
@@ -246,13 +274,19 @@ export function createLoginThrottle (database: Database, { chance = Math.random,
       await withFallback(async () => {
         await database.query(fail, [[pair]])
         await database.query(countAddress, [address])
-      }, () => { memory.end(pair, 'failed') })
+      }, () => {
+        memory.end(pair, 'failed')
+      })
     },
 
     /** Ends an attempt whose password was not verified. */
     async withdraw (attempt: LoginAttempt): Promise<void> {
       const { pair } = keysOf(attempt)
-      await withFallback(async () => { await database.query(withdraw, [[pair]]) }, () => { memory.end(pair, 'withdrawn') })
+      await withFallback(async () => {
+        await database.query(withdraw, [[pair]])
+      }, () => {
+        memory.end(pair, 'withdrawn')
+      })
     },
 
     /** Ends an attempt with the right password. Failures from other addresses still count. */
@@ -261,7 +295,9 @@ export function createLoginThrottle (database: Database, { chance = Math.random,
       await withFallback(async () => {
         await database.query(succeed, [pair])
         if (!attempt.isKnownAddress) await database.query(remember, [userId, clientKey(attempt.address)])
-      }, () => { memory.end(pair, 'succeeded') })
+      }, () => {
+        memory.end(pair, 'succeeded')
+      })
     }
   }
 }

@@ -11,7 +11,10 @@ export type PasswordTask =
   | { kind: 'compare', password: string, stored: string, decoy: string, peppers: readonly Pepper[] }
 
 /** A pepper, and the name of it that is stored with its hashes. */
-export interface Pepper { id: string, secret: string }
+export interface Pepper {
+  id: string
+  secret: string
+}
 
 // On Linux this sets the priority of this thread only: where CPUs are scarce, other requests do not wait for passwords.
 try {
@@ -27,12 +30,14 @@ export default async function work (task: PasswordTask): Promise<string | boolea
   return `${prefix}${pepper.id}$${bcrypt.hashSync(prehash(password, pepper), cost)}`
 }
 
-/** Prefix of the hashes of this service, followed by the name of the pepper; hashes of the Go service begin with `$2`. */
+/**
+ * Prefix of the hashes of this service, followed by the name of the pepper; hashes of the Go service begin with `$2`.
+ */
 const prefix = 'halo1$'
 
 /**
- * bcrypt uses 72 bytes and stops at a NUL, so it gets a keyed digest of the whole password (OWASP Password Storage Cheat Sheet,
- * "Pre-Hashing Passwords with bcrypt"), which is normalised first.
+ * bcrypt uses 72 bytes and stops at a NUL, so it gets a keyed digest of the whole password (OWASP Password Storage
+ * Cheat Sheet, "Pre-Hashing Passwords with bcrypt"), which is normalised first.
  */
 function prehash (password: string, { secret }: Pepper): string {
   return createHmac('sha384', secret).update(password.normalize('NFKC')).digest('base64')
@@ -62,8 +67,9 @@ function bcryptOf (stored: string): string | undefined {
 const costOf = (hash: string): number => Number(hash.slice(4, 6))
 
 /**
- * Makes the comparison with a hash of a lower cost, or with a malformed one, take as long as with a new one, so that the time does
- * not reveal which emails exist. Work doubles with each step of the cost: one hash of each cost in between makes the difference.
+ * Makes the comparison with a hash of a lower cost, or with a malformed one, take as long as with a new one, so that
+ * the time does not reveal which emails exist. Work doubles with each step of the cost: one hash of each cost in
+ * between makes the difference.
  */
 function spendDifference ({ password, stored, decoy }: Extract<PasswordTask, { kind: 'compare' }>): void {
   const hash = bcryptOf(stored)
@@ -79,6 +85,8 @@ function spendDifference ({ password, stored, decoy }: Extract<PasswordTask, { k
 
 /** The list takes 20 MB: it is loaded in this thread only, with the first password that is checked. */
 async function isCommon (password: string): Promise<boolean> {
-  common ??= import('@zxcvbn-ts/language-common').then(({ dictionary }) => new Set(dictionary['passwords-common'] as string[]))
+  common ??= import('@zxcvbn-ts/language-common').then(({ dictionary }) =>
+    new Set(dictionary['passwords-common'] as string[])
+  )
   return (await common).has(password.normalize('NFKC').toLowerCase())
 }

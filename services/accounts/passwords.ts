@@ -21,14 +21,16 @@ export interface PasswordOptions {
   maxQueue?: number
 }
 
-/** Milliseconds that a password may wait for a thread: well below SERVER_WRITE_TIMEOUT, which would abort its request. */
+/**
+ * Milliseconds that a password may wait for a thread: well below SERVER_WRITE_TIMEOUT, which would abort its request.
+ */
 const maxWaitMs = 2000
 
 export type PasswordService = ReturnType<typeof createPasswordService>
 
 /**
- * Hashes and verifies passwords in worker threads, behind a queue that is bounded by length and by waiting time: an accepted
- * request is answered within about two seconds, and a refused one has changed nothing.
+ * Hashes and verifies passwords in worker threads, behind a queue that is bounded by length and by waiting time: an
+ * accepted request is answered within about two seconds, and a refused one has changed nothing.
  */
 export function createPasswordService (options: PasswordOptions) {
   const { cost, blocklist = 'off' } = options
@@ -37,7 +39,8 @@ export function createPasswordService (options: PasswordOptions) {
   const peppers = [options.pepper, ...options.previousPeppers ?? []].map(toPepper)
   const pepper = peppers[0]!
   const pool = new Piscina({
-    // The threads do not inherit import hooks (of a tracer or a test runner): those would double the time of each start.
+    // The threads do not inherit import hooks (of a tracer or a test runner): those would double the time of each
+    // start.
     execArgv: [],
     env: withoutNodeOptions(process.env),
     filename: new URL(`./password-worker${extname(import.meta.url)}`, import.meta.url).href,
@@ -46,7 +49,12 @@ export function createPasswordService (options: PasswordOptions) {
     maxThreads: threads,
     idleTimeout: 60_000
   })
-  const queue = createBoundedQueue({ concurrency: threads, maxWaiting: maxQueue, maxWaitMs, usualMs: 100 * 2 ** (cost - 10) })
+  const queue = createBoundedQueue({
+    concurrency: threads,
+    maxWaiting: maxQueue,
+    maxWaitMs,
+    usualMs: 100 * 2 ** (cost - 10)
+  })
   const current = `halo1$${pepper.id}$$2b$${String(cost).padStart(2, '0')}$`
   // A well-formed hash of the present cost that no password has: verifying with it takes the full time.
   const decoy = `${current}${'halo'.repeat(5)}ha.${'halo'.repeat(7)}ha`
@@ -54,7 +62,11 @@ export function createPasswordService (options: PasswordOptions) {
   const run = <Result>(task: PasswordTask): Promise<Result> => queue.run(async () => await pool.run(task) as Result)
 
   return {
-    /** Checks the queue before the database is used. @throws ApiError `server_busy` when a password would wait too long */
+    /**
+     * Checks the queue before the database is used.
+     *
+     * @throws ApiError `server_busy` when a password would wait too long
+     */
     requireRoom: queue.requireRoom,
 
     /**
@@ -66,7 +78,9 @@ export function createPasswordService (options: PasswordOptions) {
     async hash (password: string, names: readonly string[] = []): Promise<string> {
       const isChecked = blocklist === 'common'
       if (isChecked && names.some(name => isSame(name, password))) {
-        throw new ApiError('password_too_common', { message: 'The password must not be the username or the email: choose another one' })
+        throw new ApiError('password_too_common', {
+          message: 'The password must not be the username or the email: choose another one'
+        })
       }
       const hash = await run<string | null>({ kind: 'hash', password, cost, pepper, isChecked })
       if (hash === null) throw new ApiError('password_too_common')
@@ -74,11 +88,12 @@ export function createPasswordService (options: PasswordOptions) {
     },
 
     /** Hashes a password that is in use already, common or not. @throws ApiError `server_busy` */
-    rehash: (password: string): Promise<string> => run<string>({ kind: 'hash', password, cost, pepper, isChecked: false }),
+    rehash: (password: string): Promise<string> =>
+      run<string>({ kind: 'hash', password, cost, pepper, isChecked: false }),
 
     /**
-     * Verifies a password with a stored hash of this service or of the Go service. Without one (an unknown user) it does the same
-     * work, so that the time does not reveal which emails exist.
+     * Verifies a password with a stored hash of this service or of the Go service. Without one (an unknown user) it
+     * does the same work, so that the time does not reveal which emails exist.
      *
      * @throws ApiError `server_busy` when the queue is full
      */
@@ -88,8 +103,8 @@ export function createPasswordService (options: PasswordOptions) {
     },
 
     /**
-     * Whether a hash has an earlier form, pepper or cost and should be replaced while the password is known. A hash of the Go
-     * service covers 72 bytes: the rest of a longer password was never verified, so that its hash is kept.
+     * Whether a hash has an earlier form, pepper or cost and should be replaced while the password is known. A hash
+     * of the Go service covers 72 bytes: the rest of a longer password was never verified, so that its hash is kept.
      */
     isOutdated: (stored: string, password: string): boolean =>
       !stored.startsWith(current) && (stored.startsWith('halo1$') || Buffer.byteLength(password) <= 72),
@@ -106,4 +121,6 @@ function toPepper (secret: string): Pepper {
 const isSame = (name: string, password: string): boolean =>
   name.normalize('NFKC').toLowerCase() === password.normalize('NFKC').toLowerCase()
 
-function withoutNodeOptions ({ NODE_OPTIONS: _, ...env }: NodeJS.ProcessEnv): NodeJS.ProcessEnv { return env }
+function withoutNodeOptions ({ NODE_OPTIONS: _, ...env }: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  return env
+}

@@ -14,9 +14,9 @@ const prefix = 'halo_refresh_'
 export type RefreshTokens = ReturnType<typeof createRefreshTokens>
 
 /**
- * Creates and verifies refresh tokens. A token consists of a session id, a rotation number, and a signature: a token that is
- * presented a second time was really issued, which reuse detection needs, and no token has to be stored in the database. A
- * repeated refresh of the same rotation gives the same next token.
+ * Creates and verifies refresh tokens. A token consists of a session id, a rotation number, and a signature: a token
+ * that is presented a second time was really issued, which reuse detection needs, and no token has to be stored in
+ * the database. A repeated refresh of the same rotation gives the same next token.
  *
  * @param secrets the first signs; all of them verify
  */

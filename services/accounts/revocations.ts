@@ -25,8 +25,8 @@ interface RevocationRow {
   seconds_left: number | null
 }
 
-// Reads the rows of all transactions that had not ended at the last read: a transaction that began earlier may commit later.
-// Reading a row twice changes nothing. The left join returns one row in any case, for the watermark.
+// Reads the rows of all transactions that had not ended at the last read: a transaction that began earlier may commit
+// later. Reading a row twice changes nothing. The left join returns one row in any case, for the watermark.
 const readPage = {
   name: 'read_revocations',
   text: `
@@ -60,17 +60,21 @@ const staleMs = 2000
 
 const purgeMs = 60_000
 
-/** Seconds for which a session that ended on this process is kept at least, until its expiry is read from PostgreSQL. */
+/**
+ * Seconds for which a session that ended on this process is kept at least, until its expiry is read from PostgreSQL.
+ */
 const localSeconds = 60
 
 export type Revocations = ReturnType<typeof createRevocations>
 
 /**
- * Revoked access tokens that have not expired, in memory: no request reads a store for them. New revocations are read from
- * PostgreSQL twice a second. While it is unavailable no session can be ended, and known revocations stay in force. Redis is
- * not involved.
+ * Revoked access tokens that have not expired, in memory: no request reads a store for them. New revocations are read
+ * from PostgreSQL twice a second. While it is unavailable no session can be ended, and known revocations stay in
+ * force. Redis is not involved.
  */
-export function createRevocations ({ database, background, periodMs = 400, onChange = () => {}, onProgress = () => {} }: RevocationsOptions) {
+export function createRevocations (
+  { database, background, periodMs = 400, onChange = () => {}, onProgress = () => {} }: RevocationsOptions
+) {
   /** By session id: until when it is kept, by the monotonic clock. */
   const sessions = new Map<string, number>()
   /** By user: tokens of the Go service that were issued until a second are revoked, except those of one session. */
@@ -90,7 +94,9 @@ export function createRevocations ({ database, background, periodMs = 400, onCha
 
   function addUser (userId: number, issuedUntil: number, exceptSid: string | null, secondsLeft: number): void {
     const before = users.get(userId)
-    if (!before || before.issuedUntil < issuedUntil) users.set(userId, { issuedUntil, exceptSid, until: performance.now() + secondsLeft * 1000 })
+    if (!before || before.issuedUntil < issuedUntil) {
+      users.set(userId, { issuedUntil, exceptSid, until: performance.now() + secondsLeft * 1000 })
+    }
   }
 
   function forgetExpired (): void {
@@ -115,7 +121,11 @@ export function createRevocations ({ database, background, periodMs = 400, onCha
     // A read that failed half-way continues where it stopped.
     progress ??= { cursor: { transactionId: watermark, id: 0 }, watermark: undefined }
     for (let isLast = false; !isLast;) {
-      const rows: RevocationRow[] = await database.query<RevocationRow>(readPage, [progress.cursor.transactionId, progress.cursor.id, pageSize])
+      const rows: RevocationRow[] = await database.query<RevocationRow>(readPage, [
+        progress.cursor.transactionId,
+        progress.cursor.id,
+        pageSize
+      ])
       // The watermark of the first page: rows that were written later are read again next time.
       progress.watermark ??= rows[0]!.watermark
       const next = addPage(rows)
@@ -138,7 +148,9 @@ export function createRevocations ({ database, background, periodMs = 400, onCha
 
   async function tick (): Promise<void> {
     let cause: unknown
-    await readNew().catch((error: unknown) => { cause = error })
+    await readNew().catch((error: unknown) => {
+      cause = error
+    })
     const isLate = performance.now() - currentAt > staleMs
     if (isLate === isAlarmed) return
     isAlarmed = isLate
@@ -147,7 +159,9 @@ export function createRevocations ({ database, background, periodMs = 400, onCha
 
   function schedule (): void {
     if (isClosed) return
-    timer = setTimeout(() => { tick().finally(schedule) }, periodMs)
+    timer = setTimeout(() => {
+      tick().finally(schedule)
+    }, periodMs)
   }
 
   return {
@@ -163,7 +177,9 @@ export function createRevocations ({ database, background, periodMs = 400, onCha
     },
 
     /** False until the revocations from before the start of this process have been read. */
-    get isLoaded (): boolean { return isLoaded },
+    get isLoaded (): boolean {
+      return isLoaded
+    },
 
     /** Adds a session that ended on this process; other processes read it from PostgreSQL. */
     add,

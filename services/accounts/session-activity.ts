@@ -33,7 +33,9 @@ export function createSessionActivity (sessions: Pick<SessionService, 'noteUse'>
       if (used.size < maxKept || used.has(sid)) used.set(sid, Date.now())
     },
 
-    get size () { return used.size },
+    get size () {
+      return used.size
+    },
 
     write,
 

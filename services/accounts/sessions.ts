@@ -42,8 +42,8 @@ const graceSeconds = 10
 /** Characters of a User-Agent that are stored. */
 const maxUserAgent = 255
 
-// With the lock on the user, a concurrent password change either comes first, and no session begins, or finds the session and
-// ends it.
+// With the lock on the user, a concurrent password change either comes first, and no session begins, or finds the
+// session and ends it.
 const insertSession = {
   name: 'insert_session',
   text: `
@@ -149,8 +149,13 @@ export function createSessionService (database: Database, { lifetimeSeconds, tok
     account: toAccount(row)
   })
 
-  const prepare = ({ address, userAgent }: Pick<NewSession, 'address' | 'userAgent'>): SessionValues =>
-    ({ sid: createSessionId(), lifetimeSeconds, tokensUntil, address, userAgent: shorten(userAgent) })
+  const prepare = ({ address, userAgent }: Pick<NewSession, 'address' | 'userAgent'>): SessionValues => ({
+    sid: createSessionId(),
+    lifetimeSeconds,
+    tokensUntil,
+    address,
+    userAgent: shorten(userAgent)
+  })
 
   return {
     /** Returns the values of a session that is inserted together with its user. */
@@ -160,17 +165,33 @@ export function createSessionService (database: Database, { lifetimeSeconds, tok
     async create ({ userId, passwordHash, ...client }: NewSession): Promise<Session | undefined> {
       const { sid, address, userAgent } = prepare(client)
       const [row] = await database.query<{ expires_at: Date }>(insertSession, [
-        sid, userId, lifetimeSeconds, address, userAgent, maxSessions - 1, passwordHash ?? null, tokensUntil
+        sid,
+        userId,
+        lifetimeSeconds,
+        address,
+        userAgent,
+        maxSessions - 1,
+        passwordHash ?? null,
+        tokensUntil
       ])
       return row && { sid, generation: 0, expiresAt: row.expires_at }
     },
 
     /**
-     * Rotates a session, if the given rotation number is the present one. The one before gets the same response again within the
-     * grace time; any older one ends the session.
+     * Rotates a session, if the given rotation number is the present one. The one before gets the same response again
+     * within the grace time; any older one ends the session.
      */
-    async refresh ({ sid, generation }: RefreshClaim, { address, userAgent }: Pick<NewSession, 'address' | 'userAgent'>): Promise<Refreshed> {
-      const [next] = await database.query<RefreshRow>(refreshSession, [sid, generation, address, shorten(userAgent), tokensUntil])
+    async refresh (
+      { sid, generation }: RefreshClaim,
+      { address, userAgent }: Pick<NewSession, 'address' | 'userAgent'>
+    ): Promise<Refreshed> {
+      const [next] = await database.query<RefreshRow>(refreshSession, [
+        sid,
+        generation,
+        address,
+        shorten(userAgent),
+        tokensUntil
+      ])
       if (next) return refreshed(sid, next)
       const [row] = await database.query<RefreshRow>(sessionAfterRefresh, [sid, graceSeconds])
       // A database that was restored from a backup has a lower rotation number than was issued.
@@ -181,7 +202,14 @@ export function createSessionService (database: Database, { lifetimeSeconds, tok
     },
 
     async list (userId: number, currentSid: string): Promise<SessionInfo[]> {
-      interface Row { id: string, created_at: Date, last_used_at: Date, expires_at: Date, address: string, user_agent: string }
+      interface Row {
+        id: string
+        created_at: Date
+        last_used_at: Date
+        expires_at: Date
+        address: string
+        user_agent: string
+      }
       const rows = await database.query<Row>(sessionsOfUser, [userId])
       return rows.map(row => ({
         id: row.id,
@@ -205,11 +233,21 @@ export function createSessionService (database: Database, { lifetimeSeconds, tok
     },
 
     /**
-     * Replaces a password hash, ends all sessions but one, and revokes the tokens of the Go service but that of the same id.
-     * Returns the ids of the ended sessions; undefined when the hash was changed meanwhile.
+     * Replaces a password hash, ends all sessions but one, and revokes the tokens of the Go service but that of the
+     * same id. Returns the ids of the ended sessions; undefined when the hash was changed meanwhile.
      */
-    async changePassword (userId: number, before: string, after: string, exceptSid: string): Promise<string[] | undefined> {
-      const [row] = await database.query<{ is_changed: boolean, ended: string[] }>(changePassword, [userId, before, after, exceptSid])
+    async changePassword (
+      userId: number,
+      before: string,
+      after: string,
+      exceptSid: string
+    ): Promise<string[] | undefined> {
+      const [row] = await database.query<{ is_changed: boolean, ended: string[] }>(changePassword, [
+        userId,
+        before,
+        after,
+        exceptSid
+      ])
       return row!.is_changed ? row!.ended : undefined
     },
 

@@ -19,14 +19,18 @@ export function readTokenKeys ({ secret, previousKeys, signingKey }: TokenKeySet
   const keys = [
     ...signingKey === null ? [] : [ed25519Key(signingKey)],
     secretKey(secret),
-    ...previousKeys.map(key => key.startsWith(ed25519Prefix) ? ed25519Key(key.slice(ed25519Prefix.length)) : secretKey(key))
+    ...previousKeys.map(key =>
+      key.startsWith(ed25519Prefix) ? ed25519Key(key.slice(ed25519Prefix.length)) : secretKey(key)
+    )
   ]
   return [...new Map(keys.toReversed().map(key => [key.kid, key])).values()].toReversed()
 }
 
 /** Returns the public keys with which other services verify tokens (RFC 7517 §5). It contains no secret. */
 export function publicKeys (keys: readonly TokenKey[]): { keys: JsonWebKey[] } {
-  return { keys: keys.flatMap(key => key.algorithm === 'EdDSA' ? [{ ...key.jwk, kid: key.kid, alg: 'EdDSA', use: 'sig' }] : []) }
+  return {
+    keys: keys.flatMap(key => key.algorithm === 'EdDSA' ? [{ ...key.jwk, kid: key.kid, alg: 'EdDSA', use: 'sig' }] : [])
+  }
 }
 
 /** Whether a text is an Ed25519 key, DER in base64. */
@@ -41,14 +45,20 @@ export function isEd25519Key (text: string, kind: 'private' | 'any'): boolean {
 
 function secretKey (secret: string): TokenKey {
   // A key id that reveals nothing about the secret.
-  return { kid: createHmac('sha256', secret).update('kid').digest('base64url').slice(0, 16), algorithm: 'HS256', secret }
+  return {
+    kid: createHmac('sha256', secret).update('kid').digest('base64url').slice(0, 16),
+    algorithm: 'HS256',
+    secret
+  }
 }
 
 function ed25519Key (text: string): TokenKey {
   const { privateKey, publicKey } = parseEd25519(text)
   const jwk = publicKey.export({ format: 'jwk' })
   // RFC 7638: the required members of the key, in lexicographic order.
-  const thumbprint = createHash('sha256').update(JSON.stringify({ crv: jwk.crv, kty: jwk.kty, x: jwk.x })).digest('base64url')
+  const thumbprint = createHash('sha256').update(JSON.stringify({ crv: jwk.crv, kty: jwk.kty, x: jwk.x })).digest(
+    'base64url'
+  )
   return {
     kid: thumbprint,
     algorithm: 'EdDSA',

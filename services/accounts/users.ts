@@ -16,7 +16,10 @@ export interface NewUser {
 
 const columns = accountColumns('users')
 
-export interface AccountWithHash { account: Account, passwordHash: string }
+export interface AccountWithHash {
+  account: Account
+  passwordHash: string
+}
 
 // One statement: a user must not be inserted without the session of the response.
 const insertUser = {
@@ -41,7 +44,9 @@ const userById = {
 
 const profileById = {
   name: 'profile_by_id',
-  text: `select id, username, display_name, bio, avatar_url, created_at from users where id = $1 and ${isActive('users.id')}`
+  text: `select id, username, display_name, bio, avatar_url, created_at from users where id = $1 and ${
+    isActive('users.id')
+  }`
 }
 
 const credentialsById = {
@@ -66,9 +71,9 @@ const replaceHash = {
   text: 'update users set password_hash = $3 where id = $1 and password_hash = $2 returning id'
 }
 
-// One statement decides: of a deletion and a concurrent password change only one happens. Email and username become values that
-// cannot be registered (they begin with a space), so that both are free; the hash becomes one that no password has, also for a Go
-// service on the same database. The rows are removed later (account-purge.ts).
+// One statement decides: of a deletion and a concurrent password change only one happens. Email and username become
+// values that cannot be registered (they begin with a space), so that both are free; the hash becomes one that no
+// password has, also for a Go service on the same database. The rows are removed later (account-purge.ts).
 const deleteUser = {
   name: 'delete_user',
   text: `
@@ -98,7 +103,8 @@ const userByEmail = {
 }
 
 /**
- * Returns the form in which emails and usernames are compared: normalised (NFKC) and case-folded (ß is ss, a final ς is σ).
+ * Returns the form in which emails and usernames are compared: normalised (NFKC) and case-folded (ß is ss, a final ς
+ * is σ).
  */
 export const comparisonKey = (text: string): string =>
   text.normalize('NFKC').toUpperCase().toLowerCase().replaceAll('ς', 'σ').normalize('NFKC')
@@ -107,24 +113,49 @@ export type UserService = ReturnType<typeof createUserService>
 
 export function createUserService (database: Database) {
   return {
-    /** Inserts a user with their first session. @throws ApiError `user_exists` when the email or the username is taken in any letter case */
+    /**
+     * Inserts a user with their first session.
+     *
+     * @throws ApiError `user_exists` when the email or the username is taken in any letter case
+     */
     async create (user: NewUser, session: SessionValues): Promise<{ account: Account, session: Session }> {
       try {
         const [row] = await database.query<AccountRow & { session_expires_at: Date }>(insertUser, [
-          user.email, user.username, comparisonKey(user.email), comparisonKey(user.username),
-          user.passwordHash, user.displayName, user.isAdult,
-          session.sid, session.lifetimeSeconds, session.tokensUntil, session.address, session.userAgent
+          user.email,
+          user.username,
+          comparisonKey(user.email),
+          comparisonKey(user.username),
+          user.passwordHash,
+          user.displayName,
+          user.isAdult,
+          session.sid,
+          session.lifetimeSeconds,
+          session.tokensUntil,
+          session.address,
+          session.userAgent
         ])
-        return { account: toAccount(row!), session: { sid: session.sid, generation: 0, expiresAt: row!.session_expires_at } }
+        return {
+          account: toAccount(row!),
+          session: { sid: session.sid, generation: 0, expiresAt: row!.session_expires_at }
+        }
       } catch (error) {
         throw isUserTaken(error) ? new ApiError('user_exists', { cause: error }) : error
       }
     },
 
-    /** Changes the given members. Returns undefined when the user does not exist any more. @throws ApiError `not_an_adult` */
+    /**
+     * Changes the given members. Returns undefined when the user does not exist any more.
+     *
+     * @throws ApiError `not_an_adult`
+     */
     async update (id: number, patch: AccountPatch): Promise<Account | undefined> {
       const [row] = await database.query<AccountRow>(updateUser, [
-        id, patch.display_name, patch.bio, patch.avatar_url === undefined ? undefined : serializeUrl(patch.avatar_url), patch.is_adult, patch.adult_mode
+        id,
+        patch.display_name,
+        patch.bio,
+        patch.avatar_url === undefined ? undefined : serializeUrl(patch.avatar_url),
+        patch.is_adult,
+        patch.adult_mode
       ])
       if (row) return toAccount(row)
       if (await this.findById(id)) throw new ApiError('not_an_adult')
@@ -137,7 +168,8 @@ export function createUserService (database: Database) {
     },
 
     /**
-     * Makes an account invisible, if its hash is still the one that was compared. Its rows are removed in the background.
+     * Makes an account invisible, if its hash is still the one that was compared. Its rows are removed in the
+     * background.
      *
      * @returns the ids of its ended sessions; undefined when nothing was changed
      */
@@ -166,7 +198,10 @@ export function createUserService (database: Database) {
 
     /** Finds a user and the stored hash by email, in any letter case. */
     async findByEmail (email: string): Promise<AccountWithHash | undefined> {
-      const [row] = await database.query<AccountRow & { password_hash: string }>(userByEmail, [email, comparisonKey(email)])
+      const [row] = await database.query<AccountRow & { password_hash: string }>(userByEmail, [
+        email,
+        comparisonKey(email)
+      ])
       return row && { account: toAccount(row), passwordHash: row.password_hash }
     }
   }

@@ -18,8 +18,13 @@ export interface VerifiedTokensOptions {
 
 export type VerifiedTokens = ReturnType<typeof createVerifiedTokens>
 
-/** Cache of verified access tokens: a signature is verified once a minute, because clients send the same token many times. */
-export function createVerifiedTokens ({ verify, revocations, onUse = () => {}, maxAgeMs = 60_000, maxSize = 10_000 }: VerifiedTokensOptions) {
+/**
+ * Cache of verified access tokens: a signature is verified once a minute, because clients send the same token many
+ * times.
+ */
+export function createVerifiedTokens (
+  { verify, revocations, onUse = () => {}, maxAgeMs = 60_000, maxSize = 10_000 }: VerifiedTokensOptions
+) {
   const known = new ExpiringMap<string, Claims>({ maxAgeMs, maxSize })
 
   function seen (authorization: string): Claims | undefined {
@@ -28,7 +33,9 @@ export function createVerifiedTokens ({ verify, revocations, onUse = () => {}, m
   }
 
   return {
-    get size () { return known.size },
+    get size () {
+      return known.size
+    },
 
     /**
      * Returns the claims of a valid token.
@@ -40,7 +47,9 @@ export function createVerifiedTokens ({ verify, revocations, onUse = () => {}, m
       const claims = before ?? verify(authorization)
       // A process that has just started and cannot read the revocations accepts no token.
       if (!revocations.isLoaded) throw new ApiError('service_unavailable')
-      if (revocations.isRevoked(claims)) throw new ApiError('unauthorized', { message: 'The session of this access token has ended' })
+      if (revocations.isRevoked(claims)) {
+        throw new ApiError('unauthorized', { message: 'The session of this access token has ended' })
+      }
       // Only valid tokens are stored, and those have a bounded length.
       if (!before) known.set(authorization!, claims)
       onUse(claims.sid)

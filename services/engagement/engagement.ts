@@ -27,10 +27,15 @@ export interface CommentRequest {
 /** Milliseconds for which the response to a heartbeat is reused for the viewer's next ones. */
 const repeatMs = 1000
 
-/** Milliseconds after which the first use of a key, if it has no response, is not in flight any more: its process has died. */
+/**
+ * Milliseconds after which the first use of a key, if it has no response, is not in flight any more: its process has
+ * died.
+ */
 const inFlightMs = 2000
 
-/** Heartbeat responses that are kept, per generation of the map; heartbeats beyond them cost a call of the store each. */
+/**
+ * Heartbeat responses that are kept, per generation of the map; heartbeats beyond them cost a call of the store each.
+ */
 const maxRecent = 50_000
 
 /** The response of a write. */
@@ -38,12 +43,18 @@ export const recorded = (data: Counters): Engagement => ({ message: 'Engagement 
 
 export type EngagementService = ReturnType<typeof createEngagementService>
 
-/** Likes, comments, heartbeats, and the counters of videos: the ledger's totals plus what the store has counted since. */
+/**
+ * Likes, comments, heartbeats, and the counters of videos: the ledger's totals plus what the store has counted since.
+ */
 export function createEngagementService ({ store, ledger, known, adultAccess, flushedUntil }: EngagementOptions) {
   const beats = createRecent<StoredCounters>(repeatMs)
   const inFlight = new Map<string, string>()
 
-  /** Returns the row of a video that exists and that a user may see. @throws ApiError `not_found`; `adult_content_restricted` */
+  /**
+   * Returns the row of a video that exists and that a user may see.
+   *
+   * @throws ApiError `not_found`; `adult_content_restricted`
+   */
   async function existing (videoId: number, userId: number | undefined): Promise<KnownVideo> {
     const row = known.peek(videoId) ?? (await known.get([videoId])).get(videoId)
     if (!row) throw new ApiError('not_found', { message: `There is no video ${videoId}` })
@@ -58,7 +69,10 @@ export function createEngagementService ({ store, ledger, known, adultAccess, fl
   const isEarly = (row: LedgerRow, readAt: number): boolean => readAt <= store.generationSeenAt(row.video_id)
 
   /** Re-reads the rows that are too early. */
-  async function current<Row extends LedgerRow> (rows: Row[], readAt: (row: Row) => number): Promise<(Row | KnownVideo)[]> {
+  async function current<Row extends LedgerRow> (
+    rows: Row[],
+    readAt: (row: Row) => number
+  ): Promise<(Row | KnownVideo)[]> {
     const early = rows.filter(row => isEarly(row, readAt(row)))
     if (early.length === 0) return rows
     const again = await known.reload(early.map(row => row.video_id)).catch(() => new Map<number, KnownVideo>())
@@ -81,22 +95,35 @@ export function createEngagementService ({ store, ledger, known, adultAccess, fl
   async function setLike (videoId: number, userId: number, isLiked: boolean): Promise<Counters> {
     const row = await existing(videoId, userId)
     beats.delete(`${videoId}:${userId}`)
-    return await answer(row, await available(async () => {
-      for (;;) {
-        const stored = await store.setLike(videoId, userId, isLiked)
-        if (stored !== 'cold') return stored
-        await store.warm(videoId, () => ledger.likersOf(videoId))
-      }
-    }), userId)
+    return await answer(
+      row,
+      await available(async () => {
+        for (;;) {
+          const stored = await store.setLike(videoId, userId, isLiked)
+          if (stored !== 'cold') return stored
+          await store.warm(videoId, () => ledger.likersOf(videoId))
+        }
+      }),
+      userId
+    )
   }
 
   /** Counts a comment with an Idempotency-Key: once, however often it is sent. */
-  async function commentOnce (row: KnownVideo, userId: number, key: string, payload: unknown): Promise<{ body: Engagement, isReplay: boolean }> {
+  async function commentOnce (
+    row: KnownVideo,
+    userId: number,
+    key: string,
+    payload: unknown
+  ): Promise<{ body: Engagement, isReplay: boolean }> {
     const videoId = row.video_id
     const once = { use: hash(`${userId}:${key}`), fingerprint: hash(JSON.stringify(payload) ?? '') }
     const claim = `${videoId}:${once.use}`
     const claimed = inFlight.get(claim)
-    if (claimed !== undefined) throw claimed === once.fingerprint ? new ApiError('idempotency_in_flight', { retryAfter: 1 }) : new ApiError('idempotency_key_reused')
+    if (claimed !== undefined) {
+      throw claimed === once.fingerprint
+        ? new ApiError('idempotency_in_flight', { retryAfter: 1 })
+        : new ApiError('idempotency_key_reused')
+    }
     inFlight.set(claim, once.fingerprint)
     try {
       const used = await countOnce(videoId, userId, once)
@@ -150,7 +177,11 @@ export function createEngagementService ({ store, ledger, known, adultAccess, fl
      * @throws ApiError `not_found`; `engagement_unavailable`; with a key also `idempotency_key_reused` and
      *   `idempotency_in_flight`
      */
-    async comment (videoId: number, userId: number, { key, payload }: CommentRequest): Promise<{ body: Engagement, isReplay: boolean }> {
+    async comment (
+      videoId: number,
+      userId: number,
+      { key, payload }: CommentRequest
+    ): Promise<{ body: Engagement, isReplay: boolean }> {
       const row = await existing(videoId, userId)
       beats.delete(`${videoId}:${userId}`)
       if (key !== undefined) return await commentOnce(row, userId, key, payload)
@@ -191,7 +222,10 @@ export function createEngagementService ({ store, ledger, known, adultAccess, fl
       return await this.counters(videoIds.filter((id, index) => shown[index]), userId)
     },
 
-    /** Returns the counters of the videos that exist, whatever the user may see, in the order of the ids; each id once. */
+    /**
+     * Returns the counters of the videos that exist, whatever the user may see, in the order of the ids; each id
+     * once.
+     */
     async counters (videoIds: number[], userId?: number): Promise<CountersOfVideo[]> {
       if (videoIds.length === 0) return []
       const wanted = [...new Set(videoIds)]
@@ -200,7 +234,10 @@ export function createEngagementService ({ store, ledger, known, adultAccess, fl
       const ids = wanted.filter(id => found.has(id))
       const rows: KnownVideo[] = answers
         ? await current(ids.map(id => found.get(id)!), ({ readAt }) => readAt)
-        : await known.reload(ids).then(rows => ids.flatMap(id => rows.get(id) ?? []), () => ids.map(id => found.get(id)!))
+        : await known.reload(ids).then(
+          rows => ids.flatMap(id => rows.get(id) ?? []),
+          () => ids.map(id => found.get(id)!)
+        )
       const cold = userId === undefined ? [] : ids.filter(id => stored.get(id)?.isLiked == null)
       const liked = userId === undefined ? undefined : await likedBy(userId, cold)
       return rows.map(row => {
@@ -217,7 +254,9 @@ export function createEngagementService ({ store, ledger, known, adultAccess, fl
     read,
 
     /** Re-reads a changed video: this process at once, the others within ten seconds. */
-    refresh (videoId: number): void { known.forget(videoId) },
+    refresh (videoId: number): void {
+      known.forget(videoId)
+    },
 
     /** Forgets a deleted account: its videos take no engagement any more, and its presence ends. */
     async forgetUser (userId: number): Promise<void> {
@@ -248,8 +287,8 @@ function add (row: LedgerRow, stored: StoredCounters): Counters {
 }
 
 /**
- * The ledger's totals alone: exact up to the last flush, or up to the read if that was earlier. The number of live viewers is
- * unknown then (`null`, not zero).
+ * The ledger's totals alone: exact up to the last flush, or up to the read if that was earlier. The number of live
+ * viewers is unknown then (`null`, not zero).
  */
 function stale (row: LedgerRow, readAt: number, flushedUntil: number | undefined): Counters {
   return {
@@ -257,7 +296,10 @@ function stale (row: LedgerRow, readAt: number, flushedUntil: number | undefined
     like_count: row.legacy_likes + row.like_count,
     comment_count: row.comment_base + row.comment_n,
     view_count: row.view_count,
-    counters: { stale: true, as_of: flushedUntil === undefined ? null : new Date(Math.min(flushedUntil, readAt)).toISOString() }
+    counters: {
+      stale: true,
+      as_of: flushedUntil === undefined ? null : new Date(Math.min(flushedUntil, readAt)).toISOString()
+    }
   }
 }
 
@@ -284,8 +326,12 @@ export function createRecent<T> (maxAgeMs: number) {
       answer.catch(() => answers.delete(key))
       return answer
     },
-    delete (key: string): void { answers.delete(key) },
-    get size () { return answers.size }
+    delete (key: string): void {
+      answers.delete(key)
+    },
+    get size () {
+      return answers.size
+    }
   }
 }
 

@@ -4,8 +4,8 @@ import { ApiError } from '../shared/errors.ts'
 /** Receiver of events: an HTTP response whose head has been sent. */
 export interface EventSink {
   write (bytes: Buffer): unknown
-  end (bytes?: Buffer): unknown
-  destroy (): unknown
+  end(bytes?: Buffer): unknown
+  destroy(): unknown
   /** Bytes that are buffered for the client. */
   readonly writableLength: number
 }
@@ -29,7 +29,10 @@ const maxBacklog = 16 * 1024
 /** Videos per round trip. */
 const pageSize = 100
 
-interface Event { id: string, bytes: Buffer }
+interface Event {
+  id: string
+  bytes: Buffer
+}
 
 interface Channel {
   /** The listeners, each with the id of the last event that it was sent. */
@@ -40,8 +43,8 @@ interface Channel {
 export type EngagementStreams = ReturnType<typeof createEngagementStreams>
 
 /**
- * Server-Sent Events with the counters of videos: each video with listeners is read once a second, its event is serialised once,
- * and the same bytes go to all its listeners.
+ * Server-Sent Events with the counters of videos: each video with listeners is read once a second, its event is
+ * serialised once, and the same bytes go to all its listeners.
  */
 export function createEngagementStreams (options: EngagementStreamsOptions) {
   const { read, periodMs = 1000, pingMs = 15_000, maxListeners = 20_000, maxPerClient = 500 } = options
@@ -56,7 +59,9 @@ export function createEngagementStreams (options: EngagementStreamsOptions) {
   function schedule (): void {
     timer ??= setTimeout(() => {
       timer = undefined
-      tick().finally(() => { if (channels.size > 0) schedule() })
+      tick().finally(() => {
+        if (channels.size > 0) schedule()
+      })
     }, periodMs)
   }
 
@@ -81,7 +86,7 @@ export function createEngagementStreams (options: EngagementStreamsOptions) {
             // A new listener has it already.
             if (lastId !== event.id && send(sink, event.bytes)) channel.sinks.set(sink, event.id)
           }
-        } else if (isPing) for (const sink of channel.sinks.keys()) send(sink, ping)
+        } else if (isPing) { for (const sink of channel.sinks.keys()) send(sink, ping) }
       }
     }
   }
@@ -102,14 +107,18 @@ export function createEngagementStreams (options: EngagementStreamsOptions) {
 
   return {
     /** Present listeners, and listeners that were dropped because they were too slow. */
-    get stats () { return { listeners, dropped } },
+    get stats () {
+      return { listeners, dropped }
+    },
 
     /** Checks the limits. @throws ApiError `server_busy` (process); `rate_limit_exceeded` (client address) */
     requireRoom (client: string): void {
       if (listeners >= maxListeners) throw new ApiError('server_busy')
       if ((clients.get(client) ?? 0) < maxPerClient) return
       throw new ApiError('rate_limit_exceeded', {
-        message: `This address may hold ${maxPerClient} event streams open; close one first`, retryAfter: 10, violatedPolicies: ['streams']
+        message: `This address may hold ${maxPerClient} event streams open; close one first`,
+        retryAfter: 10,
+        violatedPolicies: ['streams']
       })
     },
 
@@ -120,7 +129,11 @@ export function createEngagementStreams (options: EngagementStreamsOptions) {
      * @param lastEventId the client's Last-Event-ID
      * @returns a function that removes the listener
      */
-    add (sink: EventSink, counters: CountersOfVideo, { client = '', lastEventId }: { client?: string, lastEventId?: string | undefined } = {}): () => void {
+    add (
+      sink: EventSink,
+      counters: CountersOfVideo,
+      { client = '', lastEventId }: { client?: string, lastEventId?: string | undefined } = {}
+    ): () => void {
       const videoId = counters.video_id
       const event = toEvent(counters)
       const channel = channels.get(videoId) ?? { sinks: new Map(), event }
@@ -141,7 +154,9 @@ export function createEngagementStreams (options: EngagementStreamsOptions) {
     },
 
     /** Ends one stream: its client reconnects to another process. */
-    sendAway (sink: EventSink): void { sink.end(retryEvent()) },
+    sendAway (sink: EventSink): void {
+      sink.end(retryEvent())
+    },
 
     /** Ends all streams: each client reconnects to another process, at a random moment within some seconds. */
     close (): void {
@@ -156,13 +171,20 @@ export function createEngagementStreams (options: EngagementStreamsOptions) {
 const ping = Buffer.from(': ping\n\n')
 
 /**
- * The id contains everything that can change, so that any process can tell whether a client that reconnects has the event: no
- * process stores what it has sent.
+ * The id contains everything that can change, so that any process can tell whether a client that reconnects has the
+ * event: no process stores what it has sent.
  */
 function toEvent (counters: Counters): Event {
-  const { live_viewers: live, like_count: likes, comment_count: comments, view_count: views, counters: { stale } } = counters
+  const { live_viewers: live, like_count: likes, comment_count: comments, view_count: views, counters: { stale } } =
+    counters
   const id = `${live ?? '-'}.${likes}.${comments}.${views}${stale ? '.stale' : ''}`
-  const data = JSON.stringify({ live_viewers: live, like_count: likes, comment_count: comments, view_count: views, counters: counters.counters })
+  const data = JSON.stringify({
+    live_viewers: live,
+    like_count: likes,
+    comment_count: comments,
+    view_count: views,
+    counters: counters.counters
+  })
   return { id, bytes: Buffer.from(`id: ${id}\nevent: counters\ndata: ${data}\n\n`) }
 }
 

@@ -19,8 +19,8 @@ export function readForwardedAddress (item: string): string | undefined {
 }
 
 /**
- * Returns a function that reads the client address of a request: the peer's, or the one that trusted proxies report. When a
- * proxy reports something that is no address, the last known address counts.
+ * Returns a function that reads the client address of a request: the peer's, or the one that trusted proxies report.
+ * When a proxy reports something that is no address, the last known address counts.
  *
  * @param trusted CIDRs of the proxies
  */

@@ -1,9 +1,9 @@
 /**
- * Returns the key under which a client address is limited: an IPv4 address as it is, an IPv6 address as its /64, because one
- * subscriber has a whole /64 (RFC 6177) and could use a new address for every request.
+ * Returns the key under which a client address is limited: an IPv4 address as it is, an IPv6 address as its /64,
+ * because one subscriber has a whole /64 (RFC 6177) and could use a new address for every request.
  *
- * Hand-written because every request needs it; a test compares it with `normalizeIP` of @fastify/rate-limit, which takes ten
- * times as long.
+ * Hand-written because every request needs it; a test compares it with `normalizeIP` of @fastify/rate-limit, which
+ * takes ten times as long.
  */
 export function clientKey (address: string): string {
   if (address.indexOf(':') === -1) return address.length > 64 ? address.slice(0, 64) : address

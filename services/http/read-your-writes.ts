@@ -42,10 +42,14 @@ export function createRecentWriters ({ announce }: RecentWritersOptions = {}) {
     },
 
     /** Records a user who has written on another process. */
-    hear (userId: number): void { writers.set(userId, true) },
+    hear (userId: number): void {
+      writers.set(userId, true)
+    },
 
     has: (userId: number): boolean => writers.get(userId) !== undefined,
 
-    get size () { return writers.size }
+    get size () {
+      return writers.size
+    }
   }
 }

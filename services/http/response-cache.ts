@@ -42,7 +42,9 @@ export interface GetOptions {
 }
 
 export interface ResponseCacheOptions {
-  /** Maximum bytes of all entries, keys and headers included; the entry that was loaded longest ago is evicted first. */
+  /**
+   * Maximum bytes of all entries, keys and headers included; the entry that was loaded longest ago is evicted first.
+   */
   maxBytes: number
   now?: () => number
 }
@@ -50,7 +52,10 @@ export interface ResponseCacheOptions {
 /** Milliseconds for which a response is fresh. */
 const maxAgeMs = 950
 
-/** Milliseconds after which a response is reloaded while it is still served: no request of a hot key waits (stale-while-revalidate). */
+/**
+ * Milliseconds after which a response is reloaded while it is still served: no request of a hot key waits
+ * (stale-while-revalidate).
+ */
 const refreshAfterMs = 500
 
 /** Milliseconds for which a response is served while its loads fail (stale-if-error). */
@@ -80,8 +85,9 @@ interface Entry {
 export type ResponseCache = ReturnType<typeof createResponseCache>
 
 /**
- * Cache of serialised responses, fresh for less than a second: however many requests a key has, it is loaded about twice a
- * second, by one load at a time (single flight). While loads fail, the last response is served (stale-if-error).
+ * Cache of serialised responses, fresh for less than a second: however many requests a key has, it is loaded about
+ * twice a second, by one load at a time (single flight). While loads fail, the last response is served
+ * (stale-if-error).
  */
 export function createResponseCache ({ maxBytes, now = performance.now.bind(performance) }: ResponseCacheOptions) {
   // A Map keeps the insertion order; each load moves its entry to the end.
@@ -91,7 +97,10 @@ export function createResponseCache ({ maxBytes, now = performance.now.bind(perf
   const loads = new Map<string, { loading: Promise<CachedResponse>, join: (signal: AbortSignal | undefined) => void }>()
   let bytes = 0
 
-  /** Single flight: one load for all requests of a key. It is aborted when all their clients have left; a later request begins another. */
+  /**
+   * Single flight: one load for all requests of a key. It is aborted when all their clients have left; a later
+   * request begins another.
+   */
   function load (key: string, ask: Load, { isFresh = false, signal }: GetOptions): Promise<CachedResponse> {
     const running = loads.get(key)
     if (running) {
@@ -99,7 +108,9 @@ export function createResponseCache ({ maxBytes, now = performance.now.bind(perf
       return running.loading
     }
     const controller = new AbortController()
-    const settle = (): void => { if (loads.get(key) === shared) loads.delete(key) }
+    const settle = (): void => {
+      if (loads.get(key) === shared) loads.delete(key)
+    }
     const shared = {
       join: shareAbort(() => {
         settle()
@@ -130,21 +141,31 @@ export function createResponseCache ({ maxBytes, now = performance.now.bind(perf
     }
   }
 
-  function store (key: string, { body, headers = {} }: LoadedResponse, loadedAt: number, before: Entry | undefined): CachedResponse {
-    const isSame = before !== undefined && loadedAt - before.renderedAt < sameBytesMs && saysTheSame(before.response, body, headers)
+  function store (
+    key: string,
+    { body, headers = {} }: LoadedResponse,
+    loadedAt: number,
+    before: Entry | undefined
+  ): CachedResponse {
+    const isSame = before !== undefined && loadedAt - before.renderedAt < sameBytesMs &&
+      saysTheSame(before.response, body, headers)
     const response = isSame ? { ...before.response, loadedAt } : toResponse(body, headers, loadedAt)
     drop(key)
     const entry: Entry = { response, renderedAt: isSame ? before.renderedAt : loadedAt, failedAt: -Infinity, bytes: 0 }
     entry.bytes = sizeOf(key, response)
     entries.set(key, entry)
     bytes += entry.bytes
-    for (let oldest = nextOldest(); oldest && (bytes > maxBytes || now() - oldest.entry.response.loadedAt >= maxStaleMs); oldest = nextOldest()) drop(oldest.key)
+    for (
+      let oldest = nextOldest();
+      oldest && (bytes > maxBytes || now() - oldest.entry.response.loadedAt >= maxStaleMs);
+      oldest = nextOldest()
+    ) drop(oldest.key)
     return response
   }
 
   /**
-   * Returns the entry that was loaded longest ago. One iterator continues where the last call stopped: a new one would walk over
-   * all deleted entries (see ExpiringMap).
+   * Returns the entry that was loaded longest ago. One iterator continues where the last call stopped: a new one
+   * would walk over all deleted entries (see ExpiringMap).
    */
   function nextOldest (): { key: string, entry: Entry } | undefined {
     while (entries.size > 0) {
@@ -162,7 +183,9 @@ export function createResponseCache ({ maxBytes, now = performance.now.bind(perf
   }
 
   return {
-    get stats () { return { entries: entries.size, bytes } },
+    get stats () {
+      return { entries: entries.size, bytes }
+    },
 
     /** Returns a fresh response; undefined when it must be loaded, or should be reloaded and no load is running. */
     peek (key: string): CachedResponse | undefined {
@@ -179,8 +202,8 @@ export function createResponseCache ({ maxBytes, now = performance.now.bind(perf
     },
 
     /**
-     * Returns the response of a key, loading it if necessary. Rejects with the error of the load if nothing is cached, or if the
-     * error is a 4xx.
+     * Returns the response of a key, loading it if necessary. Rejects with the error of the load if nothing is
+     * cached, or if the error is a 4xx.
      */
     async get (key: string, ask: Load, options: GetOptions = {}): Promise<CachedResponse> {
       const { isFresh = false } = options
@@ -239,10 +262,15 @@ function toResponse (body: string, headers: Record<string, string>, loadedAt: nu
   }
 }
 
-/** Returns a function that adds a waiting client, and calls back when all of them have left. A client without a signal stays. */
+/**
+ * Returns a function that adds a waiting client, and calls back when all of them have left. A client without a signal
+ * stays.
+ */
 function shareAbort (onAllLeft: () => void): (signal: AbortSignal | undefined) => void {
   let waiting = 0
-  const leave = (): void => { if (--waiting === 0) onAllLeft() }
+  const leave = (): void => {
+    if (--waiting === 0) onAllLeft()
+  }
   return signal => {
     waiting++
     if (signal?.aborted) leave()

@@ -9,7 +9,10 @@ const reportMs = 5000
 export interface LogDestination extends DestinationStream {
   /** Lines that were dropped because standard output was not read. */
   readonly dropped: number
-  /** Resolves when everything is written, or after some milliseconds: a reader that has stopped must not hold up the exit. */
+  /**
+   * Resolves when everything is written, or after some milliseconds: a reader that has stopped must not hold up the
+   * exit.
+   */
   flushWithin (ms: number): Promise<void>
 }
 
@@ -17,26 +20,36 @@ export interface LogDestination extends DestinationStream {
 const flushMs = 1000
 
 /**
- * Standard output for log lines. They are written in batches, at the latest each second: one write for each line costs more than
- * routing a request, and sonic-boom's own buffer twice as much as making the line. Of several processes no batch is longer
- * than a pipe takes as a whole (PIPE_BUF, pipe(7)), so that their lines do not mix when the reader is slow.
+ * Standard output for log lines. They are written in batches, at the latest each second: one write for each line
+ * costs more than routing a request, and sonic-boom's own buffer twice as much as making the line. Of several
+ * processes no batch is longer than a pipe takes as a whole (PIPE_BUF, pipe(7)), so that their lines do not mix when
+ * the reader is slow.
  *
  * A reader that stops reading costs bounded memory and never blocks the process.
  */
 export function createLogDestination ({ isShared }: { isShared: boolean }): LogDestination {
-  // Node sets a pipe to O_NONBLOCK when it opens the stream of standard output. Without it a full pipe blocks a thread of
-  // libuv in write(2), which holds up even process.exit().
+  // Node sets a pipe to O_NONBLOCK when it opens the stream of standard output. Without it a full pipe blocks a
+  // thread of libuv in write(2), which holds up even process.exit().
   process.stdout.on('error', () => {})
   const maxBatch = isShared ? 3500 : 16_000
   // With a minLength of 0 flush() calls back at once, whatever is still to be written.
-  const stream = pino.destination({ fd: 1, sync: false, minLength: 1, maxLength: maxBuffered, ...isShared ? { maxWrite: 4096 } : {} })
-  // sonic-boom 4.2 retries a synchronous flush for ever on a full or broken pipe, and pino calls it for fatal lines and at exit.
+  const stream = pino.destination({
+    fd: 1,
+    sync: false,
+    minLength: 1,
+    maxLength: maxBuffered,
+    ...isShared ? { maxWrite: 4096 } : {}
+  })
+  // sonic-boom 4.2 retries a synchronous flush for ever on a full or broken pipe, and pino calls it for fatal lines
+  // and at exit.
   stream.flushSync = () => {}
   let dropped = 0
   let reported = 0
   let batch = ''
   let lines = 0
-  stream.on('drop', () => { dropped += lines })
+  stream.on('drop', () => {
+    dropped += lines
+  })
   stream.on('error', () => {})
 
   function writeBatch (): void {
@@ -58,7 +71,17 @@ export function createLogDestination ({ isShared }: { isShared: boolean }): LogD
     if (count === 0) return
     const before = dropped
     writeBatch()
-    write(`${JSON.stringify({ level: 40, time: Date.now(), pid: process.pid, dropped: count, msg: 'log lines were dropped because standard output was not read' })}\n`)
+    write(
+      `${
+        JSON.stringify({
+          level: 40,
+          time: Date.now(),
+          pid: process.pid,
+          dropped: count,
+          msg: 'log lines were dropped because standard output was not read'
+        })
+      }\n`
+    )
     writeBatch()
     // The report itself may have been dropped: then the next one includes it.
     if (dropped === before) reported = dropped
@@ -68,7 +91,9 @@ export function createLogDestination ({ isShared }: { isShared: boolean }): LogD
   return {
     write,
 
-    get dropped () { return dropped },
+    get dropped () {
+      return dropped
+    },
 
     async flushWithin (ms) {
       writeBatch()

@@ -9,7 +9,9 @@ const secretStart = /eyJ|halo_refresh_|halo1\$|\$2[aby]\$/
 
 const hidden = '[redacted]'
 
-/** Control characters that JSON does not escape and a terminal interprets: DEL and C1 (CSI begins an escape sequence). */
+/**
+ * Control characters that JSON does not escape and a terminal interprets: DEL and C1 (CSI begins an escape sequence).
+ */
 const controls = /[\u007f-\u009f]/g
 
 const withoutControls = (text: string): string =>
@@ -24,7 +26,9 @@ export function loggableUrl (url: string): string {
     ? ''
     : url.slice(start, maxLength).replace(/[^?&;#]+/g, member => {
       const end = member.indexOf('=')
-      return end !== -1 && secretName.test(decoded(member.slice(0, end))) ? `${member.slice(0, end)}=${hidden}` : withoutSecrets(member)
+      return end !== -1 && secretName.test(decoded(member.slice(0, end)))
+        ? `${member.slice(0, end)}=${hidden}`
+        : withoutSecrets(member)
     })
   return withoutControls(path.slice(0, maxLength).replace(/[^/]+/g, withoutSecrets) + query)
 }

@@ -25,12 +25,12 @@ const collectMs = 500
 export type Supervisor = ReturnType<typeof createSupervisor>
 
 /**
- * Runs the service in several worker processes behind one port. It replaces workers that die or hang, drains all of them together,
- * and collects their metrics.
+ * Runs the service in several worker processes behind one port. It replaces workers that die or hang, drains all of
+ * them together, and collects their metrics.
  *
- * All workers accept from one shared socket (cluster's SCHED_NONE). Distributing connections from the supervisor makes a short
- * connection cost three times as much, and one socket per worker (SO_REUSEPORT) loses the connections in the queue of a worker
- * that dies: npm run bench:workers.
+ * All workers accept from one shared socket (cluster's SCHED_NONE). Distributing connections from the supervisor
+ * makes a short connection cost three times as much, and one socket per worker (SO_REUSEPORT) loses the connections
+ * in the queue of a worker that dies: npm run bench:workers.
  */
 export function createSupervisor ({ workers: wanted, env, logger, drainMs, silenceMs = 30_000 }: SupervisorOptions) {
   /** The workers, each with the delay before its start, which doubles if it dies early again. */
@@ -38,7 +38,10 @@ export function createSupervisor ({ workers: wanted, env, logger, drainMs, silen
   let hasListened = false
   let isStopping = false
   let collections = 0
-  const collecting = new Map<number, { reply: (metrics: MetricsOfWorker[]) => void, metrics: MetricsOfWorker[], missing: number }>()
+  const collecting = new Map<
+    number,
+    { reply: (metrics: MetricsOfWorker[]) => void, metrics: MetricsOfWorker[], missing: number }
+  >()
   const started = Promise.withResolvers<string>()
   const ended = Promise.withResolvers<void>()
   let exitCode = 0
@@ -70,8 +73,12 @@ export function createSupervisor ({ workers: wanted, env, logger, drainMs, silen
       else if (message.halo === 'metrics') collected(message.id, message.metrics)
     })
     // The channel of a worker that has just died.
-    worker.on('error', error => { logger.warn({ cause: error.message, pid: worker.process.pid }, 'a worker cannot be told') })
-    worker.on('exit', (code, signal) => { replace(worker, code, signal) })
+    worker.on('error', error => {
+      logger.warn({ cause: error.message, pid: worker.process.pid }, 'a worker cannot be told')
+    })
+    worker.on('exit', (code, signal) => {
+      replace(worker, code, signal)
+    })
   }
 
   function replace (worker: Worker, code: number | null, signal: string | null): void {
@@ -89,9 +96,14 @@ export function createSupervisor ({ workers: wanted, env, logger, drainMs, silen
       return
     }
     const pauseMs = livedMs > stableMs ? 0 : Math.min(longestPauseMs, Math.max(firstPauseMs, before * 2))
-    logger.error({ pid: worker.process.pid, code, signal, livedMs, pauseMs, running: listening(), wanted }, 'a worker died and is replaced')
+    logger.error(
+      { pid: worker.process.pid, code, signal, livedMs, pauseMs, running: listening(), wanted },
+      'a worker died and is replaced'
+    )
     tellState()
-    setTimeout(() => { start(pauseMs) }, pauseMs)
+    setTimeout(() => {
+      start(pauseMs)
+    }, pauseMs)
   }
 
   function watch (): void {
@@ -106,7 +118,9 @@ export function createSupervisor ({ workers: wanted, env, logger, drainMs, silen
   function collect (from: Worker, id: number): void {
     const number = ++collections
     const asked = [...running.keys()].filter(worker => worker.isConnected())
-    const timer = setTimeout(() => { finish(number) }, collectMs)
+    const timer = setTimeout(() => {
+      finish(number)
+    }, collectMs)
     const reply = (metrics: MetricsOfWorker[]): void => {
       clearTimeout(timer)
       tell(from, { halo: 'collected', id, metrics })
@@ -150,7 +164,9 @@ export function createSupervisor ({ workers: wanted, env, logger, drainMs, silen
     async stop (signal: string): Promise<number> {
       isStopping = true
       for (const worker of running.keys()) tell(worker, { halo: 'drain', signal })
-      if (running.size > 0 && !await Promise.race([ended.promise.then(() => true), sleep(drainMs, false, { ref: false })])) {
+      if (
+        running.size > 0 && !await Promise.race([ended.promise.then(() => true), sleep(drainMs, false, { ref: false })])
+      ) {
         logger.error({ running: running.size }, 'workers did not end in time and are killed')
         this.kill()
         return 1

@@ -5,11 +5,11 @@ type ReadMetrics = () => Promise<MetricsOfWorker>
 /** The other worker processes behind the same port, as one worker sees them. */
 export interface Workers {
   /** Running and wanted workers. */
-  state (): { running: number, wanted: number }
+  state(): { running: number, wanted: number }
   /** Collects the metrics of all workers that answer in time. @param own reads those of this process */
   collect (own: ReadMetrics): Promise<MetricsOfWorker[]>
   /** Registers the function that reads the metrics of this process for the others. */
-  share (own: ReadMetrics): void
+  share(own: ReadMetrics): void
 }
 
 /** A process without other workers. */
@@ -27,7 +27,10 @@ const patienceMs = 1000
 
 export interface WorkerOptions {
   wanted: number
-  /** Called when the supervisor asks the worker to drain; server.ts listens itself, because it must hear it from its start. */
+  /**
+   * Called when the supervisor asks the worker to drain; server.ts listens itself, because it must hear it from its
+   * start.
+   */
   onDrain?: (signal: string) => void
 }
 
@@ -41,23 +44,36 @@ export function createWorker ({ wanted, onDrain = () => {} }: WorkerOptions): Wo
     if (process.connected) process.send!(message, undefined, {}, () => {})
   }
 
-  setInterval(() => { tell({ halo: 'alive' }) }, aliveMs).unref()
+  setInterval(() => {
+    tell({ halo: 'alive' })
+  }, aliveMs).unref()
   process.on('message', (message: ToWorker) => {
     if (message.halo === 'drain') onDrain(message.signal)
     else if (message.halo === 'state') known = { running: message.running, wanted: message.wanted }
-    else if (message.halo === 'tell') shared?.().then(metrics => { tell({ halo: 'metrics', id: message.id, metrics }) }, () => {})
-    else if (message.halo === 'collected') waiting.get(message.id)?.(message.metrics)
+    else if (message.halo === 'tell') {
+      shared?.().then(metrics => {
+        tell({ halo: 'metrics', id: message.id, metrics })
+      }, () => {})
+    } else if (message.halo === 'collected') waiting.get(message.id)?.(message.metrics)
   })
 
   return {
     state: () => known,
-    share (own) { shared = own },
+    share (own) {
+      shared = own
+    },
 
     async collect (own) {
       const id = count++
       const { promise, resolve } = Promise.withResolvers<MetricsOfWorker[]>()
       waiting.set(id, resolve)
-      const timer = setTimeout(() => { own().then(metrics => { resolve([metrics]) }, () => { resolve([]) }) }, patienceMs)
+      const timer = setTimeout(() => {
+        own().then(metrics => {
+          resolve([metrics])
+        }, () => {
+          resolve([])
+        })
+      }, patienceMs)
       tell({ halo: 'collect', id })
       try {
         return await promise

@@ -12,8 +12,10 @@ export interface Database {
   /**
    * Runs one statement on a pooled connection. When the signal is aborted, the statement is cancelled, or never begun.
    *
-   * @throws ApiError `server_busy` when the queue is full, or the statement has waited too long; `service_unavailable` when the
-   *   server is unavailable, does not answer, or cancelled the statement; `invalid_request` for a value that PostgreSQL cannot
+   * @throws ApiError `server_busy` when the queue is full, or the statement has waited too long;
+   *   `service_unavailable` when the server is unavailable, does not answer, or cancelled the statement;
+   *   `invalid_request` for a value that
+   * PostgreSQL cannot
    *   store. Violated constraints are the database's own error.
    */
   query<Row> (statement: Statement, values?: unknown[], signal?: AbortSignal): Promise<Row[]>
@@ -33,8 +35,8 @@ export interface DatabaseOptions {
 const unkeepable = new Set(['22P02', '22021', '22003', '22P05', '22008', '22001'])
 
 /**
- * SQLSTATEs (PostgreSQL, Appendix A), by class or in full, that mean that the server cannot run the statement. All are answered
- * 503: the request may succeed later, or on another server.
+ * SQLSTATEs (PostgreSQL, Appendix A), by class or in full, that mean that the server cannot run the statement. All
+ * are answered 503: the request may succeed later, or on another server.
  */
 const unable = {
   /** Wrong server, or broken connection: all connections that were opened before are replaced. */
@@ -74,7 +76,9 @@ export function createDatabase ({ pool, queue, control, isPrepared = true }: Dat
       throw new ApiError('service_unavailable', { message: 'The client has left: the statement was cancelled' })
     }
     let cancelling: Promise<void> | undefined
-    const onAbort = (): void => { cancelling = cancel(client) }
+    const onAbort = (): void => {
+      cancelling = cancel(client)
+    }
     signal?.addEventListener('abort', onAbort)
     try {
       const result = await client.query(config)
@@ -108,7 +112,10 @@ export function createDatabase ({ pool, queue, control, isPrepared = true }: Dat
   }
 }
 
-/** Whether PostgreSQL reported the error itself (an SQLSTATE) and the connection is usable; otherwise it did not answer. */
+/**
+ * Whether PostgreSQL reported the error itself (an SQLSTATE) and the connection is usable; otherwise it did not
+ * answer.
+ */
 function isAnswer (error: unknown): boolean {
   const { code, severity } = error as { code?: unknown, severity?: unknown }
   return typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code) && severity !== 'FATAL'

@@ -14,8 +14,8 @@ export interface DependencyOptions {
   /** Milliseconds for which a result is reused, so that probes are no load. */
   maxAgeMs?: number
   /**
-   * Milliseconds for which a good result is still returned while a new check runs: frequent probes do not wait for a slow
-   * dependency, and see a failed one at the probe after the next.
+   * Milliseconds for which a good result is still returned while a new check runs: frequent probes do not wait for a
+   * slow dependency, and see a failed one at the probe after the next.
    */
   maxStaleMs?: number
   now?: () => number
@@ -26,7 +26,8 @@ export type HealthChecks = ReturnType<typeof createHealthChecks>
 
 /** Checks the dependencies: one check at a time, and only when the last result is old. */
 export function createHealthChecks (options: DependencyOptions) {
-  const { dependencies, timeoutMs = 700, maxAgeMs = 500, maxStaleMs = 1500, now = Date.now, onChange = () => {} } = options
+  const { dependencies, timeoutMs = 700, maxAgeMs = 500, maxStaleMs = 1500, now = Date.now, onChange = () => {} } =
+    options
   let last: { status: Status, at: number } | undefined
   let running: Promise<Status> | undefined
 
@@ -47,12 +48,18 @@ export function createHealthChecks (options: DependencyOptions) {
 
   return {
     /** The last result; undefined before the first check. */
-    get last (): Status | undefined { return last?.status },
+    get last (): Status | undefined {
+      return last?.status
+    },
 
     /** Returns the status of all dependencies, within `timeoutMs`. Never rejects. */
     status (): Promise<Status> {
       const ageMs = last ? now() - last.at : Infinity
-      if (ageMs >= maxAgeMs) running ??= ask().finally(() => { running = undefined })
+      if (ageMs >= maxAgeMs) {
+        running ??= ask().finally(() => {
+          running = undefined
+        })
+      }
       const isGood = last !== undefined && Object.values(last.status).every(Boolean)
       return ageMs < (isGood ? maxStaleMs : maxAgeMs) ? Promise.resolve(last!.status) : running!
     }

@@ -1,13 +1,14 @@
 import { Cluster, Redis, type RedisOptions } from 'ioredis'
 
 /** Address of Redis; see Config. */
-export type RedisAddress =
-  ({ url: string } | { host: string, port: number, password?: string, db: number }) & { isCluster: boolean }
+export type RedisAddress = ({ url: string } | { host: string, port: number, password?: string, db: number }) & {
+  isCluster: boolean
+}
 
 /**
- * Creates a client that is not connected yet. With ioredis's defaults commands wait in a queue for many seconds while Redis is
- * unavailable; here every command is answered or rejected within a quarter of a second, and the client reconnects for ever
- * in the background.
+ * Creates a client that is not connected yet. With ioredis's defaults commands wait in a queue for many seconds while
+ * Redis is unavailable; here every command is answered or rejected within a quarter of a second, and the client
+ * reconnects for ever in the background.
  */
 export function connectRedis ({ isCluster, ...address }: RedisAddress): Redis | Cluster {
   if (!isCluster) return 'url' in address ? new Redis(address.url, options) : new Redis({ ...address, ...options })
@@ -22,8 +23,8 @@ export function connectRedis ({ isCluster, ...address }: RedisAddress): Redis | 
     retryDelayOnFailover: 0,
     slotsRefreshTimeout: connectTimeoutMs,
     slotsRefreshInterval: 5000,
-    // The ready check needs the queue that is off here: it fails by chance and restarts, and connect() never resolves. A
-    // client that knows the slots is ready.
+    // The ready check needs the queue that is off here: it fails by chance and restarts, and connect() never
+    // resolves. A client that knows the slots is ready.
     enableReadyCheck: false,
     redisOptions: { ...options, lazyConnect: false, ...(password ? { password } : {}) }
   })
@@ -48,8 +49,8 @@ const options = {
   socketTimeout: 1000,
   // A command without an answer may have been executed; its sender decides whether to send it again.
   autoResendUnfulfilledCommands: false,
-  // Auto-pipelining sends one pipeline at a time: behind one that waits for a silent Redis, every command waits twice as long
-  // (measured: 401 ms instead of 200). services/engagement/counters/batcher.ts does its work.
+  // Auto-pipelining sends one pipeline at a time: behind one that waits for a silent Redis, every command waits twice
+  // as long (measured: 401 ms instead of 200). services/engagement/counters/batcher.ts does its work.
   enableAutoPipelining: false,
   retryStrategy: (attempt: number) => Math.min(50 * attempt, 500),
   // The master has become a replica: reconnect, to the new master.

@@ -39,10 +39,12 @@ export type ReplicaRouter = ReturnType<typeof createReplicaRouter>
 /**
  * Reads from a streaming replica while it is close behind its primary, and from the primary otherwise.
  *
- * The replica cannot tell its own lag, because it does not know what it has not received. So the primary is asked for its WAL
- * position, and the replica, later, whether it has reached it.
+ * The replica cannot tell its own lag, because it does not know what it has not received. So the primary is asked for
+ * its WAL position, and the replica, later, whether it has reached it.
  */
-export function createReplicaRouter ({ primary, replica, maxLagMs = 500, periodMs = 150, onChange = () => {} }: ReplicaRouterOptions) {
+export function createReplicaRouter (
+  { primary, replica, maxLagMs = 500, periodMs = 150, onChange = () => {} }: ReplicaRouterOptions
+) {
   let marks: { at: number, position: string }[] = []
   let reachedAt = -Infinity
   let isUsed = false
@@ -86,12 +88,20 @@ export function createReplicaRouter ({ primary, replica, maxLagMs = 500, periodM
   return {
     start: schedule,
 
-    get stats () { return { isUsed, lagMs: lagMs() } },
+    get stats () {
+      return { isUsed, lagMs: lagMs() }
+    },
 
-    get maxAgeMs (): number { return isUsed ? maxLagMs : 0 },
+    get maxAgeMs (): number {
+      return isUsed ? maxLagMs : 0
+    },
 
     /** As Database.query. A statement that fails on the replica is retried on the primary. */
-    async query<Row> (statement: Parameters<Database['query']>[0], values?: unknown[], signal?: AbortSignal): Promise<Row[]> {
+    async query<Row> (
+      statement: Parameters<Database['query']>[0],
+      values?: unknown[],
+      signal?: AbortSignal
+    ): Promise<Row[]> {
       if (!judge()) return await primary.query<Row>(statement, values, signal)
       try {
         return await replica.query<Row>(statement, values, signal)

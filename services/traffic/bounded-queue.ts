@@ -5,7 +5,10 @@ export interface BoundedQueueOptions {
   concurrency: number
   /** Maximum tasks in the queue; a further one is refused at once. */
   maxWaiting: number
-  /** Maximum waiting time in milliseconds: a task that is expected to wait longer is refused at once, one that has waited longer as well. */
+  /**
+   * Maximum waiting time in milliseconds: a task that is expected to wait longer is refused at once, one that has
+   * waited longer as well.
+   */
   maxWaitMs: number
   /** Initial estimate of the duration of a task, in milliseconds. */
   usualMs: number
@@ -16,7 +19,10 @@ const newestWeight = 0.2
 
 export type BoundedQueue = ReturnType<typeof createBoundedQueue>
 
-/** FIFO queue in front of a pool; at most `concurrency` tasks run at once. The queue is bounded by length and by waiting time. */
+/**
+ * FIFO queue in front of a pool; at most `concurrency` tasks run at once. The queue is bounded by length and by
+ * waiting time.
+ */
 export function createBoundedQueue ({ concurrency, maxWaiting, maxWaitMs, usualMs }: BoundedQueueOptions) {
   const waiting = new Set<{ start: () => void }>()
   let running = 0
@@ -35,7 +41,12 @@ export function createBoundedQueue ({ concurrency, maxWaiting, maxWaitMs, usualM
     }
     requireRoom()
     await new Promise<void>((resolve, reject) => {
-      const waiter = { start () { clearTimeout(timer); resolve() } }
+      const waiter = {
+        start () {
+          clearTimeout(timer)
+          resolve()
+        }
+      }
       const timer = setTimeout(() => {
         waiting.delete(waiter)
         reject(new ApiError('server_busy'))
@@ -71,6 +82,8 @@ export function createBoundedQueue ({ concurrency, maxWaiting, maxWaitMs, usualM
       }
     },
 
-    get stats () { return { running, waiting: waiting.size, usualMs } }
+    get stats () {
+      return { running, waiting: waiting.size, usualMs }
+    }
   }
 }

@@ -4,11 +4,15 @@ export interface LoadShedderOptions {
   /** Requests in flight beyond which work is refused. */
   maxInFlight?: number
   /**
-   * Milliseconds since the last tick of the event loop beyond which work is refused. A thousand clients that ask again as
-   * soon as they are answered keep the loop late by what a thousand requests take, 60 to 100 ms, and must be served.
+   * Milliseconds since the last tick of the event loop beyond which work is refused. A thousand clients that ask
+   * again as soon as they are answered keep the loop late by what a thousand requests take, 60 to 100 ms, and must be
+   * served.
    */
   maxDelayMs?: number
-  /** Requests in flight up to which a late loop is no overload: garbage collection, or a process that was stopped for a while. */
+  /**
+   * Requests in flight up to which a late loop is no overload: garbage collection, or a process that was stopped for
+   * a while.
+   */
   minInFlight?: number
   now?: () => number
 }
@@ -19,12 +23,15 @@ const periodMs = 20
 export type LoadShedder = ReturnType<typeof createLoadShedder>
 
 /**
- * Decides whether the process is overloaded. A timer ticks; requests that wait for their turn of the event loop keep it late.
- * What comes later than `maxDelayMs` after the last tick is refused until the loop has come to its timers again, so that each
- * turn of the loop does at most `maxDelayMs` of work and refuses the rest for little. `inFlight` bounds what waits for the
- * stores.
+ * Decides whether the process is overloaded. A timer ticks; requests that wait for their turn of the event loop keep
+ * it late. What comes later than `maxDelayMs` after the last tick is refused until the loop has come to its timers
+ * again, so that each turn of the loop does at most `maxDelayMs` of work and refuses the rest for little. `inFlight`
+ * bounds what waits for the stores.
  */
-export function createLoadShedder ({ inFlight, maxInFlight = 4096, maxDelayMs = 250, minInFlight = 500, now = performance.now.bind(performance) }: LoadShedderOptions) {
+export function createLoadShedder (
+  { inFlight, maxInFlight = 4096, maxDelayMs = 250, minInFlight = 500, now = performance.now.bind(performance) }:
+  LoadShedderOptions
+) {
   let tickedAt = Infinity
   let delayMs = 0
   let timer: NodeJS.Timeout | undefined
@@ -40,13 +47,21 @@ export function createLoadShedder ({ inFlight, maxInFlight = 4096, maxDelayMs = 
       tickedAt = now()
       timer = setInterval(tick, periodMs).unref()
     },
-    stop (): void { clearInterval(timer) },
+    stop (): void {
+      clearInterval(timer)
+    },
     tick,
 
     /** Milliseconds by which the last tick was late. */
-    get delayMs () { return delayMs },
+    get delayMs () {
+      return delayMs
+    },
 
-    /** Whether a request that was received at a moment must be refused, if it needs work. @param at `now()`, in milliseconds */
+    /**
+     * Whether a request that was received at a moment must be refused, if it needs work.
+     *
+     * @param at `now()`, in milliseconds
+     */
     isOverloaded (at: number): boolean {
       const count = inFlight()
       return count > maxInFlight || (count > minInFlight && at - tickedAt > maxDelayMs)

@@ -5,10 +5,15 @@ export interface Connection {
 }
 
 /** Bytes that had been written at a moment, and that the client must have received `timeoutMs` later. */
-interface Due { since: number, bytes: number }
+interface Due {
+  since: number
+  bytes: number
+}
 
 /** Finds clients that have not received, within `timeoutMs`, what had been written to them at its beginning. */
-export function createStalledClients<T extends Connection> ({ timeoutMs, now = performance.now.bind(performance) }: { timeoutMs: number, now?: () => number }) {
+export function createStalledClients<T extends Connection> (
+  { timeoutMs, now = performance.now.bind(performance) }: { timeoutMs: number, now?: () => number }
+) {
   const connections = new Map<T, Due | undefined>()
 
   function isStalled (connection: T, due: Due | undefined): boolean {
@@ -25,8 +30,12 @@ export function createStalledClients<T extends Connection> ({ timeoutMs, now = p
   }
 
   return {
-    add (connection: T): void { connections.set(connection, undefined) },
-    delete (connection: T): void { connections.delete(connection) },
+    add (connection: T): void {
+      connections.set(connection, undefined)
+    },
+    delete (connection: T): void {
+      connections.delete(connection)
+    },
 
     /** Checks all connections. @returns those of stalled clients */
     find (): T[] {

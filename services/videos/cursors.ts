@@ -37,7 +37,9 @@ export function createCursors (secret: string) {
     decode (cursor: string, filters: string): Position {
       const bytes = Buffer.from(cursor, 'base64url')
       // Base64 has several spellings of the same bytes; only the one that was given out is taken.
-      if (bytes.length !== 16 + signatureBytes || bytes.toString('base64url') !== cursor) throw new ApiError('invalid_cursor')
+      if (bytes.length !== 16 + signatureBytes || bytes.toString('base64url') !== cursor) {
+        throw new ApiError('invalid_cursor')
+      }
       const place = bytes.subarray(0, 16)
       if (!timingSafeEqual(bytes.subarray(16), sign(place, filters))) throw new ApiError('invalid_cursor')
       return { createdMicros: Number(place.readBigInt64BE(0)), id: Number(place.readBigInt64BE(8)) }

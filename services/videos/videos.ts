@@ -60,7 +60,8 @@ const videosByIds = {
 /** Videos that are read by one statement when many are asked for at once. */
 const maxTogether = 100
 
-// live_videos_of (migration 007) locks the user and counts in a snapshot of its own: two at once do not both get the last place.
+// live_videos_of (migration 007) locks the user and counts in a snapshot of its own: two at once do not both get the
+// last place.
 const insertVideo = {
   name: 'insert_video',
   text: `
@@ -107,18 +108,30 @@ const deleteVideo = {
  * $2 and $3 the position after which the page begins (or $2 the offset), then the user whose videos are listed and the
  * owner whose adult content is shown, where there is one.
  */
-export function createListStatement ({ live, adult, userId, ownerId }: VideoFilters & { ownerId?: number | undefined }, isKeyset: boolean): Statement {
+export function createListStatement (
+  { live, adult, userId, ownerId }: VideoFilters & { ownerId?: number | undefined },
+  isKeyset: boolean
+): Statement {
   const conditions = [
     isActive('v.user_id'),
     live === undefined ? '' : live ? 'v.is_live' : 'not v.is_live',
     adult === 'exclude' ? 'not v.is_adult_content' : adult === 'only' ? 'v.is_adult_content' : '',
-    ownerId === undefined ? '' : `(not v.is_adult_content or v.user_id = $${2 + Number(isKeyset) + 1 + Number(userId !== undefined)})`,
+    ownerId === undefined
+      ? ''
+      : `(not v.is_adult_content or v.user_id = $${2 + Number(isKeyset) + 1 + Number(userId !== undefined)})`,
     isKeyset ? "(v.created_at, v.id) < (timestamptz 'epoch' + $2 * interval '1 microsecond', $3)" : '',
     userId === undefined ? '' : `v.user_id = $${isKeyset ? 4 : 3}`
   ].filter(Boolean)
   // The page first, then its counters: counters of rows that `offset` skips are not read.
   return {
-    name: ['list_videos', live ?? 'any', adult ?? 'include', userId === undefined ? 'all' : 'user', ...ownerId === undefined ? [] : ['own'], isKeyset ? 'keyset' : 'offset'].join('_'),
+    name: [
+      'list_videos',
+      live ?? 'any',
+      adult ?? 'include',
+      userId === undefined ? 'all' : 'user',
+      ...ownerId === undefined ? [] : ['own'],
+      isKeyset ? 'keyset' : 'offset'
+    ].join('_'),
     text: `${columns}
       from (select * from videos v where ${conditions.join(' and ')}
         order by v.created_at desc, v.id desc limit $1 ${isKeyset ? '' : 'offset $2'}) v
@@ -146,9 +159,18 @@ export interface Reader {
 
 export type VideoService = ReturnType<typeof createVideoService>
 
-export function createVideoService ({ database, readDatabase }: VideoDatabases, engagement: EngagementService, cursors: Cursors, { maxLive, gate }: { maxLive: number, gate: 'server' | 'client' }) {
+export function createVideoService (
+  { database, readDatabase }: VideoDatabases,
+  engagement: EngagementService,
+  cursors: Cursors,
+  { maxLive, gate }: { maxLive: number, gate: 'server' | 'client' }
+) {
   /** One statement and one round trip to the counters, however many videos. */
-  async function read (statement: Statement, values: unknown[], { source = readDatabase, signal }: { source?: ReadDatabase, signal?: AbortSignal | undefined } = {}): Promise<{ rows: VideoRow[], videos: Video[] }> {
+  async function read (
+    statement: Statement,
+    values: unknown[],
+    { source = readDatabase, signal }: { source?: ReadDatabase, signal?: AbortSignal | undefined } = {}
+  ): Promise<{ rows: VideoRow[], videos: Video[] }> {
     const readAt = steadyNow() - source.maxAgeMs
     const rows = await source.query<VideoRow>(statement, values, signal)
     const counters = await engagement.read(rows, readAt)
@@ -156,9 +178,14 @@ export function createVideoService ({ database, readDatabase }: VideoDatabases, 
   }
 
   const tooManyLive = (): ApiError =>
-    new ApiError('too_many_live_videos', { message: `${maxLive} of your videos are live already: end one of them first` })
+    new ApiError('too_many_live_videos', {
+      message: `${maxLive} of your videos are live already: end one of them first`
+    })
 
-  const primary: ReadDatabase = { maxAgeMs: 0, query: (statement, values, signal) => database.query(statement, values, signal) }
+  const primary: ReadDatabase = {
+    maxAgeMs: 0,
+    query: (statement, values, signal) => database.query(statement, values, signal)
+  }
 
   const sourceFor = ({ isFresh = false }: Reader): ReadDatabase => isFresh ? primary : readDatabase
 
@@ -181,7 +208,10 @@ export function createVideoService ({ database, readDatabase }: VideoDatabases, 
 
   /** Changes or deletes a video of a user. The statement checks the ownership and tells the refusals apart. */
   async function change (statement: Statement, id: number, userId: number, values: unknown[] = []): Promise<void> {
-    const [row] = await database.query<{ is_done: boolean, is_own: boolean, has_room: boolean, may_publish: boolean }>(statement, [id, userId, ...values])
+    const [row] = await database.query<{ is_done: boolean, is_own: boolean, has_room: boolean, may_publish: boolean }>(
+      statement,
+      [id, userId, ...values]
+    )
     if (row?.is_own && !row.may_publish) throw notAnAdult()
     if (row?.is_own && !row.has_room) throw tooManyLive()
     // The user's own video that was not changed was deleted at the same moment.
@@ -201,8 +231,8 @@ export function createVideoService ({ database, readDatabase }: VideoDatabases, 
     },
 
     /**
-     * Returns a page of videos, newest first. Following the cursors shows each video that exists all the time exactly once,
-     * whatever is added and deleted meanwhile. A user who does not exist has no videos.
+     * Returns a page of videos, newest first. Following the cursors shows each video that exists all the time exactly
+     * once, whatever is added and deleted meanwhile. A user who does not exist has no videos.
      *
      * @throws ApiError `invalid_cursor`; `invalid_request` for an offset that is too large
      */
@@ -210,19 +240,27 @@ export function createVideoService ({ database, readDatabase }: VideoDatabases, 
       const { view: { seesAll, ownerId } } = reader
       const scope = JSON.stringify([filters.userId ?? null, filters.live ?? null, filters.adult ?? null])
       if (offset > maxOffset) {
-        throw new ApiError('invalid_request', { message: `offset goes up to ${maxOffset}: go on with cursor, the X-Next-Cursor of a page` })
+        throw new ApiError('invalid_request', {
+          message: `offset goes up to ${maxOffset}: go on with cursor, the X-Next-Cursor of a page`
+        })
       }
       if (cursor !== undefined && offset > 0) {
-        throw new ApiError('invalid_request', { message: 'offset and cursor both say where a page begins: send one of them' })
+        throw new ApiError('invalid_request', {
+          message: 'offset and cursor both say where a page begins: send one of them'
+        })
       }
       const after = cursor === undefined ? undefined : cursors.decode(cursor, scope)
       if (!seesAll && ownerId === undefined && filters.adult === 'only') return { videos: [], nextCursor: undefined }
       const shown = seesAll || filters.adult === 'exclude'
         ? filters
-        : ownerId === undefined ? { ...filters, adult: 'exclude' as const } : { ...filters, ownerId }
+        : ownerId === undefined
+          ? { ...filters, adult: 'exclude' as const }
+          : { ...filters, ownerId }
       // One row more than requested shows whether there is a next page.
       const { rows, videos } = await read(createListStatement(shown, after !== undefined), [
-        limit + 1, ...(after ? [after.createdMicros, after.id] : [offset]), ...(filters.userId === undefined ? [] : [filters.userId]),
+        limit + 1,
+        ...(after ? [after.createdMicros, after.id] : [offset]),
+        ...(filters.userId === undefined ? [] : [filters.userId]),
         ...('ownerId' in shown ? [shown.ownerId] : [])
       ], { source: sourceFor(reader), signal: reader.signal })
       const last = rows.length > limit ? rows[limit - 1] : undefined
@@ -232,8 +270,15 @@ export function createVideoService ({ database, readDatabase }: VideoDatabases, 
     /** @throws ApiError `unauthorized` when the user is no longer there; `too_many_live_videos`; `not_an_adult` */
     async create (userId: number, video: NewVideo): Promise<Video> {
       const [row] = await database.query<{ id: number | null, has_room: boolean, may_publish: boolean }>(insertVideo, [
-        userId, video.title, video.description ?? '', serializeUrl(video.thumbnail_url ?? ''), serializeUrl(video.stream_url ?? ''),
-        video.is_live ?? false, video.is_adult_content ?? false, maxLive, gate === 'server'
+        userId,
+        video.title,
+        video.description ?? '',
+        serializeUrl(video.thumbnail_url ?? ''),
+        serializeUrl(video.stream_url ?? ''),
+        video.is_live ?? false,
+        video.is_adult_content ?? false,
+        maxLive,
+        gate === 'server'
       ])
       if (!row) throw new ApiError('unauthorized', { message: 'The user of this token no longer exists' })
       if (!row.may_publish) throw notAnAdult()
@@ -244,8 +289,14 @@ export function createVideoService ({ database, readDatabase }: VideoDatabases, 
     /** Changes the given members. @throws ApiError `not_found`; `forbidden`; `too_many_live_videos` */
     async update (id: number, userId: number, patch: VideoPatch): Promise<Video> {
       await change(updateVideo, id, userId, [
-        patch.title, patch.description, patch.thumbnail_url === undefined ? undefined : serializeUrl(patch.thumbnail_url),
-        patch.stream_url === undefined ? undefined : serializeUrl(patch.stream_url), patch.is_live, patch.is_adult_content, maxLive, gate === 'server'
+        patch.title,
+        patch.description,
+        patch.thumbnail_url === undefined ? undefined : serializeUrl(patch.thumbnail_url),
+        patch.stream_url === undefined ? undefined : serializeUrl(patch.stream_url),
+        patch.is_live,
+        patch.is_adult_content,
+        maxLive,
+        gate === 'server'
       ])
       engagement.refresh(id)
       return await get(id)
@@ -259,7 +310,8 @@ export function createVideoService ({ database, readDatabase }: VideoDatabases, 
   }
 }
 
-const notAnAdult = (): ApiError => new ApiError('not_an_adult', { message: 'Only adults publish adult content: set is_adult first' })
+const notAnAdult = (): ApiError =>
+  new ApiError('not_an_adult', { message: 'Only adults publish adult content: set is_adult first' })
 
 const missing = (id: number): ApiError => new ApiError('not_found', { message: `There is no video ${id}` })
 

@@ -5,7 +5,9 @@ import { createGenerator, type Kind } from '../../bench/generator.ts'
 
 async function serve (t: Test, listener: RequestListener) {
   const server = createServer(listener)
-  await new Promise<void>(resolve => { server.listen(0, '127.0.0.1', resolve) })
+  await new Promise<void>(resolve => {
+    server.listen(0, '127.0.0.1', resolve)
+  })
   const generator = createGenerator()
   t.teardown(() => {
     generator.stop()
@@ -13,11 +15,24 @@ async function serve (t: Test, listener: RequestListener) {
     server.closeAllConnections()
   })
   const kind: Kind = { name: 'one', weight: 1, method: 'GET', paths: ['/'], expect: [200] }
-  return { generator, kind, load: { host: '127.0.0.1', port: (server.address() as AddressInfo).port, kinds: [kind], connections: 2, addresses: 250, seconds: 2 } }
+  return {
+    generator,
+    kind,
+    load: {
+      host: '127.0.0.1',
+      port: (server.address() as AddressInfo).port,
+      kinds: [kind],
+      connections: 2,
+      addresses: 250,
+      seconds: 2
+    }
+  }
 }
 
 t.test('a request counts from the moment when it is due, the first one at the beginning', async t => {
-  const { generator, load } = await serve(t, (request, response) => { response.end('yes') })
+  const { generator, load } = await serve(t, (request, response) => {
+    response.end('yes')
+  })
   const { answered, latency, unexpected } = await generator.run({ ...load, rate: 2 })
   t.strictSame(unexpected, {})
   t.equal(answered, 4)
@@ -26,7 +41,11 @@ t.test('a request counts from the moment when it is due, the first one at the be
 })
 
 t.test('and waits for a connection at its own cost', async t => {
-  const { generator, load } = await serve(t, (request, response) => { setTimeout(() => { response.end('late') }, 400) })
+  const { generator, load } = await serve(t, (request, response) => {
+    setTimeout(() => {
+      response.end('late')
+    }, 400)
+  })
   const { answered, latency } = await generator.run({ ...load, rate: 10 })
   t.equal(answered, 20)
   // Two connections carry five a second: the last of ten a second waits for some two seconds.
@@ -50,8 +69,14 @@ t.test('an answer that is not expected is counted by kind and status, with and w
 t.test('connections take requests in turn: what stands once in a list is sent once', async t => {
   const bodies: string[] = []
   const { generator, load, kind } = await serve(t, (request, response) => {
-    request.on('data', (data: Buffer) => { bodies.push(String(data)) })
-    request.on('end', () => { setTimeout(() => { response.end() }, 20) })
+    request.on('data', (data: Buffer) => {
+      bodies.push(String(data))
+    })
+    request.on('end', () => {
+      setTimeout(() => {
+        response.end()
+      }, 20)
+    })
   })
   const list = Array.from({ length: 1000 }, (_, n) => `body ${n}`)
   await generator.run({ ...load, kinds: [{ ...kind, method: 'POST', bodies: list }], connections: 4, seconds: 1 })

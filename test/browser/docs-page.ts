@@ -13,12 +13,22 @@ t.test('the API page loads in Chromium and runs a request', async t => {
   const address = await app.listen({ host: '127.0.0.1', port: 0 })
   const browser = await chromium.launch({
     executablePath,
-    args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
+    args: [
+      '--no-sandbox',
+      '--disable-gpu',
+      '--disable-quic',
+      '--no-first-run',
+      '--disable-background-networking',
+      '--disable-component-update',
+      '--disable-sync'
+    ]
   })
   t.teardown(() => browser.close())
   const page = await browser.newPage()
   const complaints: string[] = []
-  page.on('console', message => { if (message.type() === 'error') complaints.push(message.text()) })
+  page.on('console', message => {
+    if (message.type() === 'error') complaints.push(message.text())
+  })
   page.on('pageerror', error => complaints.push(error.message))
   await page.goto(`${address}/docs`)
   await page.getByText('/api/v1/auth/register').waitFor()

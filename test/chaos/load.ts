@@ -28,8 +28,16 @@ export interface Stored {
   views: number
 }
 
-/** What a pair was told last: between which moments, in milliseconds of this process's clock, and whether the answer came. */
-interface LikeState { liked: boolean, sentAt: number, at: number, isSure: boolean }
+/**
+ * What a pair was told last: between which moments, in milliseconds of this process's clock, and whether the answer
+ * came.
+ */
+interface LikeState {
+  liked: boolean
+  sentAt: number
+  at: number
+  isSure: boolean
+}
 
 export interface Load {
   /** When each comment was acknowledged. */
@@ -47,8 +55,8 @@ export interface Load {
   /** All comments without a key go to this one of their videos; undefined for any. */
   focus: number | undefined
   /** Nothing new is sent until the returned function is called. */
-  pause (): () => void
-  stop (): Promise<void>
+  pause(): () => void
+  stop(): Promise<void>
 }
 
 /** Comments that can be under way at once: so many answers may be on the line when Redis loses its memory. */
@@ -58,7 +66,12 @@ export const commenters = 16
 let keys = 0
 
 /** Starts clients that go on until they are stopped. @param random a number from 0 to 1 */
-export function startLoad (world: World, likes: Map<string, LikeState>, firstViewer: number, random: () => number): Load {
+export function startLoad (
+  world: World,
+  likes: Map<string, LikeState>,
+  firstViewer: number,
+  random: () => number
+): Load {
   const used: { video: number, userId: number, key: string }[] = []
   const agent = new http.Agent({ keepAlive: true })
   const over = new AbortController()
@@ -86,11 +99,21 @@ export function startLoad (world: World, likes: Map<string, LikeState>, firstVie
 
   const pick = <T>(items: readonly T[]): T => items[Math.floor(random() * items.length)]!
 
-  async function send (method: string, path: string, userId: number, headers: Record<string, string> = {}): Promise<number> {
+  async function send (
+    method: string,
+    path: string,
+    userId: number,
+    headers: Record<string, string> = {}
+  ): Promise<number> {
     await gate
     const status = await new Promise<number>(resolve => {
       const request = http.request({
-        agent, method, port: pick(world.replicas).port, path: `/api/v1/videos/${path}`, headers: { authorization: `Bearer ${world.tokenOf(userId)}`, ...headers }, timeout: 3000
+        agent,
+        method,
+        port: pick(world.replicas).port,
+        path: `/api/v1/videos/${path}`,
+        headers: { authorization: `Bearer ${world.tokenOf(userId)}`, ...headers },
+        timeout: 3000
       }, response => {
         response.resume().once('end', () => resolve(response.statusCode!)).once('error', () => resolve(0))
       })
@@ -102,7 +125,11 @@ export function startLoad (world: World, likes: Map<string, LikeState>, firstVie
 
   async function comment (): Promise<void> {
     while (!over.signal.aborted) {
-      const status = await send('POST', `${load.focus === undefined ? pick(videosOf.plain) : videosOf.plain[load.focus]!}/engagement/comments`, 1 + Math.floor(random() * userCount))
+      const status = await send(
+        'POST',
+        `${load.focus === undefined ? pick(videosOf.plain) : videosOf.plain[load.focus]!}/engagement/comments`,
+        1 + Math.floor(random() * userCount)
+      )
       if (status === 200) load.plain.push(performance.now())
       else load.unknown++
     }
@@ -175,7 +202,10 @@ export async function beginCounting (world: World): Promise<void> {
   const { port } = world.replicas[0]!
   for (let video = 1; video <= videoCount; video++) {
     for (let tries = 0; ; tries++) {
-      const answer = await fetch(`http://127.0.0.1:${port}/api/v1/videos/${video}/engagement/comments`, { method: 'POST', headers: { authorization: `Bearer ${world.tokenOf(1)}` } })
+      const answer = await fetch(`http://127.0.0.1:${port}/api/v1/videos/${video}/engagement/comments`, {
+        method: 'POST',
+        headers: { authorization: `Bearer ${world.tokenOf(1)}` }
+      })
       if (answer.status === 200) break
       // The first generations take longer on a slow machine than a comment waits for them.
       if (tries === 50) throw new Error(`The service does not count: ${await answer.text()}`)
@@ -186,18 +216,23 @@ export async function beginCounting (world: World): Promise<void> {
 
 /** What PostgreSQL has. */
 export async function readStored (world: World): Promise<Stored> {
-  const { rows: [row] } = await world.pool.query<Stored>(`
+  const { rows: [row] } = await world.pool.query<Stored>(
+    `
     select coalesce(sum(comment_base + comment_n) filter (where video_id = any($1)), 0)::int as plain,
       coalesce(sum(comment_base + comment_n) filter (where video_id > $2), 0)::int as keyed,
       coalesce(sum(comment_base + comment_n - 1) filter (where video_id > $2 and comment_base + comment_n > 1), 0)::int as twice,
       (select sum(view_count)::int from videos where id = any($3)) as views
-    from video_counters`, [videosOf.plain, videoCount, videosOf.watched])
+    from video_counters`,
+    [videosOf.plain, videoCount, videosOf.watched]
+  )
   return row!
 }
 
 /** `video:user` → liked, in PostgreSQL. */
 export async function readLikes (world: World): Promise<Map<string, boolean>> {
-  const { rows } = await world.pool.query<{ pair: string, liked: boolean }>("select video_id || ':' || user_id as pair, liked from video_likes")
+  const { rows } = await world.pool.query<{ pair: string, liked: boolean }>(
+    "select video_id || ':' || user_id as pair, liked from video_likes"
+  )
   return new Map(rows.map(row => [row.pair, row.liked]))
 }
 
@@ -206,7 +241,12 @@ export async function readShown (world: World): Promise<string[]> {
   const ids = Array.from({ length: videoCount }, (_, n) => n + 1)
   return await Promise.all(world.replicas.map(async ({ port }) => {
     const answer = await fetch(`http://127.0.0.1:${port}/api/v1/videos/engagement?ids=${ids.join(',')}`)
-    const videos = await answer.json() as { video_id: number, like_count: number, comment_count: number, view_count: number }[]
+    const videos = await answer.json() as {
+      video_id: number,
+      like_count: number,
+      comment_count: number,
+      view_count: number
+    }[]
     return videos.map(one => `${one.video_id}: ${one.like_count} ${one.comment_count} ${one.view_count}`).join('\n')
   }))
 }

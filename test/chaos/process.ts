@@ -41,10 +41,12 @@ const bugs: Record<string, () => void> = {
     ledger.merge = async batches => {
       const gone = await merge(batches.map((batch): Batch => ({ ...batch, counters: [] })))
       for (const { videoId, comments } of batches.flatMap(batch => batch.counters)) {
-        await app.backgroundPool.query(`
+        await app.backgroundPool.query(
+          `
           insert into video_counters as c (video_id, comment_base) values ($1, $2)
           on conflict (video_id) do update set comment_base = c.comment_base + excluded.comment_base`,
-        [videoId, comments - (written.get(videoId) ?? 0)])
+          [videoId, comments - (written.get(videoId) ?? 0)]
+        )
         written.set(videoId, comments)
       }
       return gone
@@ -55,4 +57,6 @@ const bugs: Record<string, () => void> = {
 const planted = process.env['CHAOS_BUG']
 if (planted) bugs[planted]!()
 await app.listen({ host: '127.0.0.1', port: config.server.port })
-process.on('SIGTERM', () => { app.close().then(() => process.exit(0), () => process.exit(1)) })
+process.on('SIGTERM', () => {
+  app.close().then(() => process.exit(0), () => process.exit(1))
+})

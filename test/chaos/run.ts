@@ -3,7 +3,17 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { createDatabase } from '../../services/stores/database.ts'
 import { describe, verifyCounters } from '../../services/engagement/counters/verify.ts'
-import { beginCounting, commenters, readLedger, readLikes, readShown, readStored, startLoad, type Load, type Stored } from './load.ts'
+import {
+  beginCounting,
+  commenters,
+  readLedger,
+  readLikes,
+  readShown,
+  readStored,
+  startLoad,
+  type Load,
+  type Stored
+} from './load.ts'
 import { createWorld, presenceMs, type World } from './world.ts'
 
 /**
@@ -24,20 +34,24 @@ const { values: options } = parseArgs({
 const seed = options.seed === undefined ? randomInt(2 ** 31) : Number(options.seed)
 const loadMs = Number(options.seconds) * 1000
 // A viewer needs some of it to become a view, and a process to come up again.
-if (!Number.isInteger(seed) || !(loadMs >= 3000)) throw new Error('Usage: npm run test:chaos -- [--seed N] [--seconds 6] [--scenario NAME] [--cluster] [--bug NAME]')
+if (!Number.isInteger(seed) || !(loadMs >= 3000)) {
+  throw new Error('Usage: npm run test:chaos -- [--seed N] [--seconds 6] [--scenario NAME] [--cluster] [--bug NAME]')
+}
 const random = mulberry32(seed)
 
 /** Milliseconds without an acknowledgement that the whole test may take. */
 const boundMs = 5 * 60_000
 
-/** Milliseconds before a fault of Redis in which something may not have been flushed: a second, and the flush itself. */
+/**
+ * Milliseconds before a fault of Redis in which something may not have been flushed: a second, and the flush itself.
+ */
 const unflushedMs = 1500
 
 interface Scenario {
   name: string
   /** Whether Redis loses memory: then what was not flushed may be lost. */
   losesMemory: boolean
-  strike (world: World, load: Load): Promise<void>
+  strike(world: World, load: Load): Promise<void>
   isForSingleOnly?: boolean
 }
 
@@ -70,14 +84,17 @@ const scenarios: Scenario[] = [
       replica.stop()
       await sleep(10_000)
       replica.resume()
-      // Heartbeats that it was sent were as good as none: those viewers begin to watch anew, and need time to be a view.
+      // Heartbeats that it was sent were as good as none: those viewers begin to watch anew, and need time to be a
+      // view.
       await sleep(presenceMs)
     }
   },
   {
     name: 'PostgreSQL restarted',
     losesMemory: false,
-    async strike (world) { await world.postgres.restart() }
+    async strike (world) {
+      await world.postgres.restart()
+    }
   },
   { name: 'scripts flushed', losesMemory: false, strike: world => world.forgetScripts() },
   { name: 'Redis emptied', losesMemory: true, strike: world => world.empty() },
@@ -105,7 +122,9 @@ interface Row {
   failures: string[]
 }
 
-process.stdout.write(`Seed ${seed} (again: npm run test:chaos -- --seed ${seed}${options.cluster ? ' --cluster' : ''})\n`)
+process.stdout.write(
+  `Seed ${seed} (again: npm run test:chaos -- --seed ${seed}${options.cluster ? ' --cluster' : ''})\n`
+)
 const startedAt = performance.now()
 const world = await createWorld({ isCluster: options.cluster, bug: options.bug })
 const rows: Row[] = []
@@ -117,8 +136,11 @@ try {
   await world.takeSnapshot()
   const likes: Load['likes'] = new Map()
   const chosen = scenarios.filter(({ name, isForSingleOnly }) =>
-    (options.scenario === undefined || options.scenario.includes(name)) && (!options.cluster || !isForSingleOnly))
-  if (chosen.length === 0) throw new Error(`There is no such scenario; there are: ${scenarios.map(({ name }) => name).join(', ')}`)
+    (options.scenario === undefined || options.scenario.includes(name)) && (!options.cluster || !isForSingleOnly)
+  )
+  if (chosen.length === 0) {
+    throw new Error(`There is no such scenario; there are: ${scenarios.map(({ name }) => name).join(', ')}`)
+  }
   for (const [index, scenario] of chosen.entries()) {
     if (performance.now() - startedAt > boundMs) throw new Error('The test takes too long')
     if (process.stderr.isTTY) process.stderr.write(`\r  ${scenario.name}…`.padEnd(40))
@@ -163,7 +185,10 @@ async function assessRisk (load: Load, before: Stored, struckAt: number): Promis
   const acknowledged = load.plain.length + load.keyed.length
   return {
     // Of those whose answer never came some may be stored as well.
-    unflushed: Math.max(0, acknowledged + load.unknown + commenters - (stored.plain - before.plain) - (stored.keyed - before.keyed)),
+    unflushed: Math.max(
+      0,
+      acknowledged + load.unknown + commenters - (stored.plain - before.plain) - (stored.keyed - before.keyed)
+    ),
     ofLastSecond: [...load.plain, ...load.keyed].filter(time => time > since).length + load.unknown + commenters,
     since,
     until
@@ -184,10 +209,15 @@ async function account (scenario: Scenario, load: Load, before: Stored, after: S
   const plain = after.plain - before.plain
   const keyed = after.keyed - before.keyed
   const lost = Math.max(0, load.plain.length - plain) + Math.max(0, load.keyed.length - keyed)
-  const double = Math.max(0, plain - load.plain.length - load.unknown) + Math.max(0, keyed - load.keyed.length - load.unanswered) + (after.twice - before.twice)
+  const double = Math.max(0, plain - load.plain.length - load.unknown) +
+    Math.max(0, keyed - load.keyed.length - load.unanswered) + (after.twice - before.twice)
   const bound = scenario.losesMemory ? risk.unflushed : 0
   if (lost > bound) failures.push(`${lost} acknowledged comments are lost, of at most ${bound}`)
-  if (bound > risk.ofLastSecond) failures.push(`${bound} comments were not flushed, and only ${risk.ofLastSecond} were younger than ${unflushedMs} ms`)
+  if (bound > risk.ofLastSecond) {
+    failures.push(
+      `${bound} comments were not flushed, and only ${risk.ofLastSecond} were younger than ${unflushedMs} ms`
+    )
+  }
   if (double > 0) failures.push(`${double} comments count twice`)
   if (load.plain.length + load.keyed.length < 100) failures.push('the load was too small to say anything')
 
@@ -196,17 +226,23 @@ async function account (scenario: Scenario, load: Load, before: Stored, after: S
   const wrong = sure.filter(([pair, { liked }]) => (inLedger.get(pair) ?? false) !== liked)
   // One that was taken before the fault may have been answered after it.
   const excusable = wrong.filter(([, { sentAt, at }]) => scenario.losesMemory && at > risk.since && sentAt < risk.until)
-  if (wrong.length > excusable.length) failures.push(`${wrong.length - excusable.length} likes are not what was acknowledged`)
+  if (wrong.length > excusable.length) {
+    failures.push(`${wrong.length - excusable.length} likes are not what was acknowledged`)
+  }
   // What was lost in this scenario is not to be missed in the next.
   for (const [pair, state] of wrong) load.likes.set(pair, { ...state, isSure: false })
 
   const views = after.views - before.views
   if (views > load.viewers) failures.push(`${views - load.viewers} views count twice`)
-  if (views < load.viewers && !scenario.losesMemory) failures.push(`${load.viewers - views} of ${load.viewers} views are missing`)
+  if (views < load.viewers && !scenario.losesMemory) {
+    failures.push(`${load.viewers - views} of ${load.viewers} views are missing`)
+  }
 
   const shown = await readShown(world)
   const ledger = await readLedger(world)
-  if (shown.some(one => one !== ledger)) failures.push(`the processes show something else than PostgreSQL has:\n${difference(ledger, shown)}`)
+  if (shown.some(one => one !== ledger)) {
+    failures.push(`the processes show something else than PostgreSQL has:\n${difference(ledger, shown)}`)
+  }
   const { drifts } = await verifyCounters({ database: createDatabase({ pool: world.pool }), redis: world.redis })
   failures.push(...drifts.map(describe))
 
@@ -225,23 +261,36 @@ async function account (scenario: Scenario, load: Load, before: Stored, after: S
 
 function difference (ledger: string, shown: string[]): string {
   const lines = ledger.split('\n')
-  return shown.flatMap((one, replica) => one.split('\n').flatMap((line, index) =>
-    line === lines[index] ? [] : [`    process ${replica + 1} shows ${line}, PostgreSQL has ${lines[index]}`])).join('\n')
+  return shown.flatMap((one, replica) =>
+    one.split('\n').flatMap((line, index) =>
+      line === lines[index] ? [] : [`    process ${replica + 1} shows ${line}, PostgreSQL has ${lines[index]}`]
+    )
+  ).join('\n')
 }
 
 function report (): void {
   const heads = ['fault', 'acknowledged', 'stored', 'lost', 'of at most', 'double', 'likes right', 'views']
-  const cells = rows.map(row => [row.name, row.acknowledged, row.stored, row.lost, row.bound, row.double, row.likes, row.views].map(String))
+  const cells = rows.map(row =>
+    [row.name, row.acknowledged, row.stored, row.lost, row.bound, row.double, row.likes, row.views].map(String)
+  )
   const widths = heads.map((head, column) => Math.max(head.length, ...cells.map(row => row[column]!.length)))
   for (const line of [heads, ...cells]) {
-    process.stdout.write(`${line.map((cell, column) => column === 0 ? cell.padEnd(widths[0]!) : cell.padStart(widths[column]!)).join('  ')}\n`)
+    process.stdout.write(
+      `${
+        line.map((cell, column) => column === 0 ? cell.padEnd(widths[0]!) : cell.padStart(widths[column]!)).join('  ')
+      }\n`
+    )
   }
   for (const { name, failures } of rows) {
     for (const failure of failures.slice(0, 6)) process.stdout.write(`FAILED ${name}: ${failure}\n`)
     if (failures.length > 6) process.stdout.write(`FAILED ${name}: and ${failures.length - 6} more\n`)
   }
   const failed = rows.some(({ failures }) => failures.length > 0)
-  process.stdout.write(`${failed ? 'The promise is broken.' : 'The promise holds.'} ${Math.round((performance.now() - startedAt) / 1000)} s\n`)
+  process.stdout.write(
+    `${failed ? 'The promise is broken.' : 'The promise holds.'} ${
+      Math.round((performance.now() - startedAt) / 1000)
+    } s\n`
+  )
   process.exitCode = failed ? 1 : 0
 }
 

@@ -32,9 +32,9 @@ export const keyedVideoCount = 40_000
 /** A process of the service that is started again whenever it ends. */
 export interface Replica {
   port: number
-  kill (): void
-  stop (): void
-  resume (): void
+  kill(): void
+  stop(): void
+  resume(): void
 }
 
 export interface World {
@@ -45,24 +45,33 @@ export interface World {
   redis: Redis | Cluster
   isCluster: boolean
   /** Loses everything that Redis knows while it runs. */
-  empty (): Promise<void>
+  empty(): Promise<void>
   /** `kill -9`, and back with what a snapshot of some seconds ago holds. */
-  goBackInTime (): Promise<void>
-  takeSnapshot (): Promise<void>
+  goBackInTime(): Promise<void>
+  takeSnapshot(): Promise<void>
   /** A replica takes the master's place, which is gone. */
-  promote (): Promise<void>
-  forgetScripts (): Promise<void>
-  tokenOf (userId: number): string
-  isReady (): Promise<void>
-  end (): Promise<void>
+  promote(): Promise<void>
+  forgetScripts(): Promise<void>
+  tokenOf(userId: number): string
+  isReady(): Promise<void>
+  end(): Promise<void>
 }
 
-interface RedisWorld extends Pick<World, 'empty' | 'goBackInTime' | 'takeSnapshot' | 'promote' | 'forgetScripts' | 'redis'> { url: string }
+interface RedisWorld
+  extends Pick<World, 'empty' | 'goBackInTime' | 'takeSnapshot' | 'promote' | 'forgetScripts' | 'redis'> {
+  url: string
+}
 
 /** Everything of its own: a PostgreSQL, Redis servers and three processes of the service. */
-export async function createWorld ({ isCluster, bug }: { isCluster: boolean, bug: string | undefined }): Promise<World> {
+export async function createWorld (
+  { isCluster, bug }: { isCluster: boolean, bug: string | undefined }
+): Promise<World> {
   const ends: (() => unknown)[] = []
-  const owner = { teardown: (end: () => unknown) => { ends.push(end) } }
+  const owner = {
+    teardown: (end: () => unknown) => {
+      ends.push(end)
+    }
+  }
   const end = async (): Promise<void> => {
     for (const one of ends.reverse()) await one()
   }
@@ -80,14 +89,25 @@ export async function createWorld ({ isCluster, bug }: { isCluster: boolean, bug
 
     const logs = await mkdtemp(join(tmpdir(), 'halo-chaos-'))
     ends.push(() => rm(logs, { recursive: true, force: true }))
-    const replicas = await Promise.all([1, 2, 3].map(n => startReplica(owner, {
-      DATABASE_URL: databaseUrl,
-      REDIS_URL: redisWorld.url,
-      REDIS_CLUSTER: String(isCluster),
-      JWT_SECRET_KEY: secret,
-      ...bug === undefined ? {} : { CHAOS_BUG: bug }
-    }, join(logs, `${n}.log`))))
-    return { ...redisWorld, replicas, pool, postgres, isCluster, tokenOf: userId => signToken(secret, userId), isReady: () => isReady(replicas), end }
+    const replicas = await Promise.all([1, 2, 3].map(n =>
+      startReplica(owner, {
+        DATABASE_URL: databaseUrl,
+        REDIS_URL: redisWorld.url,
+        REDIS_CLUSTER: String(isCluster),
+        JWT_SECRET_KEY: secret,
+        ...bug === undefined ? {} : { CHAOS_BUG: bug }
+      }, join(logs, `${n}.log`))
+    ))
+    return {
+      ...redisWorld,
+      replicas,
+      pool,
+      postgres,
+      isCluster,
+      tokenOf: userId => signToken(secret, userId),
+      isReady: () => isReady(replicas),
+      end
+    }
   } catch (error) {
     await end()
     throw error
@@ -102,8 +122,14 @@ async function freshDatabase (adminUrl: string): Promise<string> {
   await runSql(adminUrl, `drop database if exists ${name} with (force)`)
   await runSql(adminUrl, `create database ${name}`)
   await migrate({ connectionString: url.href })
-  await runSql(url.href, "insert into users (email, username, password_hash) select n || '@example.com', 'user' || n, 'x' from generate_series(1, $1) n", [userCount])
-  await runSql(url.href, "insert into videos (user_id, title) select 1, 'video ' || n from generate_series(1, $1) n", [videoCount + keyedVideoCount])
+  await runSql(
+    url.href,
+    "insert into users (email, username, password_hash) select n || '@example.com', 'user' || n, 'x' from generate_series(1, $1) n",
+    [userCount]
+  )
+  await runSql(url.href, "insert into videos (user_id, title) select 1, 'video ' || n from generate_series(1, $1) n", [
+    videoCount + keyedVideoCount
+  ])
   return url.href
 }
 
@@ -123,19 +149,27 @@ async function createSingle (owner: Parameters<typeof createFaultyProxy>[0]): Pr
   return {
     url: proxy.url,
     redis,
-    async empty () { await master.client.flushall() },
-    async takeSnapshot () { snapshot = await master.snapshot() },
-    async goBackInTime () { await master.restart(snapshot) },
+    async empty () {
+      await master.client.flushall()
+    },
+    async takeSnapshot () {
+      snapshot = await master.snapshot()
+    },
+    async goBackInTime () {
+      await master.restart(snapshot)
+    },
     async promote () {
       // The old master goes on for a moment: whoever is still connected to it counts there, and that is lost.
       await replica.client.replicaof('NO', 'ONE')
       proxy.retarget(replica.url)
-      await master.kill();
-      [master, replica] = [replica, master]
+      await master.kill()
+      ;[master, replica] = [replica, master]
       await replica.restart()
       await follow(replica, master)
     },
-    async forgetScripts () { await master.client.script('FLUSH') }
+    async forgetScripts () {
+      await master.client.script('FLUSH')
+    }
   }
 }
 
@@ -159,15 +193,29 @@ async function createCluster (owner: Parameters<typeof createFaultyProxy>[0]): P
   return {
     url: nodes[0]!.url,
     redis,
-    async empty () { await nodes[1]!.client.flushall() },
-    async takeSnapshot () { snapshots[1] = await nodes[1]!.snapshot() },
-    async goBackInTime () { await nodes[1]!.restart(snapshots[1]) },
-    async promote () { throw new Error('three masters have no replica') },
-    async forgetScripts () { await Promise.all(nodes.map(node => node.client.script('FLUSH'))) }
+    async empty () {
+      await nodes[1]!.client.flushall()
+    },
+    async takeSnapshot () {
+      snapshots[1] = await nodes[1]!.snapshot()
+    },
+    async goBackInTime () {
+      await nodes[1]!.restart(snapshots[1])
+    },
+    async promote () {
+      throw new Error('three masters have no replica')
+    },
+    async forgetScripts () {
+      await Promise.all(nodes.map(node => node.client.script('FLUSH')))
+    }
   }
 }
 
-async function startReplica (owner: Parameters<typeof createFaultyProxy>[0], env: Record<string, string>, log: string): Promise<Replica> {
+async function startReplica (
+  owner: Parameters<typeof createFaultyProxy>[0],
+  env: Record<string, string>,
+  log: string
+): Promise<Replica> {
   const port = await freePort()
   const out = openSync(log, 'a')
   let isOver = false
@@ -190,7 +238,9 @@ async function startReplica (owner: Parameters<typeof createFaultyProxy>[0], env
       },
       stdio: ['ignore', out, out]
     })
-    child.once('exit', () => { if (!isOver) start() })
+    child.once('exit', () => {
+      if (!isOver) start()
+    })
   }
   start()
   owner.teardown(async () => {
@@ -201,16 +251,25 @@ async function startReplica (owner: Parameters<typeof createFaultyProxy>[0], env
   })
   return {
     port,
-    kill: () => { child.kill('SIGKILL') },
-    stop: () => { child.kill('SIGSTOP') },
-    resume: () => { child.kill('SIGCONT') }
+    kill: () => {
+      child.kill('SIGKILL')
+    },
+    stop: () => {
+      child.kill('SIGSTOP')
+    },
+    resume: () => {
+      child.kill('SIGCONT')
+    }
   }
 }
 
 async function isReady (replicas: Replica[]): Promise<void> {
   for (const { port } of replicas) {
     for (let tries = 0; ; tries++) {
-      const status = await fetch(`http://127.0.0.1:${port}/health`, { signal: AbortSignal.timeout(2000) }).then(answer => answer.status, () => 0)
+      const status = await fetch(`http://127.0.0.1:${port}/health`, { signal: AbortSignal.timeout(2000) }).then(
+        answer => answer.status,
+        () => 0
+      )
       if (status === 200) break
       if (tries > 150) throw new Error(`the process on port ${port} does not come up`)
       await sleep(100)

@@ -32,11 +32,15 @@ t.test('an embedded PostgreSQL keeps its data between starts', async t => {
 t.test('an embedded PostgreSQL, whose parent was killed with -9, is taken up with its data', async t => {
   const directory = await folder(t)
   const program = `
-    import { startEmbeddedPostgres } from ${JSON.stringify(join(import.meta.dirname, '..', '..', 'db', 'embedded-postgres.ts'))}
+    import { startEmbeddedPostgres } from ${
+    JSON.stringify(join(import.meta.dirname, '..', '..', 'db', 'embedded-postgres.ts'))
+  }
     const database = await startEmbeddedPostgres(${JSON.stringify(directory)})
     process.stdout.write(database.url)
     setInterval(() => {}, 1000)`
-  const child = spawn(process.execPath, ['--input-type=module', '--eval', program], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const child = spawn(process.execPath, ['--input-type=module', '--eval', program], {
+    stdio: ['ignore', 'pipe', 'inherit']
+  })
   const [output] = await once(child.stdout, 'data') as [Buffer]
   await runSql(String(output), 'create table kept as select 1 as n')
   child.kill('SIGKILL')
@@ -52,7 +56,10 @@ t.test('two processes on one folder share the server, and the last one out stops
   const [one, two] = await Promise.all([startEmbeddedPostgres(directory), startEmbeddedPostgres(directory)])
   t.equal(one.url, two.url)
   const held = runSql(one.url, 'select pg_sleep(3)')
-  await until('somebody uses it', async () => (await runSql(one.url, "select 1 from pg_stat_activity where query = 'select pg_sleep(3)'")).length > 0)
+  await until(
+    'somebody uses it',
+    async () => (await runSql(one.url, "select 1 from pg_stat_activity where query = 'select pg_sleep(3)'")).length > 0
+  )
   await one.stop()
   await t.resolves(held, 'a stop leaves a server that somebody uses')
   t.strictSame(await runSql(two.url, 'select 1 as n'), [{ n: 1 }])

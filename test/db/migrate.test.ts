@@ -10,7 +10,9 @@ import { anyStores, onEachStore } from '../helpers/stores.ts'
 import { until } from '../helpers/until.ts'
 
 const root = join(import.meta.dirname, '..', '..')
-const all = readdirSync(join(root, 'db', 'migrations')).filter(name => name.includes('.do.')).map(name => name.replace('.sql', '')).sort()
+const all = readdirSync(join(root, 'db', 'migrations')).filter(name => name.includes('.do.')).map(name =>
+  name.replace('.sql', '')
+).sort()
 
 /** The tables as the Go service made them, with what such tables have in them after some years. */
 const goTables = `
@@ -37,7 +39,11 @@ onEachStore(t, 'migrations, on an empty database, are applied once', async (t, s
   const url = await createDatabase(t, stores, { isMigrated: false })
   t.strictSame(await migrate({ connectionString: url }), all)
   t.strictSame(await migrate({ connectionString: url }), [])
-  t.strictSame(await migrate({ connectionString: url }, { target: 0, allowsDataLoss: true }), all.map(name => name.replace('.do.', '.undo.')).reverse(), 'and undone')
+  t.strictSame(
+    await migrate({ connectionString: url }, { target: 0, allowsDataLoss: true }),
+    all.map(name => name.replace('.do.', '.undo.')).reverse(),
+    'and undone'
+  )
   const left = await runSql(url, "select table_name from information_schema.tables where table_schema = 'public'")
   t.strictSame(left, [{ table_name: 'halo_schema_version' }])
   t.strictSame(await migrate({ connectionString: url }), all, 'and applied again')
@@ -48,21 +54,63 @@ onEachStore(t, "migrations, on the Go service's tables with rows, keep every row
   await runSql(url, goTables)
   t.strictSame(await migrate({ connectionString: url }), all)
 
-  const users = await runSql(url, 'select email, username, password_hash, display_name, bio, avatar_url, is_adult, created_at from users order by id')
+  const users = await runSql(
+    url,
+    'select email, username, password_hash, display_name, bio, avatar_url, is_adult, created_at from users order by id'
+  )
   t.match(users, [
-    { email: 'Twin@Example.com', username: 'Twin', password_hash: 'hash 1', display_name: 'First', bio: '', avatar_url: '', is_adult: false, created_at: new Date('2025-03-01T12:00:00Z') },
-    { email: 'twin@example.com', username: 'twin', password_hash: 'hash 2', display_name: 'Second', created_at: new Date('2025-03-02T12:00:00Z') },
+    {
+      email: 'Twin@Example.com',
+      username: 'Twin',
+      password_hash: 'hash 1',
+      display_name: 'First',
+      bio: '',
+      avatar_url: '',
+      is_adult: false,
+      created_at: new Date('2025-03-01T12:00:00Z')
+    },
+    {
+      email: 'twin@example.com',
+      username: 'twin',
+      password_hash: 'hash 2',
+      display_name: 'Second',
+      created_at: new Date('2025-03-02T12:00:00Z')
+    },
     { email: 'ÄÖ@example.com', username: 'ÄÖ', password_hash: 'hash 3' }
   ])
-  t.match(await runSql(url, 'select title, description, view_count::int, is_live, created_at from videos order by id'), [
-    { title: 'kept', description: '', view_count: 5, is_live: false, created_at: new Date('2025-06-01T10:00:00.123Z') },
-    { title: 'kept too', description: '', view_count: 0, is_live: true }
-  ])
-  await t.rejects(runSql(url, "insert into users (email, username, password_hash) values ('TWIN@example.com', 'new', 'x')"), { code: '23505' })
+  t.match(
+    await runSql(url, 'select title, description, view_count::int, is_live, created_at from videos order by id'),
+    [
+      {
+        title: 'kept',
+        description: '',
+        view_count: 5,
+        is_live: false,
+        created_at: new Date('2025-06-01T10:00:00.123Z')
+      },
+      { title: 'kept too', description: '', view_count: 0, is_live: true }
+    ]
+  )
+  await t.rejects(
+    runSql(url, "insert into users (email, username, password_hash) values ('TWIN@example.com', 'new', 'x')"),
+    { code: '23505' }
+  )
 
   const app = await createApp(t, { stores, databaseUrl: url })
-  t.match((await app.inject('/api/v1/videos/1')).json(), { title: 'kept', description: '', created_at: '2025-06-01T10:00:00.123Z', thumbnail_url: '' })
-  t.equal((await app.inject({ method: 'POST', url: '/api/v1/auth/register', payload: { email: 'new@example.com', username: 'TWIN', password: 'password123', display_name: 'x' } })).statusCode, 409)
+  t.match((await app.inject('/api/v1/videos/1')).json(), {
+    title: 'kept',
+    description: '',
+    created_at: '2025-06-01T10:00:00.123Z',
+    thumbnail_url: ''
+  })
+  t.equal(
+    (await app.inject({
+      method: 'POST',
+      url: '/api/v1/auth/register',
+      payload: { email: 'new@example.com', username: 'TWIN', password: 'password123', display_name: 'x' }
+    })).statusCode,
+    409
+  )
 })
 
 t.test('a login, of users whose emails differ in letter case alone, finds the one that was meant', async t => {
@@ -71,7 +119,13 @@ t.test('a login, of users whose emails differ in letter case alone, finds the on
   await migrate({ connectionString: url })
   const app = await createApp(t, { stores: anyStores(), databaseUrl: url })
   app.services.passwords.verify = async (password, hash) => password === hash
-  for (const [email, hash, name] of [['Twin@Example.com', 'hash 1', 'First'], ['twin@example.com', 'hash 2', 'Second'], ['TWIN@EXAMPLE.COM', 'hash 1', 'First'], ['ÄÖ@example.com', 'hash 3', 'Third']] as const) {
+  for (
+    const [email, hash, name] of [['Twin@Example.com', 'hash 1', 'First'], ['twin@example.com', 'hash 2', 'Second'], [
+      'TWIN@EXAMPLE.COM',
+      'hash 1',
+      'First'
+    ], ['ÄÖ@example.com', 'hash 3', 'Third']] as const
+  ) {
     const answer = await app.inject({ method: 'POST', url: '/api/v1/auth/login', payload: { email, password: hash } })
     t.equal(answer.json().user?.display_name, name, email)
   }
@@ -80,26 +134,44 @@ t.test('a login, of users whose emails differ in letter case alone, finds the on
 t.test('five migrators at once, on an empty database: one applies, four do nothing, all exit 0', async t => {
   const url = await createDatabase(t, anyStores(), { isMigrated: false })
   const outcomes = await Promise.all(Array.from({ length: 5 }, async () => {
-    const child = spawn(process.execPath, [join(root, 'db', 'migrate-cli.ts')], { env: { ...process.env, DATABASE_URL: url } })
+    const child = spawn(process.execPath, [join(root, 'db', 'migrate-cli.ts')], {
+      env: { ...process.env, DATABASE_URL: url }
+    })
     let output = ''
-    child.stdout.on('data', data => { output += String(data) })
-    child.stderr.on('data', data => { output += String(data) })
+    child.stdout.on('data', data => {
+      output += String(data)
+    })
+    child.stderr.on('data', data => {
+      output += String(data)
+    })
     const [code] = await once(child, 'close') as [number]
     return { code, output }
   }))
   t.strictSame(outcomes.map(outcome => outcome.code), [0, 0, 0, 0, 0])
   t.equal(outcomes.filter(({ output }) => output.endsWith(all.map(name => `applied ${name}\n`).join(''))).length, 1)
-  t.equal(outcomes.filter(({ output }) => /^(?:another migrator is at work; waiting for it\n)?The schema is current; nothing to do\.\n$/.test(output)).length, 4)
+  t.equal(
+    outcomes.filter(({ output }) =>
+      /^(?:another migrator is at work; waiting for it\n)?The schema is current; nothing to do\.\n$/.test(output)
+    ).length,
+    4
+  )
 })
 
 t.test('a migration that fails leaves the schema as it was, and the command exits 1', async t => {
   const url = await createDatabase(t, anyStores(), { isMigrated: false })
   await runSql(url, 'create view videos as select 1 as id')
   await t.rejects(migrate({ connectionString: url }))
-  t.strictSame(await runSql(url, "select table_name from information_schema.tables where table_schema = 'public' order by 1"), [{ table_name: 'halo_schema_version' }, { table_name: 'videos' }])
-  const child = spawn(process.execPath, [join(root, 'db', 'migrate-cli.ts')], { env: { ...process.env, DATABASE_URL: url } })
+  t.strictSame(
+    await runSql(url, "select table_name from information_schema.tables where table_schema = 'public' order by 1"),
+    [{ table_name: 'halo_schema_version' }, { table_name: 'videos' }]
+  )
+  const child = spawn(process.execPath, [join(root, 'db', 'migrate-cli.ts')], {
+    env: { ...process.env, DATABASE_URL: url }
+  })
   let complaint = ''
-  child.stderr.on('data', data => { complaint += String(data) })
+  child.stderr.on('data', data => {
+    complaint += String(data)
+  })
   const [code] = await once(child, 'close') as [number]
   t.equal(code, 1)
   t.match(complaint, /The migration failed, and its own changes are undone; those before it stay: /)
@@ -122,10 +194,16 @@ t.test('a service, on a database without its schema, says so and is not ready un
 
 /** Runs the command. */
 async function runCli (url: string, ...args: string[]): Promise<{ code: number, output: string }> {
-  const child = spawn(process.execPath, [join(root, 'db', 'migrate-cli.ts'), ...args], { env: { ...process.env, NODE_ENV: 'production', DATABASE_URL: url } })
+  const child = spawn(process.execPath, [join(root, 'db', 'migrate-cli.ts'), ...args], {
+    env: { ...process.env, NODE_ENV: 'production', DATABASE_URL: url }
+  })
   let output = ''
-  child.stdout.on('data', data => { output += String(data) })
-  child.stderr.on('data', data => { output += String(data) })
+  child.stdout.on('data', data => {
+    output += String(data)
+  })
+  child.stderr.on('data', data => {
+    output += String(data)
+  })
   const [code] = await once(child, 'close') as [number]
   return { code, output }
 }
@@ -133,16 +211,38 @@ async function runCli (url: string, ...args: string[]): Promise<{ code: number, 
 t.test('going down, without --allow-data-loss, says what it would destroy and changes nothing', async t => {
   const stores = anyStores()
   const url = await createDatabase(t, stores)
-  await runSql(url, "insert into users (email, username, password_hash, display_name) values ('a@example.com', 'a', 'x', 'a')")
+  await runSql(
+    url,
+    "insert into users (email, username, password_hash, display_name) values ('a@example.com', 'a', 'x', 'a')"
+  )
   await runSql(url, "insert into videos (user_id, title) select 1, 'x' from generate_series(1, 1234)")
   const refused = await runCli(url, '0')
   t.equal(refused.code, 1)
-  t.match(refused.output, new RegExp(`^Going down from version ${all.length} to 0 destroys data, and needs --allow-data-loss\\. It would drop:\n`))
-  for (const loss of ['table users with 1 rows', 'table videos with 1,234 rows', 'table sessions with 0 rows', 'column users.email_key']) t.ok(refused.output.includes(loss), loss)
+  t.match(
+    refused.output,
+    new RegExp(
+      `^Going down from version ${all.length} to 0 destroys data, and needs --allow-data-loss\\. It would drop:\n`
+    )
+  )
+  for (
+    const loss of [
+      'table users with 1 rows',
+      'table videos with 1,234 rows',
+      'table sessions with 0 rows',
+      'column users.email_key'
+    ]
+  ) t.ok(refused.output.includes(loss), loss)
   t.match(await runCli(url, '2'), { code: 1, output: /needs --allow-data-loss/ })
   t.strictSame(await runSql(url, 'select count(*)::int as count from videos'), [{ count: 1234 }])
-  for (const version of ['99', '999999']) t.match(await runCli(url, version), { code: 1, output: new RegExp(`^There is no schema version ${version}: versions go from 0 to ${all.length}\n$`) })
-  for (const args of [['-1'], ['x'], ['1', '2'], ['--force']]) t.match(await runCli(url, ...args), { code: 1, output: /Usage: npm run migrate/ }, args.join(' '))
+  for (const version of ['99', '999999']) {
+    t.match(await runCli(url, version), {
+      code: 1,
+      output: new RegExp(`^There is no schema version ${version}: versions go from 0 to ${all.length}\n$`)
+    })
+  }
+  for (const args of [['-1'], ['x'], ['1', '2'], ['--force']]) {
+    t.match(await runCli(url, ...args), { code: 1, output: /Usage: npm run migrate/ }, args.join(' '))
+  }
   t.match(await runCli(url, '--help'), { code: 0, output: /^Usage: npm run migrate/ })
   t.match(await runCli(url, '2', '--allow-data-loss'), { code: 0, output: /applied 003\.undo/ })
 })
@@ -150,25 +250,53 @@ t.test('going down, without --allow-data-loss, says what it would destroy and ch
 t.test('a migration may create an index concurrently, and two migrators do not wait for each other for ever', async t => {
   const url = await createDatabase(t, anyStores(), { isMigrated: false })
   const directory = mkdtempSync(join(tmpdir(), 'halo-migrations-'))
-  t.teardown(() => { rmSync(directory, { recursive: true }) })
-  writeFileSync(join(directory, '001.do.table.sql'), 'create table things (id bigint);\ninsert into things select generate_series(1, 1000);')
+  t.teardown(() => {
+    rmSync(directory, { recursive: true })
+  })
+  writeFileSync(
+    join(directory, '001.do.table.sql'),
+    'create table things (id bigint);\ninsert into things select generate_series(1, 1000);'
+  )
   writeFileSync(join(directory, '001.undo.table.sql'), 'drop table things;')
-  writeFileSync(join(directory, '002.do.index.sql'), '-- no transaction\n-- Serves nothing.\ndrop index concurrently if exists things_idx;\ncreate index concurrently things_idx on things (id);\n')
+  writeFileSync(
+    join(directory, '002.do.index.sql'),
+    '-- no transaction\n-- Serves nothing.\ndrop index concurrently if exists things_idx;\ncreate index concurrently things_idx on things (id);\n'
+  )
   writeFileSync(join(directory, '002.undo.index.sql'), 'drop index if exists things_idx;')
   const applied = await Promise.all([1, 2, 3].map(() => migrate({ connectionString: url }, { directory })))
   t.strictSame(applied.map(names => names.length).sort(), [0, 0, 2])
-  t.strictSame(await runSql(url, "select indisvalid from pg_index where indexrelid = 'things_idx'::regclass"), [{ indisvalid: true }])
+  t.strictSame(await runSql(url, "select indisvalid from pg_index where indexrelid = 'things_idx'::regclass"), [{
+    indisvalid: true
+  }])
 
   writeFileSync(join(directory, '003.do.bad.sql'), 'create table more (id bigint);\nselect 1 / 0;')
   await t.rejects(migrate({ connectionString: url }, { directory }), /division by zero/)
-  t.strictSame(await runSql(url, "select to_regclass('more')::text as name, (select max(version)::int from halo_schema_version) as version"), [{ name: null, version: 2 }], 'it is undone, and those before it stay')
+  t.strictSame(
+    await runSql(
+      url,
+      "select to_regclass('more')::text as name, (select max(version)::int from halo_schema_version) as version"
+    ),
+    [{ name: null, version: 2 }],
+    'it is undone, and those before it stay'
+  )
 
   // A running service holds the table for a while: the migration gives way and tries again.
   writeFileSync(join(directory, '003.do.bad.sql'), 'alter table things add column name text;')
   const messages: string[] = []
   const holder = runSql(url, 'begin; select from things limit 1; select pg_sleep(3); commit')
-  await until('the holder', async () => (await runSql(url, "select 1 from pg_locks where relation = 'things'::regclass and granted")).length > 0)
-  t.strictSame(await migrate({ connectionString: url }, { directory, onWait: message => { messages.push(message) } }), ['003.do.bad'])
+  await until(
+    'the holder',
+    async () => (await runSql(url, "select 1 from pg_locks where relation = 'things'::regclass and granted")).length > 0
+  )
+  t.strictSame(
+    await migrate({ connectionString: url }, {
+      directory,
+      onWait: message => {
+        messages.push(message)
+      }
+    }),
+    ['003.do.bad']
+  )
   t.ok(messages.some(message => message.startsWith('a table is in use')), messages.join())
   await holder
 })

@@ -7,16 +7,29 @@ import { demoLogin, seedVideo } from '../../db/seed-data.ts'
 import { createApp, createDatabase, runSql } from '../helpers/app.ts'
 import { anyStores, onEachStore } from '../helpers/stores.ts'
 
-const count = async (url: string, table: string) => Number((await runSql(url, `select count(*) from ${table}`))[0]!['count'])
+const count = async (url: string, table: string) =>
+  Number((await runSql(url, `select count(*) from ${table}`))[0]!['count'])
 
 onEachStore(t, 'seed fills a database to its sizes, and a second run adds nothing', async (t, stores) => {
   const url = await createDatabase(t, stores)
   const progress: number[] = []
   const sizes = { users: 50, videos: 600 }
-  t.strictSame(await seed({ connectionString: url }, { ...sizes, onProgress: done => { progress.push(done) } }), { addedUsers: 50, addedVideos: 600 })
+  t.strictSame(
+    await seed({ connectionString: url }, {
+      ...sizes,
+      onProgress: done => {
+        progress.push(done)
+      }
+    }),
+    { addedUsers: 50, addedVideos: 600 }
+  )
   t.equal(progress.at(-1), 600)
   t.strictSame(await seed({ connectionString: url }, sizes), { addedUsers: 0, addedVideos: 0 })
-  t.strictSame(await seed({ connectionString: url }, { users: 60, videos: 610 }), { addedUsers: 10, addedVideos: 10 }, 'a larger one adds what is missing')
+  t.strictSame(
+    await seed({ connectionString: url }, { users: 60, videos: 610 }),
+    { addedUsers: 10, addedVideos: 10 },
+    'a larger one adds what is missing'
+  )
   t.equal(await count(url, 'users'), 60)
   t.equal(await count(url, 'videos'), 610)
   t.equal(await count(url, 'videos where is_live'), 61, 'a tenth is live')
@@ -52,9 +65,15 @@ t.test('row n is the same whenever it is made', async t => {
 t.test('the command prints the demo login, and names what is wrong with its sizes', async t => {
   const url = await createDatabase(t, anyStores())
   const command = async (...args: string[]) => {
-    const child = spawn(process.execPath, [join(import.meta.dirname, '..', '..', 'db', 'seed-cli.ts'), ...args], { env: { ...process.env, DATABASE_URL: url } })
+    const child = spawn(process.execPath, [join(import.meta.dirname, '..', '..', 'db', 'seed-cli.ts'), ...args], {
+      env: { ...process.env, DATABASE_URL: url }
+    })
     let output = ''
-    for (const stream of [child.stdout, child.stderr]) stream.on('data', data => { output += String(data) })
+    for (const stream of [child.stdout, child.stderr]) {
+      stream.on('data', data => {
+        output += String(data)
+      })
+    }
     const [code] = await once(child, 'close') as [number]
     return { code, output }
   }

@@ -76,8 +76,15 @@ export async function createApp (t: Test, options: TestAppOptions): Promise<App>
   return app
 }
 
-/** A database of the test's own, and its Redis database emptied: what another test counted for the same ids is not this one's. */
-export async function createDatabase (t: Test, stores: Stores, options: { isMigrated?: boolean } = {}): Promise<string> {
+/**
+ * A database of the test's own, and its Redis database emptied: what another test counted for the same ids is not
+ * this one's.
+ */
+export async function createDatabase (
+  t: Test,
+  stores: Stores,
+  options: { isMigrated?: boolean } = {}
+): Promise<string> {
   if (stores.redisUrl !== null) await emptyRedis(stores.redisUrl)
   return await createCleanDatabase(t, stores, options)
 }
@@ -108,18 +115,30 @@ export interface Session {
   authorization: { authorization: string }
 }
 
-/** Somebody new with a session: registered where they are somebody in particular, else written down without a password. */
+/**
+ * Somebody new with a session: registered where they are somebody in particular, else written down without a
+ * password.
+ */
 export async function signUp (app: App, overrides?: Record<string, unknown>): Promise<Session> {
   if (overrides === undefined) {
     await app.ready()
     const { email, username, display_name: displayName } = randomUser()
     const sid = randomBytes(16).toString('base64url')
-    const loggedIn = await app.services.users.create({ email, username, displayName, passwordHash: 'none', isAdult: false },
-      { sid, lifetimeSeconds: 86_400, tokensUntil: 86_400, address: '203.0.113.1', userAgent: 'a test' })
+    const loggedIn = await app.services.users.create({
+      email,
+      username,
+      displayName,
+      passwordHash: 'none',
+      isAdult: false
+    }, { sid, lifetimeSeconds: 86_400, tokensUntil: 86_400, address: '203.0.113.1', userAgent: 'a test' })
     const session = app.tokensOf(loggedIn)
     return { ...session, authorization: { authorization: `Bearer ${session.token}` } }
   }
-  const response = await app.inject({ method: 'POST', url: '/api/v1/auth/register', payload: { ...randomUser(), ...overrides } })
+  const response = await app.inject({
+    method: 'POST',
+    url: '/api/v1/auth/register',
+    payload: { ...randomUser(), ...overrides }
+  })
   if (response.statusCode !== 201) throw new Error(`Not registered: ${response.body}`)
   const session = response.json<Session>()
   return { ...session, authorization: { authorization: `Bearer ${session.token}` } }
@@ -130,7 +149,10 @@ export async function addVideo (app: App, userId: number, overrides: Record<stri
   const video = { user_id: userId, title: 'A video', ...overrides }
   const names = Object.keys(video)
   const { rows: [row] } = await app.pg.query<{ id: number }>(
-    `insert into videos (${names.join(', ')}) values (${names.map((_, index) => `$${index + 1}`).join(', ')}) returning id`,
-    Object.values(video))
+    `insert into videos (${names.join(', ')}) values (${
+      names.map((_, index) => `$${index + 1}`).join(', ')
+    }) returning id`,
+    Object.values(video)
+  )
   return row!.id
 }

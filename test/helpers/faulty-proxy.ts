@@ -6,19 +6,21 @@ export interface FaultyProxy {
   /** The store's URL, by way of the proxy. */
   url: string
   /** As if the proxy were not there. */
-  forward (): Promise<void>
+  forward(): Promise<void>
   /** The process is gone: connections break, new ones are refused. */
-  refuse (): Promise<void>
+  refuse(): Promise<void>
   /** The machine is gone: nothing is answered, nothing is closed, new connections are taken and left alone. */
-  silence (): void
+  silence(): void
   /** Every packet takes this long, in milliseconds. */
-  slow (delayMs: number): void
+  slow(delayMs: number): void
   /** Another server takes the place of this one: connections break, new ones go there. */
-  retarget (target: string): void
+  retarget(target: string): void
 }
 
 /** Who ends what was started: a test, or whoever plays one. */
-export interface Owner { teardown (end: () => unknown): void }
+export interface Owner {
+  teardown(end: () => unknown): void
+}
 
 export async function createFaultyProxy (t: Owner, target: string, defaultPort: number): Promise<FaultyProxy> {
   let { hostname, port: targetPort } = new URL(target)
@@ -31,9 +33,15 @@ export async function createFaultyProxy (t: Owner, target: string, defaultPort: 
     from.on('data', data => {
       if (isSilent) return
       if (delayMs === 0) to.write(data)
-      else setTimeout(() => { if (!to.destroyed) to.write(data) }, delayMs)
+      else {
+        setTimeout(() => {
+          if (!to.destroyed) to.write(data)
+        }, delayMs)
+      }
     })
-    from.on('close', () => { if (!isSilent) to.destroy() })
+    from.on('close', () => {
+      if (!isSilent) to.destroy()
+    })
     from.on('error', () => {})
   }
 
@@ -81,10 +89,14 @@ export async function createFaultyProxy (t: Owner, target: string, defaultPort: 
       dropAll()
       server = undefined
     },
-    silence () { isSilent = true },
-    slow (ms) { delayMs = ms },
+    silence () {
+      isSilent = true
+    },
+    slow (ms) {
+      delayMs = ms
+    },
     retarget (other) {
-      ({ hostname, port: targetPort } = new URL(other))
+      ;({ hostname, port: targetPort } = new URL(other))
       dropAll()
     }
   }

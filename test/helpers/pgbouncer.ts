@@ -10,8 +10,16 @@ import { until } from './until.ts'
 
 const binary = '/usr/sbin/pgbouncer'
 
-/** Starts Debian's PgBouncer in front of a server. @returns the URL by way of it; undefined where it is not installed */
-export async function startPgBouncer (t: Test, target: string, mode: 'session' | 'transaction'): Promise<string | undefined> {
+/**
+ * Starts Debian's PgBouncer in front of a server.
+ *
+ * @returns the URL by way of it; undefined where it is not installed
+ */
+export async function startPgBouncer (
+  t: Test,
+  target: string,
+  mode: 'session' | 'transaction'
+): Promise<string | undefined> {
   try {
     accessSync(binary)
   } catch {
@@ -24,10 +32,23 @@ export async function startPgBouncer (t: Test, target: string, mode: 'session' |
   const users = join(folder, 'users.txt')
   writeFileSync(users, `"${username}" ""\n`)
   const config = join(folder, 'pgbouncer.ini')
-  writeFileSync(config, [
-    '[databases]', `* = host=${hostname} port=${targetPort || 5432}`, '[pgbouncer]', 'listen_addr = 127.0.0.1', `listen_port = ${port}`, 'unix_socket_dir =', 'auth_type = trust',
-    `auth_file = ${users}`, `pool_mode = ${mode}`, 'default_pool_size = 20', 'max_client_conn = 200', ''
-  ].join('\n'))
+  writeFileSync(
+    config,
+    [
+      '[databases]',
+      `* = host=${hostname} port=${targetPort || 5432}`,
+      '[pgbouncer]',
+      'listen_addr = 127.0.0.1',
+      `listen_port = ${port}`,
+      'unix_socket_dir =',
+      'auth_type = trust',
+      `auth_file = ${users}`,
+      `pool_mode = ${mode}`,
+      'default_pool_size = 20',
+      'max_client_conn = 200',
+      ''
+    ].join('\n')
+  )
   const child = spawn(binary, [...userInfo().uid === 0 ? ['-u', 'nobody'] : [], config], { stdio: 'ignore' })
   t.teardown(async () => {
     child.kill('SIGKILL')
@@ -36,7 +57,8 @@ export async function startPgBouncer (t: Test, target: string, mode: 'session' |
   })
   await until('PgBouncer', async () => {
     const socket = connect(port, '127.0.0.1')
-    const isUp = await Promise.race([once(socket, 'connect').then(() => true), once(socket, 'error').then(() => false)]).catch(() => false)
+    const isUp = await Promise.race([once(socket, 'connect').then(() => true), once(socket, 'error').then(() => false)])
+      .catch(() => false)
     socket.destroy()
     return isUp
   })

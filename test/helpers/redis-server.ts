@@ -14,15 +14,18 @@ export interface RedisServer {
   /** For the test itself, not for what is under test. */
   client: Redis
   /** As `kill -9`: it says and keeps nothing more. */
-  kill (): Promise<void>
+  kill(): Promise<void>
   /** Starts it again, with what the last snapshot holds (none: empty). */
-  restart (snapshot?: string): Promise<void>
+  restart(snapshot?: string): Promise<void>
   /** Writes a snapshot, and tells where a copy of it lies. */
-  snapshot (): Promise<string>
-  stop (): Promise<void>
+  snapshot(): Promise<string>
+  stop(): Promise<void>
 }
 
-/** Starts `redis-server` on a free port of this machine. It keeps nothing on disk but the snapshots that are asked for. */
+/**
+ * Starts `redis-server` on a free port of this machine. It keeps nothing on disk but the snapshots that are asked
+ * for.
+ */
 export async function startRedis (args: string[] = []): Promise<RedisServer> {
   const folder = await mkdtemp(join(tmpdir(), 'halo-redis-'))
   const port = await freePort()
@@ -31,14 +34,30 @@ export async function startRedis (args: string[] = []): Promise<RedisServer> {
 
   async function start (): Promise<void> {
     child = spawn('redis-server', [
-      '--port', String(port), '--bind', '127.0.0.1', '--dir', folder, '--save', '', '--appendonly', 'no', ...args
+      '--port',
+      String(port),
+      '--bind',
+      '127.0.0.1',
+      '--dir',
+      folder,
+      '--save',
+      '',
+      '--appendonly',
+      'no',
+      ...args
     ], { stdio: 'ignore' })
     let failure: Error | undefined
-    child.once('error', error => { failure = error })
+    child.once('error', error => {
+      failure = error
+    })
     for (let tries = 0; ; tries++) {
       const isUp = await client.ping().then(() => true, () => false)
       if (isUp) return
-      if (failure) throw new Error('redis-server could not be started: install it, for example by apt-get install redis-server', { cause: failure })
+      if (failure) {
+        throw new Error('redis-server could not be started: install it, for example by apt-get install redis-server', {
+          cause: failure
+        })
+      }
       if (tries > 250 || child.exitCode !== null) throw new Error(`redis-server did not start on port ${port}`)
       await sleep(20)
     }
@@ -50,7 +69,11 @@ export async function startRedis (args: string[] = []): Promise<RedisServer> {
     await once(child, 'exit')
   }
 
-  const client = new Redis(port, '127.0.0.1', { retryStrategy: () => 20, maxRetriesPerRequest: 0, enableOfflineQueue: false })
+  const client = new Redis(port, '127.0.0.1', {
+    retryStrategy: () => 20,
+    maxRetriesPerRequest: 0,
+    enableOfflineQueue: false
+  })
   client.on('error', () => {})
   await start()
   return {
@@ -80,7 +103,18 @@ export async function startRedis (args: string[] = []): Promise<RedisServer> {
 
 /** Three masters with the slots of a Redis Cluster divided among them. */
 export async function startRedisCluster (): Promise<RedisServer[]> {
-  const nodes = await Promise.all([0, 1, 2].map(() => startRedis(['--cluster-enabled', 'yes', '--cluster-node-timeout', '2000', '--cluster-require-full-coverage', 'no'])))
+  const nodes = await Promise.all(
+    [0, 1, 2].map(() =>
+      startRedis([
+        '--cluster-enabled',
+        'yes',
+        '--cluster-node-timeout',
+        '2000',
+        '--cluster-require-full-coverage',
+        'no'
+      ])
+    )
+  )
   const size = Math.ceil(16_384 / nodes.length)
   for (const [index, { client }] of nodes.entries()) {
     await client.cluster('ADDSLOTSRANGE', index * size, Math.min((index + 1) * size, 16_384) - 1)
@@ -89,7 +123,11 @@ export async function startRedisCluster (): Promise<RedisServer[]> {
   }
   for (let tries = 0; ; tries++) {
     const infos = await Promise.all(nodes.map(({ client }) => client.cluster('INFO')))
-    if (infos.every(info => ['cluster_state:ok', 'cluster_known_nodes:3', 'cluster_slots_assigned:16384'].every(fact => info.includes(fact)))) return nodes
+    if (
+      infos.every(info =>
+        ['cluster_state:ok', 'cluster_known_nodes:3', 'cluster_slots_assigned:16384'].every(fact => info.includes(fact))
+      )
+    ) return nodes
     if (tries > 300) throw new Error('the cluster does not form')
     await sleep(50)
   }

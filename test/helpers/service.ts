@@ -18,7 +18,9 @@ export interface Service {
 
 /** The environment of this process without any setting of the service: a developer may have some exported. */
 export function cleanEnvironment (): Record<string, string | undefined> {
-  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !(name in Environment.properties) && !name.startsWith('HALO_TEST')))
+  return Object.fromEntries(
+    Object.entries(process.env).filter(([name]) => !(name in Environment.properties) && !name.startsWith('HALO_TEST'))
+  )
 }
 
 export async function startService (t: Test, env: Record<string, string>): Promise<Service> {
@@ -27,9 +29,16 @@ export async function startService (t: Test, env: Record<string, string>): Promi
     env: { ...cleanEnvironment(), SERVER_PORT: String(port), WEB_CONCURRENCY: '1', ...env }
   })
   let output = ''
-  child.stdout.on('data', data => { output += String(data) })
-  child.stderr.on('data', data => { output += String(data) })
-  const exit = once(child, 'close').then(([code, signal]) => ({ code: code as number | null, signal: signal as string | null }))
+  child.stdout.on('data', data => {
+    output += String(data)
+  })
+  child.stderr.on('data', data => {
+    output += String(data)
+  })
+  const exit = once(child, 'close').then(([code, signal]) => ({
+    code: code as number | null,
+    signal: signal as string | null
+  }))
   t.teardown(async () => {
     // In peace first: only so does the process hand over its coverage.
     child.kill('SIGTERM')
@@ -44,7 +53,9 @@ export async function startService (t: Test, env: Record<string, string>): Promi
     async printed (pattern) {
       const deadline = Date.now() + 15_000
       while (!pattern.test(output)) {
-        if (Date.now() > deadline || child.exitCode !== null) throw new Error(`${String(pattern)} was not printed:\n${output}`)
+        if (Date.now() > deadline || child.exitCode !== null) {
+          throw new Error(`${String(pattern)} was not printed:\n${output}`)
+        }
         await new Promise(resolve => setTimeout(resolve, 20))
       }
     },

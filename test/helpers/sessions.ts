@@ -1,10 +1,19 @@
 import type { App } from './app.ts'
 
-export interface Tokens { token: string, refresh_token: string, expires_in: number, user: { id: number } & Record<string, unknown> }
+export interface Tokens {
+  token: string
+  refresh_token: string
+  expires_in: number
+  user: { id: number } & Record<string, unknown>
+}
 
 /** Requests to /auth, as a client makes them. */
 export function createClient (app: App, remoteAddress = '203.0.113.1') {
-  const send = (method: 'GET' | 'POST' | 'PATCH' | 'DELETE', path: string, { token, payload, userAgent = 'a test' }: { token?: string | undefined, payload?: object, userAgent?: string } = {}) =>
+  const send = (
+    method: 'GET' | 'POST' | 'PATCH' | 'DELETE',
+    path: string,
+    { token, payload, userAgent = 'a test' }: { token?: string | undefined, payload?: object, userAgent?: string } = {}
+  ) =>
     app.inject({
       method,
       url: `/api/v1/auth/${path}`,

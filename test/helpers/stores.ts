@@ -14,7 +14,11 @@ export function availableStores (): Stores[] {
   const stores: Stores[] = []
   if (HALO_TEST_EMBEDDED_URL) stores.push({ name: 'embedded', adminUrl: HALO_TEST_EMBEDDED_URL, redisUrl: null })
   if (HALO_TEST_DATABASE_URL && HALO_TEST_REDIS_URL) {
-    stores.push({ name: 'servers', adminUrl: HALO_TEST_DATABASE_URL, redisUrl: withOwnRedisDatabase(HALO_TEST_REDIS_URL) })
+    stores.push({
+      name: 'servers',
+      adminUrl: HALO_TEST_DATABASE_URL,
+      redisUrl: withOwnRedisDatabase(HALO_TEST_REDIS_URL)
+    })
   }
   if (stores.length === 0) throw new Error('Run the tests by "npm test": it starts what they need')
   return stores

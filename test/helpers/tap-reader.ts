@@ -74,7 +74,9 @@ export function createTapReader (onFile: (result: FileResult) => void) {
       // The line of a subtest has its duration; what failed in it stands above it.
       const isSubtest = text.includes(' # time=')
       if (!isSubtest) file.assertions++
-      if (point[2] !== undefined && !(isSubtest && file.failures.length > 0)) failure = { indent: point[1]!, lines: [text] }
+      if (point[2] !== undefined && !(isSubtest && file.failures.length > 0)) {
+        failure = { indent: point[1]!, lines: [text] }
+      }
     }
     const notRun = /^ *# did not run: (.*)/.exec(text)
     if (notRun) file.notRun.push(notRun[1]!)

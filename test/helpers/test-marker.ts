@@ -10,6 +10,8 @@ export async function isOursOrEmpty (redis: Redis): Promise<boolean> {
 
 /** Empties a Redis database of the tests. @throws Error for a database that is not theirs; nothing is flushed then */
 export async function emptyTestDatabase (redis: Redis): Promise<void> {
-  if (!await isOursOrEmpty(redis)) throw new Error('This Redis database holds data that are not of a test: it is not flushed')
+  if (!await isOursOrEmpty(redis)) {
+    throw new Error('This Redis database holds data that are not of a test: it is not flushed')
+  }
   await redis.multi().flushdb().set(markerKey, '1').exec()
 }

@@ -20,13 +20,15 @@ export interface TestServers {
   /** What is under test, for a person. */
   description: string
   hasRedis: boolean
-  stop (): Promise<void>
+  stop(): Promise<void>
 }
 
 export interface TestServerOptions {
   /** Folder of the embedded PostgreSQL. */
   directory: string
-  /** PostgreSQL and Redis that the developer has named for the tests. Without them the run starts servers of its own. */
+  /**
+   * PostgreSQL and Redis that the developer has named for the tests. Without them the run starts servers of its own.
+   */
   databaseUrl?: string | undefined
   redisUrl?: string | undefined
   /** `embedded`: PostgreSQL from npm and counters in the process; `servers`: PostgreSQL and Redis. */
@@ -40,7 +42,9 @@ export interface TestServerOptions {
  *
  * @throws UnusableServer when a named server refuses, or its Redis database holds data that are not of a test
  */
-export async function startTestServers ({ directory, databaseUrl, redisUrl, kinds, jobs }: TestServerOptions): Promise<TestServers> {
+export async function startTestServers (
+  { directory, databaseUrl, redisUrl, kinds, jobs }: TestServerOptions
+): Promise<TestServers> {
   const env: Record<string, string> = { HALO_TEST_JOBS: String(jobs) }
   const stops: (() => Promise<unknown>)[] = []
   const stop = async (): Promise<void> => {
@@ -69,7 +73,9 @@ export async function startTestServers ({ directory, databaseUrl, redisUrl, kind
     }
     const template = `halo_test_template_${randomBytes(6).toString('hex')}`
     const hasRedis = wantsServers && serverRedisUrl !== undefined
-    const servers = [...new Set([...embedded ? [embedded.url] : [], ...hasRedis && databaseUrl !== undefined ? [databaseUrl] : []])]
+    const servers = [
+      ...new Set([...embedded ? [embedded.url] : [], ...hasRedis && databaseUrl !== undefined ? [databaseUrl] : []])
+    ]
     for (const url of servers) {
       await createTemplate(url, template)
       stops.push(() => runSql(url, `drop database if exists ${template} with (force)`))
@@ -83,7 +89,13 @@ export async function startTestServers ({ directory, databaseUrl, redisUrl, kind
     const descriptions = [
       ...kinds.includes('embedded') ? [`embedded PostgreSQL ${embedded!.version} with counters in the process`] : [],
       ...hasRedis
-        ? [`${databaseUrl === undefined ? `embedded PostgreSQL ${embedded!.version}` : `PostgreSQL at ${placeOf(databaseUrl)}`} with ${redisUrl === undefined ? 'a redis-server of this run' : `Redis at ${placeOf(redisUrl)}`}`]
+        ? [
+          `${
+            databaseUrl === undefined
+              ? `embedded PostgreSQL ${embedded!.version}`
+              : `PostgreSQL at ${placeOf(databaseUrl)}`
+          } with ${redisUrl === undefined ? 'a redis-server of this run' : `Redis at ${placeOf(redisUrl)}`}`
+          ]
         : []
     ]
     return { env, description: descriptions.join(', and on '), hasRedis, stop }
@@ -109,7 +121,11 @@ async function runSql (url: string, text: string): Promise<void> {
 
 async function checkPostgres (url: string): Promise<void> {
   await runSql(url, 'select 1').catch((error: unknown) => {
-    throw new UnusableServer(`TEST_DATABASE_URL: PostgreSQL at ${placeOf(url)} refuses the connection: ${(error as Error).message || (error as { code?: string }).code}`)
+    throw new UnusableServer(
+      `TEST_DATABASE_URL: PostgreSQL at ${placeOf(url)} refuses the connection: ${
+        (error as Error).message || (error as { code?: string }).code
+      }`
+    )
   })
 }
 
@@ -117,7 +133,9 @@ async function checkPostgres (url: string): Promise<void> {
 async function dropLeftovers (url: string): Promise<void> {
   const client = new pg.Client({ connectionString: url })
   await client.connect()
-  const { rows } = await client.query<{ name: string }>("select datname as name from pg_database where datname ~ '^halo_test_'")
+  const { rows } = await client.query<{ name: string }>(
+    "select datname as name from pg_database where datname ~ '^halo_test_'"
+  )
   for (const { name } of rows) await client.query(`drop database if exists ${name} with (force)`)
   await client.end()
 }
@@ -132,7 +150,9 @@ async function createTemplate (adminUrl: string, name: string): Promise<void> {
 
 async function hasRedisServer (): Promise<boolean> {
   const child = spawn('redis-server', ['--version'], { stdio: 'ignore' })
-  const [code] = await Promise.race([once(child, 'exit'), once(child, 'error').then(() => [1])]).catch(() => [1]) as [number | null]
+  const [code] = await Promise.race([once(child, 'exit'), once(child, 'error').then(() => [1])]).catch(() => [1]) as [
+    number | null
+  ]
   return code === 0
 }
 
@@ -146,7 +166,12 @@ async function claimRedis (url: string, jobs: number): Promise<void> {
   const clients = Array.from({ length: jobs }, () => {
     const own = new URL(url)
     own.pathname = ''
-    const client = new Redis(own.href, { lazyConnect: true, retryStrategy: () => null, connectTimeout: 5000, maxRetriesPerRequest: 0 })
+    const client = new Redis(own.href, {
+      lazyConnect: true,
+      retryStrategy: () => null,
+      connectTimeout: 5000,
+      maxRetriesPerRequest: 0
+    })
     return client.on('error', () => {})
   })
   try {
@@ -155,13 +180,19 @@ async function claimRedis (url: string, jobs: number): Promise<void> {
       // Not by the URL: ioredis stays in database 0 when there is none of that number.
       await client.select(first + job)
       if (await isOursOrEmpty(client)) continue
-      throw new UnusableServer(`TEST_REDIS_URL: database ${first + job} of the Redis at ${new URL(url).host} holds keys that are not of a test (the run uses ${jobs} databases from ${first} on): name empty ones. Nothing was changed`)
+      throw new UnusableServer(
+        `TEST_REDIS_URL: database ${first + job} of the Redis at ${
+          new URL(url).host
+        } holds keys that are not of a test (the run uses ${jobs} databases from ${first} on): name empty ones. Nothing was changed`
+      )
     }
     for (const client of clients) await client.set(markerKey, '1')
   } catch (error) {
     throw error instanceof UnusableServer
       ? error
-      : new UnusableServer(`TEST_REDIS_URL: the Redis at ${new URL(url).host} cannot be used: ${(error as Error).message}`)
+      : new UnusableServer(
+        `TEST_REDIS_URL: the Redis at ${new URL(url).host} cannot be used: ${(error as Error).message}`
+      )
   } finally {
     for (const client of clients) client.disconnect()
   }

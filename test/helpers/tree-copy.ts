@@ -11,7 +11,10 @@ const root = join(import.meta.dirname, '..', '..')
  */
 export function copyTree (): string {
   const folder = mkdtempSync(join(tmpdir(), 'halo-tree-'))
-  const { stdout } = spawnSync('git', ['ls-files', '--cached', '--others', '--exclude-standard'], { cwd: root, encoding: 'utf8' })
+  const { stdout } = spawnSync('git', ['ls-files', '--cached', '--others', '--exclude-standard'], {
+    cwd: root,
+    encoding: 'utf8'
+  })
   for (const file of stdout.split('\n').filter(Boolean)) {
     if (!existsSync(join(root, file))) continue
     mkdirSync(join(folder, dirname(file)), { recursive: true })
@@ -19,6 +22,8 @@ export function copyTree (): string {
   }
   symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'))
   // What tap has compiled of its plugins.
-  if (existsSync(join(root, '.tap', 'plugins'))) cpSync(join(root, '.tap', 'plugins'), join(folder, '.tap', 'plugins'), { recursive: true })
+  if (existsSync(join(root, '.tap', 'plugins'))) {
+    cpSync(join(root, '.tap', 'plugins'), join(folder, '.tap', 'plugins'), { recursive: true })
+  }
   return folder
 }

@@ -13,7 +13,9 @@ export async function until<T> (what: string, condition: () => T | Promise<T>): 
   for (const startedAt = performance.now(); ;) {
     const value = await condition()
     if (value !== false && value != null) return value as NonNullable<T>
-    if (performance.now() - startedAt > deadlineMs) throw new Error(`This did not come about in ${deadlineMs / 1000} s: ${what}`)
+    if (performance.now() - startedAt > deadlineMs) {
+      throw new Error(`This did not come about in ${deadlineMs / 1000} s: ${what}`)
+    }
     await sleep(10)
   }
 }

@@ -16,7 +16,9 @@ a control changes nothing and must stay green.
 `
 
 const root = join(import.meta.dirname, '..', '..')
-const { values } = parseArgs({ options: { sample: { type: 'string' }, seed: { type: 'string' }, only: { type: 'string' }, help: { type: 'boolean' } } })
+const { values } = parseArgs({
+  options: { sample: { type: 'string' }, seed: { type: 'string' }, only: { type: 'string' }, help: { type: 'boolean' } }
+})
 if (values.help) {
   process.stdout.write(usage)
   process.exit()
@@ -29,7 +31,9 @@ if (!Number.isInteger(seed) || !(count >= 1)) {
 }
 
 const folder = copyTree()
-process.on('exit', () => { rmSync(folder, { recursive: true, force: true }) })
+process.on('exit', () => {
+  rmSync(folder, { recursive: true, force: true })
+})
 const chosen = choose()
 process.stdout.write(`${chosen.length} of ${mutations.length} mutations, seed ${seed}\n`)
 let failed = 0
@@ -38,13 +42,19 @@ for (const mutation of chosen) {
   const problem = judge(mutation)
   if (problem !== undefined) failed++
   const seconds = ((performance.now() - startedAt) / 1000).toFixed(1).padStart(5)
-  process.stdout.write(`${problem === undefined ? 'ok    ' : 'FAILED'} ${seconds} s  ${mutation.file}: ${mutation.why}${problem === undefined ? '' : `\n       ${problem}`}\n`)
+  process.stdout.write(
+    `${problem === undefined ? 'ok    ' : 'FAILED'} ${seconds} s  ${mutation.file}: ${mutation.why}${
+      problem === undefined ? '' : `\n       ${problem}`
+    }\n`
+  )
 }
 process.stdout.write(`mutations: ${chosen.length - failed} as expected, ${failed} not\n`)
 process.exitCode = failed === 0 ? 0 : 1
 
 function choose (): Mutation[] {
-  const matching = mutations.filter(({ file, why }) => values.only === undefined || file.includes(values.only) || why.includes(values.only))
+  const matching = mutations.filter(({ file, why }) =>
+    values.only === undefined || file.includes(values.only) || why.includes(values.only)
+  )
   if (matching.length <= count) return matching
   const controls = matching.filter(({ isControl }) => isControl)
   const others = matching.filter(({ isControl }) => !isControl)
@@ -57,14 +67,20 @@ function choose (): Mutation[] {
 function judge ({ file, from, to, test, isControl = false }: Mutation): string | undefined {
   const path = join(folder, file)
   const source = readFileSync(path, 'utf8')
-  if (source.split(from).length !== 2) return `the text to replace stands there ${source.split(from).length - 1} times: mend the table`
+  if (source.split(from).length !== 2) {
+    return `the text to replace stands there ${source.split(from).length - 1} times: mend the table`
+  }
   writeFileSync(path, source.replace(from, () => to))
   try {
     const types = run([join(root, 'node_modules', '.bin', 'tsc'), '--noEmit'])
     if (types.status !== 0) return `it does not pass the type check: ${types.output.slice(0, 300)}`
     const { status, output } = run([process.execPath, join(folder, 'test', 'run.ts'), '--jobs', '1', test])
     const assertions = [...output.matchAll(/^ +not ok \d+ - (.*)$/gm)].map(([, name]) => name!)
-    if (isControl) return status === 0 ? undefined : `it changes nothing, and the tests are red: ${assertions.slice(0, 3).join('; ')}`
+    if (isControl) {
+      return status === 0
+        ? undefined
+        : `it changes nothing, and the tests are red: ${assertions.slice(0, 3).join('; ')}`
+    }
     if (status === 0) return `no test of ${test} notices it`
     if (assertions.length === 0) return `${test} is red, and not by an assertion: ${output.slice(-300)}`
     return undefined
@@ -76,7 +92,10 @@ function judge ({ file, from, to, test, isControl = false }: Mutation): string |
 function run ([command, ...args]: string[]): { status: number | null, output: string } {
   const { NODE_OPTIONS: _, ...env } = process.env
   const { status, stdout, stderr } = spawnSync(command!, args, {
-    cwd: folder, encoding: 'utf8', timeout: 300_000, env: { ...env, PATH: `${join(root, 'node_modules', '.bin')}:${process.env['PATH']}` }
+    cwd: folder,
+    encoding: 'utf8',
+    timeout: 300_000,
+    env: { ...env, PATH: `${join(root, 'node_modules', '.bin')}:${process.env['PATH']}` }
   })
   return { status, output: stdout + stderr }
 }

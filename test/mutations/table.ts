@@ -83,7 +83,7 @@ export const mutations: Mutation[] = [
     why: 'a password in a query stands in the log'
   },
   {
-    file: 'services/http/client-address.ts',
+    file: 'services/http/client-key.ts',
     from: 'groups.slice(0, 4)',
     to: 'groups.slice(0, 8)',
     test: 'test/services/http/client-address.test.ts',
@@ -315,8 +315,8 @@ export const mutations: Mutation[] = [
   },
   {
     file: 'services/accounts/login-throttle.ts',
-    from: 'if (attempt.isKnownAddress || await isAmongFew(keys.account)) return true',
-    to: 'if (await isAmongFew(keys.account)) return true',
+    from: 'if (attempt.isKnownAddress || await isSampled(keys.account)) return true',
+    to: 'if (await isSampled(keys.account)) return true',
     test: 'test/routes/login-attempts.test.ts',
     why: 'a crowd of attackers locks the owner out at home'
   },
@@ -490,8 +490,8 @@ export const mutations: Mutation[] = [
   },
   {
     file: 'services/http/urls.ts',
-    from: '/** Longest address that is stored, in UTF-16 code units. */',
-    to: '/** Longest address that is stored, in UTF-16  code units. */',
+    from: '/** Maximum length of a stored URL, in UTF-16 code units. */',
+    to: '/** Maximum length of a stored URL, in UTF-16  code units. */',
     test: 'test/services/runtime/log-redaction.test.ts',
     why: 'control: a space in a comment',
     isControl: true

@@ -5,11 +5,18 @@ import { anyStores } from '../helpers/stores.ts'
 const preflight = (origin: string) => ({
   method: 'OPTIONS' as const,
   url: '/api/v1/videos/1/engagement/likes',
-  headers: { origin, 'access-control-request-method': 'POST', 'access-control-request-headers': 'authorization,content-type' }
+  headers: {
+    origin,
+    'access-control-request-method': 'POST',
+    'access-control-request-headers': 'authorization,content-type'
+  }
 })
 
 t.test('a page of an allowed origin may call and read; one of another origin may not', async t => {
-  const app = await createApp(t, { stores: anyStores(), env: { CORS_ALLOWED_ORIGINS: 'https://app.example, http://localhost:8081' } })
+  const app = await createApp(t, {
+    stores: anyStores(),
+    env: { CORS_ALLOWED_ORIGINS: 'https://app.example, http://localhost:8081' }
+  })
   for (const origin of ['https://app.example', 'http://localhost:8081']) {
     const asked = await app.inject(preflight(origin))
     t.equal(asked.statusCode, 204)
@@ -26,7 +33,15 @@ t.test('a page of an allowed origin may call and read; one of another origin may
       t.match(headers['vary'], /Origin/)
     }
   }
-  for (const origin of ['https://evil.example', 'https://app.example.evil.example', 'http://app.example', 'null', 'https://APP.example']) {
+  for (
+    const origin of [
+      'https://evil.example',
+      'https://app.example.evil.example',
+      'http://app.example',
+      'null',
+      'https://APP.example'
+    ]
+  ) {
     t.equal((await app.inject(preflight(origin))).headers['access-control-allow-origin'], undefined, origin)
     const { headers } = await app.inject({ url: '/api/v1/videos', headers: { origin } })
     t.equal(headers['access-control-allow-origin'], undefined, origin)
@@ -37,7 +52,11 @@ t.test('a page of an allowed origin may call and read; one of another origin may
 t.test('any origin, in development, may call', async t => {
   const app = await createApp(t, { stores: anyStores(), env: { CORS_ALLOWED_ORIGINS: '*' } })
   t.equal((await app.inject(preflight('https://any.example'))).headers['access-control-allow-origin'], '*')
-  t.equal((await app.inject({ url: '/livez', headers: { origin: 'https://any.example' } })).headers['access-control-allow-origin'], '*')
+  t.equal(
+    (await app.inject({ url: '/livez', headers: { origin: 'https://any.example' } }))
+      .headers['access-control-allow-origin'],
+    '*'
+  )
   t.equal((await app.inject('/livez')).headers['access-control-allow-origin'], undefined)
 })
 

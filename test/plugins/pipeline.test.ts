@@ -10,7 +10,11 @@ import { until } from '../helpers/until.ts'
 
 /** Every request takes one way: Node's server, Fastify's router, the hooks in the order of app.ts, the handler. */
 
-interface Answer { status: number, headers: http.IncomingHttpHeaders, body: Buffer }
+interface Answer {
+  status: number
+  headers: http.IncomingHttpHeaders
+  body: Buffer
+}
 
 const portOf = (app: App): number => (app.server.address() as AddressInfo).port
 
@@ -26,7 +30,9 @@ async function send (app: App, path: string, headers: Record<string, string> = {
 async function exchange (app: App, text: string): Promise<string> {
   const socket = connect(portOf(app), '127.0.0.1')
   let received = ''
-  socket.setEncoding('latin1').on('data', chunk => { received += chunk }).on('error', () => {})
+  socket.setEncoding('latin1').on('data', chunk => {
+    received += chunk
+  }).on('error', () => {})
   socket.write(text)
   await once(socket, 'close')
   return received
@@ -52,30 +58,64 @@ t.test('a hook that is added last sees every request before it is answered', asy
   const id = await addVideo(app, user.id)
   const tag = (await send(app, `/api/v1/videos/${id}`)).headers.etag!
   const requests: [method: string, path: string, headers?: Record<string, string>][] = [
-    ['GET', `/api/v1/videos/${id}`], ['HEAD', `/api/v1/videos/${id}`], ['GET', `/api/v1/videos/${id}/`], ['GET', `/api/v1/%76ideos/${id}`],
-    ['GET', `/api/v1/videos/${id}`, { 'if-none-match': tag }], ['GET', `/api/v1/videos/${id}`, authorization], ['GET', `/api/v1/videos/${id}`, { 'accept-encoding': 'gzip' }],
-    ['GET', '/api/v1/videos'], ['HEAD', '/api/v1/videos?limit=2'], ['GET', `/api/v1/users/${user.id}/videos`], ['GET', `/api/v1/users/${user.id}`],
-    ['GET', `/api/v1/videos/${id}/engagement`], ['GET', `/api/v1/videos/engagement?ids=${id}`], ['GET', `/api/v1/videos/${id}/engagement/stream`],
-    ['POST', `/api/v1/videos/${id}/engagement/likes`, authorization], ['DELETE', `/api/v1/videos/${id}/engagement/likes`, authorization],
-    ['POST', `/api/v1/videos/${id}/engagement/live_viewers`, authorization], ['POST', `/api/v1/videos/${id}/engagement/comments`, authorization],
-    ['GET', '/api/v1/auth/me', authorization], ['GET', '/livez'], ['GET', '/readyz'], ['GET', '/metrics'], ['GET', '/openapi.json'], ['GET', '/docs'], ['GET', '/errors'], ['GET', '/.well-known/jwks.json']
+    ['GET', `/api/v1/videos/${id}`],
+    ['HEAD', `/api/v1/videos/${id}`],
+    ['GET', `/api/v1/videos/${id}/`],
+    ['GET', `/api/v1/%76ideos/${id}`],
+    ['GET', `/api/v1/videos/${id}`, { 'if-none-match': tag }],
+    ['GET', `/api/v1/videos/${id}`, authorization],
+    ['GET', `/api/v1/videos/${id}`, { 'accept-encoding': 'gzip' }],
+    ['GET', '/api/v1/videos'],
+    ['HEAD', '/api/v1/videos?limit=2'],
+    ['GET', `/api/v1/users/${user.id}/videos`],
+    ['GET', `/api/v1/users/${user.id}`],
+    ['GET', `/api/v1/videos/${id}/engagement`],
+    ['GET', `/api/v1/videos/engagement?ids=${id}`],
+    ['GET', `/api/v1/videos/${id}/engagement/stream`],
+    ['POST', `/api/v1/videos/${id}/engagement/likes`, authorization],
+    ['DELETE', `/api/v1/videos/${id}/engagement/likes`, authorization],
+    ['POST', `/api/v1/videos/${id}/engagement/live_viewers`, authorization],
+    ['POST', `/api/v1/videos/${id}/engagement/comments`, authorization],
+    ['GET', '/api/v1/auth/me', authorization],
+    ['GET', '/livez'],
+    ['GET', '/readyz'],
+    ['GET', '/metrics'],
+    ['GET', '/openapi.json'],
+    ['GET', '/docs'],
+    ['GET', '/errors'],
+    ['GET', '/.well-known/jwks.json']
   ]
   const raw = ([method, path, headers = {}]: typeof requests[number]): string =>
-    `${method} ${path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n${Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`).join('')}\r\n`
+    `${method} ${path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n${
+      Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`).join('')
+    }\r\n`
   for (const request of requests.filter(([, path]) => !path.endsWith('/stream'))) {
-    t.match(await exchange(app, raw(request)), /^HTTP\/1\.1 (?:200|204|304) /, `the control: ${request.slice(0, 2).join(' ')}`)
+    t.match(
+      await exchange(app, raw(request)),
+      /^HTTP\/1\.1 (?:200|204|304) /,
+      `the control: ${request.slice(0, 2).join(' ')}`
+    )
   }
   isClosed = true
-  for (const request of requests) t.match(await exchange(app, raw(request)), /^HTTP\/1\.1 403 /, request.slice(0, 2).join(' '))
+  for (const request of requests) {
+    t.match(await exchange(app, raw(request)), /^HTTP\/1\.1 403 /, request.slice(0, 2).join(' '))
+  }
 })
 
 t.test('every request that reached the process has one log line and one count', async t => {
-  const { app, ids, authorization } = await scene(t, anyStores(), { TRUST_PROXY: '127.0.0.1', RATE_LIMIT_RPS: '1', RATE_LIMIT_BURST: '20' })
+  const { app, ids, authorization } = await scene(t, anyStores(), {
+    TRUST_PROXY: '127.0.0.1',
+    RATE_LIMIT_RPS: '1',
+    RATE_LIMIT_BURST: '20'
+  })
   const id = ids[0]!
   let clients = 0
   const head = (line: string, headers: Record<string, string> = {}): string =>
-    `${line} HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 198.51.100.${++clients}\r\n${Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`).join('')}`
-  const whole = (line: string, headers: Record<string, string> = {}): string => `${head(line, { connection: 'close', ...headers })}\r\n`
+    `${line} HTTP/1.1\r\nHost: x\r\nX-Forwarded-For: 198.51.100.${++clients}\r\n${
+      Object.entries(headers).map(([name, value]) => `${name}: ${value}\r\n`).join('')
+    }`
+  const whole = (line: string, headers: Record<string, string> = {}): string =>
+    `${head(line, { connection: 'close', ...headers })}\r\n`
 
   /** Does something that sends `count` requests, and looks at the lines and the count. */
   async function leaves (name: string, count: number, message: RegExp, run: () => Promise<unknown>): Promise<void> {
@@ -99,16 +139,51 @@ t.test('every request that reached the process has one log line and one count', 
 
   await leaves('a miss', 1, /"status":200.*"msg":"request"/, () => exchange(app, whole(`GET /api/v1/videos/${id}`)))
   await leaves('a hit', 1, /"status":200.*"msg":"request"/, () => exchange(app, whole(`GET /api/v1/videos/${id}`)))
-  await leaves('a 304', 1, /"status":304/, () => exchange(app, whole(`GET /api/v1/videos/${id}`, { 'if-none-match': '*' })))
-  await leaves('a like', 1, /"status":200/, () => exchange(app, whole(`POST /api/v1/videos/${id}/engagement/likes`, { ...authorization, 'content-length': '0' })))
+  await leaves(
+    'a 304',
+    1,
+    /"status":304/,
+    () => exchange(app, whole(`GET /api/v1/videos/${id}`, { 'if-none-match': '*' }))
+  )
+  await leaves(
+    'a like',
+    1,
+    /"status":200/,
+    () =>
+      exchange(app, whole(`POST /api/v1/videos/${id}/engagement/likes`, { ...authorization, 'content-length': '0' }))
+  )
   const login = '{"email":"nobody@halo.example","password":"xxxx"}'
-  await leaves('a body', 1, /"status":401/, () => exchange(app, `${head('POST /api/v1/auth/login', { connection: 'close', 'content-type': 'application/json', 'content-length': String(login.length) })}\r\n${login}`))
+  await leaves(
+    'a body',
+    1,
+    /"status":401/,
+    () =>
+      exchange(
+        app,
+        `${
+          head('POST /api/v1/auth/login', {
+            connection: 'close',
+            'content-type': 'application/json',
+            'content-length': String(login.length)
+          })
+        }\r\n${login}`
+      )
+  )
   await leaves('not found', 1, /"status":404/, () => exchange(app, whole('GET /nothing')))
   await leaves('a wrong method', 1, /"status":405/, () => exchange(app, whole('PUT /api/v1/videos')))
   await leaves('no token', 1, /"status":401/, () => exchange(app, whole('GET /api/v1/auth/me')))
   await leaves('an undecodable URL', 1, /"status":400/, () => exchange(app, whole('GET /%zz')))
   await leaves('no HTTP', 1, /"status":400.*could not be read/, () => exchange(app, 'nonsense\r\n\r\n'))
-  await leaves('a preflight', 1, /"status":204/, () => exchange(app, whole('OPTIONS /api/v1/videos', { origin: 'https://a.example', 'access-control-request-method': 'GET' })))
+  await leaves(
+    'a preflight',
+    1,
+    /"status":204/,
+    () =>
+      exchange(
+        app,
+        whole('OPTIONS /api/v1/videos', { origin: 'https://a.example', 'access-control-request-method': 'GET' })
+      )
+  )
   await leaves('limited', 2, /"status":(?:200|429)/, async () => {
     const one = whole('GET /livez/..')
     for (let n = 0; n < 20; n++) app.limits.address.take(`198.51.100.${clients}`)
@@ -124,9 +199,26 @@ t.test('every request that reached the process has one log line and one count', 
     await gate.promise
     return await setLike(...args)
   }
-  const like = (): string => `${head(`POST /api/v1/videos/${id}/engagement/likes`, { ...authorization, 'content-type': 'application/json', 'content-length': '2' })}\r\n{}`
-  await leaves('a POST that its client aborts, with its body read', 1, /"msg":"request aborted by the client"/, () => aborts(like(), () => asked === 1))
-  await leaves('three pipelined requests that their client aborts', 3, /"msg":"request aborted by the client"/, () => aborts(like() + like() + like(), () => app.requests.inFlight === 3))
+  const like = (): string =>
+    `${
+      head(`POST /api/v1/videos/${id}/engagement/likes`, {
+        ...authorization,
+        'content-type': 'application/json',
+        'content-length': '2'
+      })
+    }\r\n{}`
+  await leaves(
+    'a POST that its client aborts, with its body read',
+    1,
+    /"msg":"request aborted by the client"/,
+    () => aborts(like(), () => asked === 1)
+  )
+  await leaves(
+    'three pipelined requests that their client aborts',
+    3,
+    /"msg":"request aborted by the client"/,
+    () => aborts(like() + like() + like(), () => app.requests.inFlight === 3)
+  )
   gate.resolve()
   store.setLike = setLike
   const { query } = app.database
@@ -136,19 +228,45 @@ t.test('every request that reached the process has one log line and one count', 
     await until('the client has left', () => app.requests.inFlight === 0)
     return await query(...args) as never
   }
-  await leaves('a GET that its client aborts', 1, /"msg":"request aborted by the client"/, () => aborts(whole(`GET /api/v1/users/${ids[0]!}`), () => queries === 1))
+  await leaves(
+    'a GET that its client aborts',
+    1,
+    /"msg":"request aborted by the client"/,
+    () => aborts(whole(`GET /api/v1/users/${ids[0]!}`), () => queries === 1)
+  )
   app.database.query = query
-  await leaves('a stream that its client closes', 1, /"status":200.*"msg":"request"/, () => aborts(whole(`GET /api/v1/videos/${id}/engagement/stream`), () => app.services.streams.stats.listeners === 1))
+  await leaves(
+    'a stream that its client closes',
+    1,
+    /"status":200.*"msg":"request"/,
+    () => aborts(whole(`GET /api/v1/videos/${id}/engagement/stream`), () => app.services.streams.stats.listeners === 1)
+  )
 })
 
 /** What may differ between two responses to the same request. */
 function comparable ({ status, headers, body }: Answer) {
-  const { date, 'x-request-id': requestId, ratelimit, 'x-ratelimit-remaining': remaining, 'x-ratelimit-reset': reset, ...rest } = headers
-  return { status, headers: rest, isLimited: /^"address";r=\d+;t=\d+$/.test(String(ratelimit)), body: body.toString('latin1') }
+  const {
+    date,
+    'x-request-id': requestId,
+    ratelimit,
+    'x-ratelimit-remaining': remaining,
+    'x-ratelimit-reset': reset,
+    ...rest
+  } = headers
+  return {
+    status,
+    headers: rest,
+    isLimited: /^"address";r=\d+;t=\d+$/.test(String(ratelimit)),
+    body: body.toString('latin1')
+  }
 }
 
 onEachStore(t, 'a hit has the same bytes as the miss before it, for every kind of reader', async (t, stores) => {
-  const { app, ids } = await scene(t, stores, { CORS_ALLOWED_ORIGINS: 'https://app.example', TRUST_PROXY: '127.0.0.1', PUBLIC_URL: 'https://api.example' })
+  const { app, ids } = await scene(t, stores, {
+    CORS_ALLOWED_ORIGINS: 'https://app.example',
+    TRUST_PROXY: '127.0.0.1',
+    PUBLIC_URL: 'https://api.example'
+  })
   const { authorization: general } = await signUp(app)
   const { authorization: adult, user: { id: adultId } } = await signUp(app, { is_adult: true })
   await app.pg.query('update users set adult_mode = true where id = $1', [adultId])
@@ -167,7 +285,14 @@ onEachStore(t, 'a hit has the same bytes as the miss before it, for every kind o
     'an adult': adult,
     'a bad token': { authorization: 'Bearer of.nothing.good' }
   }
-  for (const path of [`/api/v1/videos/${ids[0]}`, `/api/v1/videos/${long}`, '/api/v1/videos?limit=2', `/api/v1/users/${adultId}/videos`]) {
+  for (
+    const path of [
+      `/api/v1/videos/${ids[0]}`,
+      `/api/v1/videos/${long}`,
+      '/api/v1/videos?limit=2',
+      `/api/v1/users/${adultId}/videos`
+    ]
+  ) {
     for (const [name, headers] of Object.entries(variants)) {
       for (const method of ['GET', 'HEAD']) {
         app.responseCache.forget('')
@@ -177,14 +302,19 @@ onEachStore(t, 'a hit has the same bytes as the miss before it, for every kind o
         if (method === 'HEAD') continue
         const injected = await app.inject({ url: path, headers, method })
         const { date, connection, 'keep-alive': keepAlive, ...ofSocket } = comparable(hit).headers
-        const { date: otherDate, connection: otherConnection, ...ofInject } = comparable({ status: 200, headers: injected.headers as http.IncomingHttpHeaders, body: hit.body }).headers
+        const { date: otherDate, connection: otherConnection, ...ofInject } =
+          comparable({ status: 200, headers: injected.headers as http.IncomingHttpHeaders, body: hit.body }).headers
         t.strictSame(ofInject, ofSocket, `${path}, ${name}: app.inject`)
         if (name === 'a request id') t.equal(hit.headers['x-request-id'], 'mine')
         if (name === 'known to the client') t.strictSame([hit.status, hit.body.length], [304, 0])
         if (name !== 'gzip' || path === `/api/v1/videos/${ids[0]}`) continue
         t.equal(hit.headers['content-encoding'], 'gzip')
         t.ok(JSON.parse(gunzipSync(hit.body).toString()))
-        t.equal((await send(app, path, { ...headers, 'if-none-match': hit.headers.etag! })).status, 304, 'the tag of the compressed response')
+        t.equal(
+          (await send(app, path, { ...headers, 'if-none-match': hit.headers.etag! })).status,
+          304,
+          'the tag of the compressed response'
+        )
       }
     }
   }
@@ -200,7 +330,12 @@ t.test('a hit loads nothing; other spellings of the same address, HEAD, and othe
     loads++
     return await query(...args) as never
   }
-  for (const [method, spelling] of [['GET', path], ['HEAD', path], ['GET', `${path}/`], ['GET', `${path}?_=1`], ['GET', `/api/v1/%76ideos/${ids[0]}`]] as const) {
+  for (
+    const [method, spelling] of [['GET', path], ['HEAD', path], ['GET', `${path}/`], ['GET', `${path}?_=1`], [
+      'GET',
+      `/api/v1/%76ideos/${ids[0]}`
+    ]] as const
+  ) {
     t.equal((await send(app, spelling, {}, method)).status, 200, `${method} ${spelling}`)
   }
   t.equal(loads, 0)
@@ -208,7 +343,11 @@ t.test('a hit loads nothing; other spellings of the same address, HEAD, and othe
 })
 
 t.test('a hit takes a token of the same bucket, and is refused when that is empty', async t => {
-  const { app, ids } = await scene(t, anyStores(), { RATE_LIMIT_RPS: '1', RATE_LIMIT_BURST: '10', TRUST_PROXY: '127.0.0.1' })
+  const { app, ids } = await scene(t, anyStores(), {
+    RATE_LIMIT_RPS: '1',
+    RATE_LIMIT_BURST: '10',
+    TRUST_PROXY: '127.0.0.1'
+  })
   const path = `/api/v1/videos/${ids[0]}`
   const statuses: number[] = []
   for (let n = 0; n < 14; n++) statuses.push((await send(app, path, { 'x-forwarded-for': '203.0.113.20' })).status)
@@ -233,10 +372,16 @@ onEachStore(t, 'read-your-writes: the author of a write is answered past the cac
 })
 
 t.test('a write is refused when the bucket of its address or of its user is empty, and nothing is counted', async t => {
-  const { app, ids, authorization } = await scene(t, anyStores(), { RATE_LIMIT_RPS: '1', RATE_LIMIT_BURST: '10', TRUST_PROXY: '127.0.0.1' })
+  const { app, ids, authorization } = await scene(t, anyStores(), {
+    RATE_LIMIT_RPS: '1',
+    RATE_LIMIT_BURST: '10',
+    TRUST_PROXY: '127.0.0.1'
+  })
   const path = `/api/v1/videos/${ids[0]}/engagement/comments`
   const statuses: number[] = []
-  for (let n = 0; n < 13; n++) statuses.push((await send(app, path, { ...authorization, 'x-forwarded-for': '203.0.113.40' }, 'POST')).status)
+  for (let n = 0; n < 13; n++) {
+    statuses.push((await send(app, path, { ...authorization, 'x-forwarded-for': '203.0.113.40' }, 'POST')).status)
+  }
   t.strictSame(statuses, [...Array<number>(10).fill(200), 429, 429, 429])
   t.match(JSON.parse(String((await send(app, `/api/v1/videos/${ids[0]}/engagement`)).body)), { comment_count: 10 })
 })

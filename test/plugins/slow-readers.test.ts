@@ -15,7 +15,9 @@ async function askForMuch (t: Test, port: number): Promise<Socket> {
   socket.on('error', () => {})
   await once(socket, 'connect')
   socket.pause()
-  for (let n = 1; n <= times; n++) socket.write(`GET ${path} HTTP/1.1\r\nhost: h\r\n${n === times ? 'connection: close\r\n' : ''}\r\n`)
+  for (let n = 1; n <= times; n++) {
+    socket.write(`GET ${path} HTTP/1.1\r\nhost: h\r\n${n === times ? 'connection: close\r\n' : ''}\r\n`)
+  }
   return socket
 }
 
@@ -53,8 +55,13 @@ t.test('a client that goes on asking and takes nothing is cut off, and the log s
   })
   const before = logLines.length
   const socket = connect({ port: (app.server.address() as AddressInfo).port, host: '127.0.0.1' })
-  const asking = setInterval(() => { socket.write('GET /livez HTTP/1.1\r\nhost: h\r\n\r\n') }, 100)
-  t.teardown(() => { clearInterval(asking); socket.destroy() })
+  const asking = setInterval(() => {
+    socket.write('GET /livez HTTP/1.1\r\nhost: h\r\n\r\n')
+  }, 100)
+  t.teardown(() => {
+    clearInterval(asking)
+    socket.destroy()
+  })
   socket.on('error', () => {}).resume()
   await once(socket, 'close')
   t.equal(logLines.slice(before).filter(line => line.includes('does not read its responses')).length, 1)

@@ -17,7 +17,9 @@ import { freePort } from '../helpers/free-port.ts'
  * `-- --restarts 10 --rate 2000` are its defaults. PostgreSQL and Redis as for `npm run bench`.
  */
 
-const { values } = parseArgs({ options: { restarts: { type: 'string', default: '10' }, rate: { type: 'string', default: '2000' } } })
+const { values } = parseArgs({
+  options: { restarts: { type: 'string', default: '10' }, rate: { type: 'string', default: '2000' } }
+})
 const [restarts, rate] = [Number(values.restarts), Number(values.rate)]
 
 /** Seconds from SIGTERM to the moment when the port is closed: haproxy has noticed by then. */
@@ -39,7 +41,11 @@ try {
   // Each restart takes the drain and a boot; the load goes on for as long as they do.
   const restarting = new AbortController()
   const results: Awaited<ReturnType<typeof generator.run>>[] = []
-  const loading = (async () => { while (!restarting.signal.aborted) results.push(await generator.run({ ...load, seconds: 5, rate, timeoutMs: 15_000 })) })()
+  const loading = (async () => {
+    while (!restarting.signal.aborted) {
+      results.push(await generator.run({ ...load, seconds: 5, rate, timeoutMs: 15_000 }))
+    }
+  })()
   const times: number[] = []
   for (let n = 0; n < restarts; n++) {
     const startedAt = performance.now()
@@ -53,7 +59,13 @@ try {
   const answered = results.reduce((sum, result) => sum + result.answered, 0)
   const seconds = results.reduce((sum, result) => sum + result.seconds, 0)
   const failed = results.map(result => result.unexpected).filter(found => Object.keys(found).length > 0)
-  print(`${restarts} rolling restarts (${Math.min(...times).toFixed(1)} to ${Math.max(...times).toFixed(1)} s each) behind haproxy: ${answered} requests answered as expected in ${seconds.toFixed(0)} s, ${failed.length === 0 ? 'none failed' : `failed: ${JSON.stringify(failed)}`}; p99 ${Math.max(...results.map(({ latency }) => latency.p99)).toFixed(0)} ms at the most`)
+  print(
+    `${restarts} rolling restarts (${Math.min(...times).toFixed(1)} to ${
+      Math.max(...times).toFixed(1)
+    } s each) behind haproxy: ${answered} requests answered as expected in ${seconds.toFixed(0)} s, ${
+      failed.length === 0 ? 'none failed' : `failed: ${JSON.stringify(failed)}`
+    }; p99 ${Math.max(...results.map(({ latency }) => latency.p99)).toFixed(0)} ms at the most`
+  )
   const exits = replicas.flatMap(replica => replica.exits)
   if (exits.some(code => code !== 0)) print(`a replica did not end in peace: exit codes ${exits.join(', ')}`)
   if (failed.length > 0 || answered === 0 || exits.some(code => code !== 0)) {
@@ -98,7 +110,9 @@ async function createReplica (world: World): Promise<Replica> {
 
   async function start (): Promise<void> {
     child = world.spawnService({ SERVER_PORT: String(port), SERVER_DRAIN_DELAY: String(drainDelay) }, logFile)
-    for (let tries = 0; !await fetch(`http://127.0.0.1:${port}/readyz`).then(answer => answer.ok, () => false); tries++) {
+    for (
+      let tries = 0; !await fetch(`http://127.0.0.1:${port}/readyz`).then(answer => answer.ok, () => false); tries++
+    ) {
       if (tries > 300 || child.exitCode !== null) throw new Error('a replica did not start')
       await sleep(50)
     }
@@ -125,12 +139,17 @@ async function createReplica (world: World): Promise<Replica> {
   }
 }
 
-interface Balancer { port: number, stop: () => Promise<void> }
+interface Balancer {
+  port: number
+  stop: () => Promise<void>
+}
 
 /** haproxy, as somebody would set it up: it asks /readyz, and asks the other replica when one cannot be reached. */
 async function startBalancer (ports: number[]): Promise<Balancer> {
   const port = await freePort()
-  await writeFile(join(folder, 'haproxy.cfg'), `
+  await writeFile(
+    join(folder, 'haproxy.cfg'),
+    `
 global
   maxconn 4000
 defaults
@@ -153,12 +172,19 @@ backend replicas
   option httpchk GET /readyz
   default-server check inter 200ms fall 2 rise 2
 ${ports.map((replica, index) => `  server replica${index} 127.0.0.1:${replica}`).join('\n')}
-`)
+`
+  )
   const child = spawn('haproxy', ['-db', '-f', join(folder, 'haproxy.cfg')], { stdio: ['ignore', 'ignore', 'ignore'] })
   let failure: Error | undefined
-  child.once('error', error => { failure = error })
+  child.once('error', error => {
+    failure = error
+  })
   for (let tries = 0; !await fetch(`http://127.0.0.1:${port}/readyz`).then(answer => answer.ok, () => false); tries++) {
-    if (failure) throw new Error('haproxy could not be started: install it, for example by apt-get install haproxy', { cause: failure })
+    if (failure) {
+      throw new Error('haproxy could not be started: install it, for example by apt-get install haproxy', {
+        cause: failure
+      })
+    }
     if (tries > 100 || child.exitCode !== null) throw new Error('haproxy did not start')
     await sleep(100)
   }

@@ -7,7 +7,13 @@ import { createFaultyProxy } from '../helpers/faulty-proxy.ts'
 import { hasProblem } from '../helpers/problem.ts'
 import { availableStores, didNotRun, needsRedis, onEachStore, type Stores } from '../helpers/stores.ts'
 
-interface Event { id?: string, event?: string, data?: Record<string, unknown>, retry?: string, comment?: string }
+interface Event {
+  id?: string
+  event?: string
+  data?: Record<string, unknown>
+  retry?: string
+  comment?: string
+}
 
 /** A reader of Server-Sent Events (WHATWG HTML §9.2), as strict as the specification. */
 class EventReader {
@@ -22,12 +28,21 @@ class EventReader {
       const blocks = (this.#rest + text).split('\n\n')
       this.#rest = blocks.pop()!
       this.events.push(...blocks.map(parse))
-    }).on('end', () => { this.isEnded = true }).on('error', () => { this.isEnded = true })
+    }).on('end', () => {
+      this.isEnded = true
+    }).on('error', () => {
+      this.isEnded = true
+    })
   }
 
   static async open (t: Test, app: App, path: string, headers: Record<string, string> = {}): Promise<EventReader> {
     const { port } = app.server.address() as AddressInfo
-    const request = http.get({ port, path: `/api/v1/videos/${path}`, headers: { accept: 'text/event-stream', ...headers }, agent: false })
+    const request = http.get({
+      port,
+      path: `/api/v1/videos/${path}`,
+      headers: { accept: 'text/event-stream', ...headers },
+      agent: false
+    })
     t.teardown(() => request.destroy())
     request.on('error', () => {})
     const [response] = await once(request, 'response') as [http.IncomingMessage]
@@ -62,30 +77,51 @@ async function setUp (t: Test, stores: Stores, options: Partial<Parameters<typeo
   return { app, owner, id: await addVideo(app, owner.user.id) }
 }
 
-onEachStore(t, 'a listener gets the counters at once and then each change, at most once a second', async (t, stores) => {
-  const { app, owner, id } = await setUp(t, stores)
-  const reader = await EventReader.open(t, app, `${id}/engagement/stream`, { origin: 'https://app.example' })
-  t.equal(reader.response.statusCode, 200)
-  t.match(reader.response.headers, {
-    'content-type': 'text/event-stream; charset=utf-8',
-    'cache-control': 'no-cache, no-transform',
-    'access-control-allow-origin': '*',
-    'x-request-id': /./,
-    'x-content-type-options': 'nosniff'
-  })
-  await reader.until(events => events.length === 1)
-  t.match(reader.events[0], { id: '0.0.0.0', event: 'counters', data: { live_viewers: 0, like_count: 0, counters: { stale: false } } })
-  await new Promise(resolve => setTimeout(resolve, 1200))
-  t.equal(reader.events.length, 1, 'nothing changed, nothing is said')
-  const startedAt = Date.now()
-  for (let n = 0; n < 50; n++) await app.inject({ method: 'POST', url: `/api/v1/videos/${id}/engagement/comments`, headers: owner.authorization })
-  await reader.until(events => events.at(-1)!.data!['comment_count'] === 50)
-  t.ok(reader.events.length - 1 <= Math.ceil((Date.now() - startedAt) / 1000) + 1, `${reader.events.length - 1} events`)
-})
+onEachStore(
+  t,
+  'a listener gets the counters at once and then each change, at most once a second',
+  async (t, stores) => {
+    const { app, owner, id } = await setUp(t, stores)
+    const reader = await EventReader.open(t, app, `${id}/engagement/stream`, { origin: 'https://app.example' })
+    t.equal(reader.response.statusCode, 200)
+    t.match(reader.response.headers, {
+      'content-type': 'text/event-stream; charset=utf-8',
+      'cache-control': 'no-cache, no-transform',
+      'access-control-allow-origin': '*',
+      'x-request-id': /./,
+      'x-content-type-options': 'nosniff'
+    })
+    await reader.until(events => events.length === 1)
+    t.match(reader.events[0], {
+      id: '0.0.0.0',
+      event: 'counters',
+      data: { live_viewers: 0, like_count: 0, counters: { stale: false } }
+    })
+    await new Promise(resolve => setTimeout(resolve, 1200))
+    t.equal(reader.events.length, 1, 'nothing changed, nothing is said')
+    const startedAt = Date.now()
+    for (let n = 0; n < 50; n++) {
+      await app.inject({
+        method: 'POST',
+        url: `/api/v1/videos/${id}/engagement/comments`,
+        headers: owner.authorization
+      })
+    }
+    await reader.until(events => events.at(-1)!.data!['comment_count'] === 50)
+    t.ok(
+      reader.events.length - 1 <= Math.ceil((Date.now() - startedAt) / 1000) + 1,
+      `${reader.events.length - 1} events`
+    )
+  }
+)
 
 onEachStore(t, 'a listener who comes back with Last-Event-ID is not told again what it knows', async (t, stores) => {
   const { app, owner, id } = await setUp(t, stores)
-  const like = await app.inject({ method: 'POST', url: `/api/v1/videos/${id}/engagement/likes`, headers: owner.authorization })
+  const like = await app.inject({
+    method: 'POST',
+    url: `/api/v1/videos/${id}/engagement/likes`,
+    headers: owner.authorization
+  })
   t.equal(like.statusCode, 200)
   const first = await EventReader.open(t, app, `${id}/engagement/stream`)
   await first.until(events => events.length === 1)
@@ -94,7 +130,9 @@ onEachStore(t, 'a listener who comes back with Last-Event-ID is not told again w
   await again.until(events => events.length === 1)
   t.strictSame(again.events, [{ comment: 'ping' }])
   for (const other of ['', '0', 'x'.repeat(5000), 'é']) {
-    const reader = await EventReader.open(t, app, `${id}/engagement/stream`, { 'last-event-id': Buffer.from(other).toString('latin1') })
+    const reader = await EventReader.open(t, app, `${id}/engagement/stream`, {
+      'last-event-id': Buffer.from(other).toString('latin1')
+    })
     await reader.until(events => events[0]?.id === lastEventId)
   }
 })
@@ -113,7 +151,9 @@ onEachStore(t, 'a stream of no video is refused, and that of a deleted one ends'
 
 onEachStore(t, 'a closing service sends its listeners away, each for another while', async (t, stores) => {
   const { app, id } = await setUp(t, stores)
-  const readers = await Promise.all(Array.from({ length: 20 }, () => EventReader.open(t, app, `${id}/engagement/stream`)))
+  const readers = await Promise.all(
+    Array.from({ length: 20 }, () => EventReader.open(t, app, `${id}/engagement/stream`))
+  )
   await Promise.all(readers.map(reader => reader.until(events => events.length === 1)))
   t.equal(app.services.streams.stats.listeners, 20)
   await app.close()
@@ -127,7 +167,9 @@ onEachStore(t, 'many listeners of a video cost one read a second, and a slow one
   const { app, owner, id } = await setUp(t, stores)
   const slow = await EventReader.open(t, app, `${id}/engagement/stream`)
   slow.response.pause()
-  const readers = await Promise.all(Array.from({ length: 50 }, () => EventReader.open(t, app, `${id}/engagement/stream`)))
+  const readers = await Promise.all(
+    Array.from({ length: 50 }, () => EventReader.open(t, app, `${id}/engagement/stream`))
+  )
   let reads = 0
   const { read } = app.counters.store
   app.counters.store.read = (...args) => {
@@ -142,7 +184,12 @@ onEachStore(t, 'many listeners of a video cost one read a second, and a slow one
   const sinks = readers.length + 1
   t.equal(app.services.streams.stats.listeners, sinks)
   const removed = app.services.streams.add({
-    write: () => {}, end: () => {}, destroy: () => { isFull = true }, writableLength: 1_000_000
+    write: () => {},
+    end: () => {},
+    destroy: () => {
+      isFull = true
+    },
+    writableLength: 1_000_000
   }, (await app.counters.engagement.counters([id]))[0]!)
   await app.inject({ method: 'POST', url: `/api/v1/videos/${id}/engagement/likes`, headers: owner.authorization })
   await readers[0]!.until(events => events.at(-1)!.data?.['like_count'] === 1)
@@ -177,7 +224,10 @@ onEachStore(t, 'a listener who leaves while the counters are still being read is
     return await read(...args)
   }
   const { port } = app.server.address() as AddressInfo
-  const requests = Array.from({ length: 10 }, () => http.get({ port, path: `/api/v1/videos/${id}/engagement/stream`, agent: false }).on('error', () => {}))
+  const requests = Array.from(
+    { length: 10 },
+    () => http.get({ port, path: `/api/v1/videos/${id}/engagement/stream`, agent: false }).on('error', () => {})
+  )
   await new Promise(resolve => setTimeout(resolve, 60))
   for (const request of requests) request.destroy()
   await new Promise(resolve => setTimeout(resolve, 400))

@@ -5,12 +5,28 @@ import { onEachStore } from '../helpers/stores.ts'
 onEachStore(t, 'health and the probes, with every store up, are 200', async (t, stores) => {
   const app = await createApp(t, { stores })
   const now = Math.floor(Date.now() / 1000)
-  for (const [url, body] of [
-    ['/health', { status: 'healthy', database: true, redis: true }],
-    ['/livez', { status: 'alive' }],
-    ['/readyz', { status: 'ready', database: true, redis: true, schema: true, revocations: true, workers: { running: 1, wanted: 1 } }],
-    ['/startupz', { status: 'ready', database: true, redis: true, schema: true, revocations: true, workers: { running: 1, wanted: 1 } }]
-  ] as const) {
+  for (
+    const [url, body] of [
+      ['/health', { status: 'healthy', database: true, redis: true }],
+      ['/livez', { status: 'alive' }],
+      ['/readyz', {
+        status: 'ready',
+        database: true,
+        redis: true,
+        schema: true,
+        revocations: true,
+        workers: { running: 1, wanted: 1 }
+      }],
+      ['/startupz', {
+        status: 'ready',
+        database: true,
+        redis: true,
+        schema: true,
+        revocations: true,
+        workers: { running: 1, wanted: 1 }
+      }]
+    ] as const
+  ) {
     const response = await app.inject(url)
     t.equal(response.statusCode, 200, url)
     const { time, ...rest } = response.json<{ time: number }>()

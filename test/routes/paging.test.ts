@@ -5,7 +5,11 @@ import { onEachStore } from '../helpers/stores.ts'
 
 const isAdult = { is_adult: true }
 
-interface Page { ids: number[], next: string | undefined, link: string | undefined }
+interface Page {
+  ids: number[]
+  next: string | undefined
+  link: string | undefined
+}
 
 async function page (app: App, url: string, headers: Record<string, string> = {}): Promise<Page> {
   const answer = await app.inject({ url, headers })
@@ -29,61 +33,126 @@ async function walk (app: App, url: string, between: () => Promise<void> = async
   return seen
 }
 
-onEachStore(t, 'a walk by cursor shows each video exactly once, newest first, also where many have one time', async (t, stores) => {
-  const app = await createApp(t, { stores })
-  const { user } = await signUp(app)
-  const ids: number[] = []
-  for (let n = 0; n < 47; n++) {
-    // Times that differ by microseconds, and some that do not differ.
-    ids.push(await addVideo(app, user.id, { created_at: `2026-01-02 03:04:05.67800${Math.floor(n / 8)}Z`, is_live: n % 3 === 0 }))
+onEachStore(
+  t,
+  'a walk by cursor shows each video exactly once, newest first, also where many have one time',
+  async (t, stores) => {
+    const app = await createApp(t, { stores })
+    const { user } = await signUp(app)
+    const ids: number[] = []
+    for (let n = 0; n < 47; n++) {
+      // Times that differ by microseconds, and some that do not differ.
+      ids.push(
+        await addVideo(app, user.id, {
+          created_at: `2026-01-02 03:04:05.67800${Math.floor(n / 8)}Z`,
+          is_live: n % 3 === 0
+        })
+      )
+    }
+    const newestFirst = [...ids].reverse()
+    for (const limit of [1, 7, 46, 47, 100]) {
+      t.strictSame(
+        await walk(app, `/api/v1/videos?limit=${limit}`),
+        newestFirst,
+        `limit=${limit}`
+      )
+    }
+    t.strictSame(
+      await walk(app, '/api/v1/videos?limit=5&live=true'),
+      newestFirst.filter(id => ids.indexOf(id) % 3 === 0)
+    )
+    t.strictSame(
+      await walk(app, '/api/v1/videos?limit=5&live=false'),
+      newestFirst.filter(id => ids.indexOf(id) % 3 !== 0)
+    )
+    t.strictSame(await walk(app, `/api/v1/users/${user.id}/videos?limit=9`), newestFirst)
+    t.strictSame(await walk(app, '/api/v1/videos?limit=10&offset=20'), newestFirst.slice(20), 'from an offset on')
+    const last = await page(app, '/api/v1/videos?limit=47')
+    t.strictSame([last.next, last.link], [undefined, undefined], 'the last page leads nowhere')
+    t.strictSame(await walk(app, '/api/v1/users/999999/videos'), [])
   }
-  const newestFirst = [...ids].reverse()
-  for (const limit of [1, 7, 46, 47, 100]) t.strictSame(await walk(app, `/api/v1/videos?limit=${limit}`), newestFirst, `limit=${limit}`)
-  t.strictSame(await walk(app, '/api/v1/videos?limit=5&live=true'), newestFirst.filter(id => ids.indexOf(id) % 3 === 0))
-  t.strictSame(await walk(app, '/api/v1/videos?limit=5&live=false'), newestFirst.filter(id => ids.indexOf(id) % 3 !== 0))
-  t.strictSame(await walk(app, `/api/v1/users/${user.id}/videos?limit=9`), newestFirst)
-  t.strictSame(await walk(app, '/api/v1/videos?limit=10&offset=20'), newestFirst.slice(20), 'from an offset on')
-  const last = await page(app, '/api/v1/videos?limit=47')
-  t.strictSame([last.next, last.link], [undefined, undefined], 'the last page leads nowhere')
-  t.strictSame(await walk(app, '/api/v1/users/999999/videos'), [])
-})
+)
 
-onEachStore(t, 'a walk, while videos are added and deleted, shows what was there all the time exactly once', async (t, stores) => {
-  const app = await createApp(t, { stores })
-  const { user } = await signUp(app)
-  const ids: number[] = []
-  for (let n = 0; n < 60; n++) ids.push(await addVideo(app, user.id, { created_at: new Date(Date.UTC(2026, 0, 1, 0, n)) }))
-  const doomed = new Set(ids.filter((_, index) => index % 7 === 3))
-  const queue = [...doomed]
-  const seen = await walk(app, '/api/v1/videos?limit=4', async () => {
-    await addVideo(app, user.id)
-    await addVideo(app, user.id, { created_at: new Date(Date.UTC(2026, 0, 1, 0, 30, 30)) })
-    const id = queue.pop()
-    if (id !== undefined) await app.pg.query('delete from videos where id = $1', [id])
-  })
-  t.equal(new Set(seen).size, seen.length, 'none twice')
-  t.strictSame(seen.filter(id => ids.includes(id) && !doomed.has(id)), ids.filter(id => !doomed.has(id)).reverse())
-})
+onEachStore(
+  t,
+  'a walk, while videos are added and deleted, shows what was there all the time exactly once',
+  async (t, stores) => {
+    const app = await createApp(t, { stores })
+    const { user } = await signUp(app)
+    const ids: number[] = []
+    for (let n = 0; n < 60; n++) {
+      ids.push(
+        await addVideo(app, user.id, { created_at: new Date(Date.UTC(2026, 0, 1, 0, n)) })
+      )
+    }
+    const doomed = new Set(ids.filter((_, index) => index % 7 === 3))
+    const queue = [...doomed]
+    const seen = await walk(app, '/api/v1/videos?limit=4', async () => {
+      await addVideo(app, user.id)
+      await addVideo(app, user.id, { created_at: new Date(Date.UTC(2026, 0, 1, 0, 30, 30)) })
+      const id = queue.pop()
+      if (id !== undefined) await app.pg.query('delete from videos where id = $1', [id])
+    })
+    t.equal(new Set(seen).size, seen.length, 'none twice')
+    t.strictSame(seen.filter(id => ids.includes(id) && !doomed.has(id)), ids.filter(id => !doomed.has(id)).reverse())
+  }
+)
 
 onEachStore(t, 'a cursor, that is altered or of another list, is refused', async (t, stores) => {
   const app = await createApp(t, { stores })
   const { user } = await signUp(app)
   for (let n = 0; n < 5; n++) await addVideo(app, user.id, { is_live: true })
   const { next } = await page(app, '/api/v1/videos?limit=2&live=true')
-  t.equal((await page(app, `/api/v1/videos?limit=3&live=true&cursor=${next!}`)).ids.length, 3, 'the control, with another limit')
-  for (const url of ['/api/v1/videos?', '/api/v1/videos?live=false&', '/api/v1/videos?live=true&adult=exclude&', `/api/v1/users/${user.id}/videos?`]) {
+  t.equal(
+    (await page(app, `/api/v1/videos?limit=3&live=true&cursor=${next!}`)).ids.length,
+    3,
+    'the control, with another limit'
+  )
+  for (
+    const url of [
+      '/api/v1/videos?',
+      '/api/v1/videos?live=false&',
+      '/api/v1/videos?live=true&adult=exclude&',
+      `/api/v1/users/${user.id}/videos?`
+    ]
+  ) {
     hasProblem(t, await app.inject(`${url}cursor=${next!}`), 'invalid_cursor', {}, `reused for ${url}`)
   }
-  const altered = [...next!].map((letter, index) => next!.slice(0, index) + (letter === 'A' ? 'B' : 'A') + next!.slice(index + 1))
-  for (const cursor of [...altered, next!.slice(1), `${next!}A`, `${next!}=`, 'x', '%00', '💥', '..', next!.toUpperCase()]) {
-    hasProblem(t, await app.inject(`/api/v1/videos?live=true&cursor=${encodeURIComponent(cursor)}`), 'invalid_cursor', {}, cursor)
+  const altered = [...next!].map((letter, index) =>
+    next!.slice(0, index) + (letter === 'A' ? 'B' : 'A') + next!.slice(index + 1)
+  )
+  for (
+    const cursor of [...altered, next!.slice(1), `${next!}A`, `${next!}=`, 'x', '%00', '💥', '..', next!.toUpperCase()]
+  ) {
+    hasProblem(
+      t,
+      await app.inject(`/api/v1/videos?live=true&cursor=${encodeURIComponent(cursor)}`),
+      'invalid_cursor',
+      {},
+      cursor
+    )
   }
   hasProblem(t, await app.inject('/api/v1/videos?cursor='), 'invalid_request', { message: /cursor/ })
   hasProblem(t, await app.inject(`/api/v1/videos?cursor=${'x'.repeat(65)}`), 'invalid_request', { message: /cursor/ })
-  hasProblem(t, await app.inject(`/api/v1/videos?live=true&offset=1&cursor=${next!}`), 'invalid_request', { message: /one of them/ })
+  hasProblem(t, await app.inject(`/api/v1/videos?live=true&offset=1&cursor=${next!}`), 'invalid_request', {
+    message: /one of them/
+  })
   hasProblem(t, await app.inject('/api/v1/videos?offset=10001'), 'invalid_request', { message: /go on with cursor/ })
   t.strictSame((await page(app, '/api/v1/videos?offset=10000')).ids, [])
-  for (const bad of ['adult=yes', 'adult=', 'adult=ONLY', 'live=1', 'limit=0', 'limit=101', 'limit=1.5', 'limit=1e1', 'offset=-1', 'limit=9007199254740993']) {
+  for (
+    const bad of [
+      'adult=yes',
+      'adult=',
+      'adult=ONLY',
+      'live=1',
+      'limit=0',
+      'limit=101',
+      'limit=1.5',
+      'limit=1e1',
+      'offset=-1',
+      'limit=9007199254740993'
+    ]
+  ) {
     hasProblem(t, await app.inject(`/api/v1/videos?${bad}`), 'invalid_request', { message: /./ }, bad)
   }
 })
@@ -92,9 +161,12 @@ onEachStore(t, 'a page, first or far, is read by the index and not by passing ov
   const app = await createApp(t, { stores })
   const { user } = await signUp(app)
   // More than a request's half second on a slow machine.
-  await app.backgroundPool.query(`
+  await app.backgroundPool.query(
+    `
     insert into videos (user_id, title, is_live, is_adult_content, created_at)
-    select $1, 'v', n % 10 = 0, n % 20 = 0, now() - n * interval '1 second' from generate_series(1, 20000) n`, [user.id])
+    select $1, 'v', n % 10 = 0, n % 20 = 0, now() - n * interval '1 second' from generate_series(1, 20000) n`,
+    [user.id]
+  )
   await app.backgroundPool.query('analyze videos')
   const statements: { text: string, values: unknown[] }[] = []
   const { query } = app.database
@@ -102,26 +174,39 @@ onEachStore(t, 'a page, first or far, is read by the index and not by passing ov
     if (statement.name.startsWith('list_videos')) statements.push({ text: statement.text, values })
     return query(statement, values)
   }
-  for (const [url, index] of [
-    ['/api/v1/videos?limit=20', 'videos_general_newest_idx'],
-    ['/api/v1/videos?limit=20&live=true', 'videos_live_general_newest_idx'],
-    [`/api/v1/users/${user.id}/videos?limit=20`, 'videos_of_user_newest_idx']
-  ] as const) {
+  for (
+    const [url, index] of [
+      ['/api/v1/videos?limit=20', 'videos_general_newest_idx'],
+      ['/api/v1/videos?limit=20&live=true', 'videos_live_general_newest_idx'],
+      [`/api/v1/users/${user.id}/videos?limit=20`, 'videos_of_user_newest_idx']
+    ] as const
+  ) {
     const first = await page(app, url)
     const middle = await page(app, url.replace('limit=20', 'limit=20&offset=500'))
     t.equal((await page(app, `${url}&cursor=${middle.next!}`)).ids.length, 20)
     t.equal(first.ids.length, 20)
     const [, , far] = statements.splice(0)
-    const { rows } = await app.pg.query<{ 'QUERY PLAN': [{ Plan: Plan }] }>(`explain (analyze, format json) ${far!.text}`, far!.values)
+    const { rows } = await app.pg.query<{ 'QUERY PLAN': [{ Plan: Plan }] }>(
+      `explain (analyze, format json) ${far!.text}`,
+      far!.values
+    )
     const scan = scanOfVideos(rows[0]!['QUERY PLAN'][0].Plan)
     const indexes = index === 'videos_of_user_newest_idx' ? [index, 'videos_general_newest_idx'] : [index]
     t.ok(indexes.includes(scan['Index Name'] as typeof index), `${url}: ${String(scan['Index Name'])}`)
     t.match(scan['Index Cond'], /ROW\(v?\.?created_at/, 'the position is a condition of the index')
-    t.ok(Number(scan['Actual Rows']) <= 21 && Number(scan['Rows Removed by Filter'] ?? 0) < 50, 'and no rows are passed over')
+    t.ok(
+      Number(scan['Actual Rows']) <= 21 && Number(scan['Rows Removed by Filter'] ?? 0) < 50,
+      'and no rows are passed over'
+    )
   }
 })
 
-interface Plan { 'Node Type': string, 'Relation Name'?: string, Plans?: Plan[], [name: string]: unknown }
+interface Plan {
+  'Node Type': string
+  'Relation Name'?: string
+  Plans?: Plan[]
+  [name: string]: unknown
+}
 
 function scanOfVideos (plan: Plan): Plan {
   const nodes = [plan]
@@ -138,13 +223,20 @@ onEachStore(t, 'adult content is shown to adults who have adult mode on, and to 
   const adult = await signUp(app, isAdult)
   const minor = await signUp(app)
   const plain = await addVideo(app, owner.user.id, { created_at: new Date(1000) })
-  const restricted = await addVideo(app, owner.user.id, { is_adult_content: true, stream_url: 'https://stream.example/secret', created_at: new Date(2000) })
-  const ids = async (query: string, headers: Record<string, string> = {}) => (await page(app, `/api/v1/videos${query}`, headers)).ids
+  const restricted = await addVideo(app, owner.user.id, {
+    is_adult_content: true,
+    stream_url: 'https://stream.example/secret',
+    created_at: new Date(2000)
+  })
+  const ids = async (query: string, headers: Record<string, string> = {}) =>
+    (await page(app, `/api/v1/videos${query}`, headers)).ids
   const isRefused = async (headers: Record<string, string>, name: string): Promise<void> => {
     const answer = await app.inject({ url: `/api/v1/videos/${restricted}`, headers })
     hasProblem(t, answer, 'adult_content_restricted', {}, name)
     t.notMatch(answer.body, /secret/)
-    for (const query of ['', '?adult=include', '?adult=exclude']) t.strictSame(await ids(query, headers), [plain], `${name}: ${query}`)
+    for (const query of ['', '?adult=include', '?adult=exclude']) {
+      t.strictSame(await ids(query, headers), [plain], `${name}: ${query}`)
+    }
     t.strictSame(await ids('?adult=only', headers), [], `${name}: only`)
     t.strictSame((await page(app, `/api/v1/users/${owner.user.id}/videos`, headers)).ids, [plain])
   }
@@ -155,7 +247,9 @@ onEachStore(t, 'adult content is shown to adults who have adult mode on, and to 
   await new Promise(resolve => setTimeout(resolve, 1000))
   await isRefused(minor.authorization, 'adult mode without an adult')
 
-  t.match((await app.inject({ url: `/api/v1/videos/${restricted}`, headers: adult.authorization })).json(), { stream_url: 'https://stream.example/secret' })
+  t.match((await app.inject({ url: `/api/v1/videos/${restricted}`, headers: adult.authorization })).json(), {
+    stream_url: 'https://stream.example/secret'
+  })
   t.strictSame(await ids('', adult.authorization), [restricted, plain])
   t.strictSame(await ids('?adult=include', adult.authorization), [restricted, plain])
   t.strictSame(await ids('?adult=exclude', adult.authorization), [plain])

@@ -3,14 +3,27 @@ import { createApp, signUp, type App, type Session } from '../helpers/app.ts'
 import { hasProblem } from '../helpers/problem.ts'
 import { onEachStore } from '../helpers/stores.ts'
 
-const send = (app: App, person: Partial<Session>, method: 'POST' | 'PATCH' | 'DELETE' | 'GET', path: string, payload?: unknown) => app.inject({
-  method,
-  url: `/api/v1/videos${path}`,
-  headers: { ...person.authorization, ...payload === undefined ? {} : { 'content-type': 'application/json' } },
-  ...payload === undefined ? {} : { payload: typeof payload === 'string' ? payload : JSON.stringify(payload) }
-})
+const send = (
+  app: App,
+  person: Partial<Session>,
+  method: 'POST' | 'PATCH' | 'DELETE' | 'GET',
+  path: string,
+  payload?: unknown
+) =>
+  app.inject({
+    method,
+    url: `/api/v1/videos${path}`,
+    headers: { ...person.authorization, ...payload === undefined ? {} : { 'content-type': 'application/json' } },
+    ...payload === undefined ? {} : { payload: typeof payload === 'string' ? payload : JSON.stringify(payload) }
+  })
 
-interface Video { id: number, title: string, is_live: boolean, updated_at: string, created_at: string }
+interface Video {
+  id: number
+  title: string
+  is_live: boolean
+  updated_at: string
+  created_at: string
+}
 
 onEachStore(t, 'a video is published, changed, and deleted by its owner', async (t, stores) => {
   const app = await createApp(t, { stores })
@@ -20,29 +33,57 @@ onEachStore(t, 'a video is published, changed, and deleted by its owner', async 
   const video = created.json<Video>()
   t.equal(created.headers['location'], `/api/v1/videos/${video.id}`)
   t.match(video, {
-    user_id: owner.user.id, title: 'Night train', description: '', thumbnail_url: '', stream_url: '', is_live: false, is_adult_content: false, view_count: 0, like_count: 0, live_viewers: 0
+    user_id: owner.user.id,
+    title: 'Night train',
+    description: '',
+    thumbnail_url: '',
+    stream_url: '',
+    is_live: false,
+    is_adult_content: false,
+    view_count: 0,
+    like_count: 0,
+    live_viewers: 0
   })
   t.strictSame(withoutTimes((await send(app, {}, 'GET', `/${video.id}`)).json()), withoutTimes(video))
 
   const text = { title: '  Ünïcode 🌃 <b>"&amp;"</b> ', description: 'a\nb\u202e\t ' }
-  const all = { ...text, thumbnail_url: 'https://cdn.example/ä.png?x=1#y', stream_url: 'HTTP://stream.example:8080/1', is_live: true, is_adult_content: false }
+  const all = {
+    ...text,
+    thumbnail_url: 'https://cdn.example/ä.png?x=1#y',
+    stream_url: 'HTTP://stream.example:8080/1',
+    is_live: true,
+    is_adult_content: false
+  }
   const full = await send(app, owner, 'POST', '', all)
-  t.match(full.json(), { ...all, thumbnail_url: 'https://cdn.example/%C3%A4.png?x=1#y', stream_url: 'http://stream.example:8080/1' },
-    'texts are kept exactly as sent, addresses as every browser writes them')
+  t.match(full.json(), {
+    ...all,
+    thumbnail_url: 'https://cdn.example/%C3%A4.png?x=1#y',
+    stream_url: 'http://stream.example:8080/1'
+  }, 'texts are kept exactly as sent, addresses as every browser writes them')
 
   const live = await send(app, owner, 'PATCH', `/${video.id}`, { is_live: true })
   t.equal(live.statusCode, 200)
   t.match(live.json(), { id: video.id, title: 'Night train', is_live: true, created_at: video.created_at })
   t.ok(live.json<Video>().updated_at > video.updated_at)
   t.match((await send(app, {}, 'GET', '?live=true')).json(), [{}, { id: video.id }])
-  t.match((await send(app, owner, 'PATCH', `/${video.id}`, { is_live: false, description: 'over' })).json(), { is_live: false, description: 'over', title: 'Night train' })
-  t.match((await send(app, owner, 'PATCH', `/${video.id}`, { description: '' })).json(), { description: '' }, 'a text can be taken away')
+  t.match((await send(app, owner, 'PATCH', `/${video.id}`, { is_live: false, description: 'over' })).json(), {
+    is_live: false,
+    description: 'over',
+    title: 'Night train'
+  })
+  t.match(
+    (await send(app, owner, 'PATCH', `/${video.id}`, { description: '' })).json(),
+    { description: '' },
+    'a text can be taken away'
+  )
 
   const removed = await send(app, owner, 'DELETE', `/${video.id}`)
   t.equal(removed.statusCode, 204)
   t.equal(removed.body, '')
   for (const [method, payload] of [['GET'], ['DELETE'], ['PATCH', { title: 'x' }]] as const) {
-    hasProblem(t, await send(app, owner, method, `/${video.id}`, payload), 'not_found', { message: `There is no video ${video.id}` }, `${method} afterwards`)
+    hasProblem(t, await send(app, owner, method, `/${video.id}`, payload), 'not_found', {
+      message: `There is no video ${video.id}`
+    }, `${method} afterwards`)
   }
   t.match((await send(app, {}, 'GET', '')).json(), [{ id: full.json<Video>().id }])
 })
@@ -58,14 +99,31 @@ onEachStore(t, 'a video of somebody else is neither changed nor deleted', async 
   hasProblem(t, await send(app, other, 'PATCH', `/${id}`, { title: 'yours' }), 'forbidden', message)
   hasProblem(t, await send(app, other, 'DELETE', `/${id}`), 'forbidden', message)
   for (const method of ['PATCH', 'DELETE'] as const) {
-    hasProblem(t, await send(app, {}, method, `/${id}`, method === 'PATCH' ? { title: 'x' } : undefined), 'unauthorized')
-    hasProblem(t, await send(app, owner, method, `/${id + 1}`, method === 'PATCH' ? { title: 'x' } : undefined), 'not_found', { message: /./ })
-    for (const bad of ['0', 'x', '-1', '9007199254740992']) hasProblem(t, await send(app, owner, method, `/${bad}`, method === 'PATCH' ? { title: 'x' } : undefined), 'invalid_id')
+    hasProblem(
+      t,
+      await send(app, {}, method, `/${id}`, method === 'PATCH' ? { title: 'x' } : undefined),
+      'unauthorized'
+    )
+    hasProblem(
+      t,
+      await send(app, owner, method, `/${id + 1}`, method === 'PATCH' ? { title: 'x' } : undefined),
+      'not_found',
+      { message: /./ }
+    )
+    for (const bad of ['0', 'x', '-1', '9007199254740992']) {
+      hasProblem(
+        t,
+        await send(app, owner, method, `/${bad}`, method === 'PATCH' ? { title: 'x' } : undefined),
+        'invalid_id'
+      )
+    }
   }
   hasProblem(t, await send(app, {}, 'POST', '', { title: 'x' }), 'unauthorized')
   t.match((await send(app, {}, 'GET', `/${id}`)).json(), { title: 'mine' })
   await app.pg.query('delete from users where id = $1', [other.user.id])
-  hasProblem(t, await send(app, other, 'POST', '', { title: 'of nobody' }), 'unauthorized', { message: 'The user of this token no longer exists' })
+  hasProblem(t, await send(app, other, 'POST', '', { title: 'of nobody' }), 'unauthorized', {
+    message: 'The user of this token no longer exists'
+  })
 })
 
 /** A body, and the words that must name what is wrong with it. */
@@ -80,8 +138,17 @@ const badBodies: [body: unknown, names: RegExp][] = [
   [{ title: null }, /^title /],
   [{ title: 'x', description: 'x'.repeat(10_001) }, /^description /],
   ...[
-    'javascript:alert(1)', 'https://halo.example@evil.example/', 'https://user:pass@cdn.example/', 'https:\\\\evil.example', 'https://cdn.example/a\\b',
-    'https://cdn.example/"onload=', 'https://cdn.example/<script>', "https://cdn.example/'", 'https://cdn.example/\u202egpj.exe', 'https://cdn.example/\u200b', 'https://cdn.example/\u0085'
+    'javascript:alert(1)',
+    'https://halo.example@evil.example/',
+    'https://user:pass@cdn.example/',
+    'https:\\\\evil.example',
+    'https://cdn.example/a\\b',
+    'https://cdn.example/"onload=',
+    'https://cdn.example/<script>',
+    "https://cdn.example/'",
+    'https://cdn.example/\u202egpj.exe',
+    'https://cdn.example/\u200b',
+    'https://cdn.example/\u0085'
   ].map(url => [{ title: 'x', stream_url: url }, /^stream_url must be an http or https address/] as [object, RegExp]),
   [{ title: 'x', stream_url: 'data:text/html,x' }, /^stream_url /],
   [{ title: 'x', stream_url: '//cdn.example/1' }, /^stream_url /],
@@ -104,42 +171,79 @@ const badBodies: [body: unknown, names: RegExp][] = [
 onEachStore(t, 'a video with wrong members is refused by their names, and nothing is written', async (t, stores) => {
   const app = await createApp(t, { stores })
   const owner = await signUp(app)
-  const { id } = (await send(app, owner, 'POST', '', { title: 'the control', stream_url: 'https://a.example/1' })).json<Video>()
+  const { id } = (await send(app, owner, 'POST', '', { title: 'the control', stream_url: 'https://a.example/1' })).json<
+    Video
+  >()
   for (const [body, names] of badBodies) {
     for (const [method, path] of [['POST', ''], ['PATCH', `/${id}`]] as const) {
-      hasProblem(t, await send(app, owner, method, path, body), 'invalid_request', { message: names }, `${method} ${JSON.stringify(body).slice(0, 60)}`)
+      hasProblem(
+        t,
+        await send(app, owner, method, path, body),
+        'invalid_request',
+        { message: names },
+        `${method} ${JSON.stringify(body).slice(0, 60)}`
+      )
     }
   }
-  hasProblem(t, await send(app, owner, 'POST', '', {}), 'invalid_request', { message: /^title / }, 'POST without a title')
-  hasProblem(t, await send(app, owner, 'PATCH', `/${id}`, {}), 'invalid_request', { message: 'body has nothing in it' }, 'PATCH with nothing in it')
+  hasProblem(
+    t,
+    await send(app, owner, 'POST', '', {}),
+    'invalid_request',
+    { message: /^title / },
+    'POST without a title'
+  )
+  hasProblem(
+    t,
+    await send(app, owner, 'PATCH', `/${id}`, {}),
+    'invalid_request',
+    { message: 'body has nothing in it' },
+    'PATCH with nothing in it'
+  )
   t.match((await send(app, {}, 'GET', '')).json(), [{ id, title: 'the control', stream_url: 'https://a.example/1' }])
   t.equal((await send(app, owner, 'POST', '', { title: 'x'.repeat(255) })).statusCode, 201, 'as long as it may be')
 })
 
-onEachStore(t, 'two changes at once of different members both stay, and a deletion between them loses neither word', async (t, stores) => {
-  const app = await createApp(t, { stores })
-  const owner = await signUp(app)
-  const { id } = (await send(app, owner, 'POST', '', { title: 'a' })).json<Video>()
-  await Promise.all([
-    send(app, owner, 'PATCH', `/${id}`, { title: 'b' }), send(app, owner, 'PATCH', `/${id}`, { description: 'c' }), send(app, owner, 'PATCH', `/${id}`, { is_live: true })
-  ])
-  t.match((await send(app, {}, 'GET', `/${id}`)).json(), { title: 'b', description: 'c', is_live: true })
-  const answers = await Promise.all([
-    send(app, owner, 'PATCH', `/${id}`, { title: 'd' }), send(app, owner, 'DELETE', `/${id}`), send(app, owner, 'POST', `/${id}/engagement/likes`),
-    send(app, {}, 'GET', ''), send(app, {}, 'GET', `/${id}`), send(app, owner, 'DELETE', `/${id}`)
-  ])
-  const allowed = [[200, 404], [204, 404], [200, 404], [200], [200, 404], [204, 404]]
-  answers.forEach(({ statusCode }, index) => t.ok(allowed[index]!.includes(statusCode), `${index}: ${statusCode}`))
-  t.equal([answers[1], answers[5]].filter(answer => answer!.statusCode === 204).length, 1, 'deleted once')
-})
+onEachStore(
+  t,
+  'two changes at once of different members both stay, and a deletion between them loses neither word',
+  async (t, stores) => {
+    const app = await createApp(t, { stores })
+    const owner = await signUp(app)
+    const { id } = (await send(app, owner, 'POST', '', { title: 'a' })).json<Video>()
+    await Promise.all([
+      send(app, owner, 'PATCH', `/${id}`, { title: 'b' }),
+      send(app, owner, 'PATCH', `/${id}`, { description: 'c' }),
+      send(app, owner, 'PATCH', `/${id}`, { is_live: true })
+    ])
+    t.match((await send(app, {}, 'GET', `/${id}`)).json(), { title: 'b', description: 'c', is_live: true })
+    const answers = await Promise.all([
+      send(app, owner, 'PATCH', `/${id}`, { title: 'd' }),
+      send(app, owner, 'DELETE', `/${id}`),
+      send(app, owner, 'POST', `/${id}/engagement/likes`),
+      send(app, {}, 'GET', ''),
+      send(app, {}, 'GET', `/${id}`),
+      send(app, owner, 'DELETE', `/${id}`)
+    ])
+    const allowed = [[200, 404], [204, 404], [200, 404], [200], [200, 404], [204, 404]]
+    answers.forEach(({ statusCode }, index) => t.ok(allowed[index]!.includes(statusCode), `${index}: ${statusCode}`))
+    t.equal([answers[1], answers[5]].filter(answer => answer!.statusCode === 204).length, 1, 'deleted once')
+  }
+)
 
 onEachStore(t, 'a public profile shows no email and no settings', async (t, stores) => {
   const app = await createApp(t, { stores })
   const { user } = await signUp(app)
   const answer = await app.inject(`/api/v1/users/${user.id}`)
   t.strictSame(answer.json(), {
-    id: user.id, username: user.username, display_name: 'A Person', bio: '', avatar_url: '', created_at: user['created_at']
+    id: user.id,
+    username: user.username,
+    display_name: 'A Person',
+    bio: '',
+    avatar_url: '',
+    created_at: user['created_at']
   })
-  hasProblem(t, await app.inject(`/api/v1/users/${user.id + 1}`), 'not_found', { message: `There is no user ${user.id + 1}` })
+  hasProblem(t, await app.inject(`/api/v1/users/${user.id + 1}`), 'not_found', {
+    message: `There is no user ${user.id + 1}`
+  })
   for (const bad of ['0', 'me', '1.0']) hasProblem(t, await app.inject(`/api/v1/users/${bad}`), 'invalid_id')
 })

@@ -7,11 +7,14 @@ import { createClient, type Tokens } from '../helpers/sessions.ts'
 import { anyStores, availableStores, didNotRun, needsRedis, onEachStore } from '../helpers/stores.ts'
 import { signToken } from '../helpers/token.ts'
 
-const sidOf = (token: string): string => (JSON.parse(Buffer.from(token.split('.')[1]!, 'base64url').toString()) as { sid: string }).sid
+const sidOf = (token: string): string =>
+  (JSON.parse(Buffer.from(token.split('.')[1]!, 'base64url').toString()) as { sid: string }).sid
 
 /** The audit lines that a test has made. */
 function audits (from: number): Record<string, unknown>[] {
-  return logLines.slice(from).filter(line => line.includes('"audit":')).map(line => JSON.parse(line) as Record<string, unknown>)
+  return logLines.slice(from).filter(line => line.includes('"audit":')).map(line =>
+    JSON.parse(line) as Record<string, unknown>
+  )
 }
 
 async function registered (app: App) {
@@ -21,52 +24,85 @@ async function registered (app: App) {
   return { person, client, tokens: answer.json<Tokens>() }
 }
 
-onEachStore(t, 'register and login answer with a token, its seconds and a refresh token, which gives the next ones', async (t, stores) => {
-  const app = await createApp(t, { stores })
-  const { person, client, tokens } = await registered(app)
-  t.strictSame(Object.keys(tokens), ['token', 'expires_in', 'refresh_token', 'user'])
-  t.equal(tokens.expires_in, 86_400)
-  const login = await client.login(person.email, person.password)
-  t.not(login.refresh_token, tokens.refresh_token)
-  let last = login
-  for (let n = 0; n < 3; n++) {
-    const answer = await client.refresh(last.refresh_token)
-    t.equal(answer.statusCode, 200)
-    t.equal(answer.headers['cache-control'], 'no-store')
-    const next = answer.json<Tokens>()
-    t.not(next.refresh_token, last.refresh_token)
-    t.not(next.token, last.token)
-    t.strictSame(next.user, tokens.user)
-    t.equal(sidOf(next.token), sidOf(login.token), 'the session is the same')
-    t.equal(await client.statusOf(next.token), 200)
-    last = next
+onEachStore(
+  t,
+  'register and login answer with a token, its seconds and a refresh token, which gives the next ones',
+  async (t, stores) => {
+    const app = await createApp(t, { stores })
+    const { person, client, tokens } = await registered(app)
+    t.strictSame(Object.keys(tokens), ['token', 'expires_in', 'refresh_token', 'user'])
+    t.equal(tokens.expires_in, 86_400)
+    const login = await client.login(person.email, person.password)
+    t.not(login.refresh_token, tokens.refresh_token)
+    let last = login
+    for (let n = 0; n < 3; n++) {
+      const answer = await client.refresh(last.refresh_token)
+      t.equal(answer.statusCode, 200)
+      t.equal(answer.headers['cache-control'], 'no-store')
+      const next = answer.json<Tokens>()
+      t.not(next.refresh_token, last.refresh_token)
+      t.not(next.token, last.token)
+      t.strictSame(next.user, tokens.user)
+      t.equal(sidOf(next.token), sidOf(login.token), 'the session is the same')
+      t.equal(await client.statusOf(next.token), 200)
+      last = next
+    }
   }
-})
+)
 
-onEachStore(t, 'a refresh token that comes again has the same answer for a moment, and then ends the session', async (t, stores) => {
-  const app = await createApp(t, { stores })
-  const { client, tokens } = await registered(app)
-  const next = (await client.refresh(tokens.refresh_token)).json<Tokens>()
-  const lost = await client.refresh(tokens.refresh_token)
-  t.equal(lost.statusCode, 200, 'its answer was lost')
-  t.equal(lost.json<Tokens>().refresh_token, next.refresh_token)
-  const both = await Promise.all([client.refresh(next.refresh_token), client.refresh(next.refresh_token)])
-  t.strictSame(both.map(answer => answer.statusCode), [200, 200], 'two at once')
-  t.equal(both[0].json<Tokens>().refresh_token, both[1].json<Tokens>().refresh_token)
-  const last = both[0].json<Tokens>()
+onEachStore(
+  t,
+  'a refresh token that comes again has the same answer for a moment, and then ends the session',
+  async (t, stores) => {
+    const app = await createApp(t, { stores })
+    const { client, tokens } = await registered(app)
+    const next = (await client.refresh(tokens.refresh_token)).json<Tokens>()
+    const lost = await client.refresh(tokens.refresh_token)
+    t.equal(lost.statusCode, 200, 'its answer was lost')
+    t.equal(lost.json<Tokens>().refresh_token, next.refresh_token)
+    const both = await Promise.all([client.refresh(next.refresh_token), client.refresh(next.refresh_token)])
+    t.strictSame(both.map(answer => answer.statusCode), [200, 200], 'two at once')
+    t.equal(both[0].json<Tokens>().refresh_token, both[1].json<Tokens>().refresh_token)
+    const last = both[0].json<Tokens>()
 
-  const from = logLines.length
-  hasProblem(t, await client.refresh(tokens.refresh_token), 'invalid_refresh_token', {}, 'one that is older than the last')
-  t.equal(await client.statusOf(last.token), 401, 'its access tokens do not count any more')
-  hasProblem(t, await client.refresh(last.refresh_token), 'invalid_refresh_token', {}, 'the newest one of the session')
-  t.match(audits(from), [{ audit: 'refresh_reused', userId: tokens.user.id, sessionId: sidOf(tokens.token), ip: '203.0.113.1' }])
+    const from = logLines.length
+    hasProblem(
+      t,
+      await client.refresh(tokens.refresh_token),
+      'invalid_refresh_token',
+      {},
+      'one that is older than the last'
+    )
+    t.equal(await client.statusOf(last.token), 401, 'its access tokens do not count any more')
+    hasProblem(
+      t,
+      await client.refresh(last.refresh_token),
+      'invalid_refresh_token',
+      {},
+      'the newest one of the session'
+    )
+    t.match(audits(from), [{
+      audit: 'refresh_reused',
+      userId: tokens.user.id,
+      sessionId: sidOf(tokens.token),
+      ip: '203.0.113.1'
+    }])
 
-  const other = await registered(app)
-  await other.client.refresh(other.tokens.refresh_token)
-  await app.pg.query("update sessions set refreshed_at = now() - interval '11 seconds' where id = $1", [sidOf(other.tokens.token)])
-  hasProblem(t, await other.client.refresh(other.tokens.refresh_token), 'invalid_refresh_token', {}, 'the last one, after its ten seconds')
-  t.equal(await other.client.statusOf(other.tokens.token), 401)
-})
+    const other = await registered(app)
+    await other.client.refresh(other.tokens.refresh_token)
+    await app.pg.query("update sessions set refreshed_at = now() - interval '11 seconds' where id = $1", [
+      sidOf(other.tokens.token)
+    ])
+    hasProblem(
+      t,
+      await other.client.refresh(other.tokens.refresh_token),
+      'invalid_refresh_token',
+      {},
+      'the last one, after its ten seconds'
+    )
+    t.equal(await other.client.statusOf(other.tokens.token), 401)
+  }
+)
 
 onEachStore(t, 'a session ends in the end, and its access tokens with it', async (t, stores) => {
   const app = await createApp(t, { stores, env: { SESSION_LIFETIME_DAYS: '1', JWT_EXPIRATION_HOURS: '48' } })
@@ -83,25 +119,42 @@ onEachStore(t, 'a session ends in the end, and its access tokens with it', async
 onEachStore(t, 'who is logged in sees their sessions, and ends one or all of them', async (t, stores) => {
   const app = await createApp(t, { stores })
   const { person, client, tokens } = await registered(app)
-  const phone = (await createClient(app, '203.0.113.2').send('POST', 'login', { payload: person, userAgent: 'a phone' })).json<Tokens>()
+  const phone =
+    (await createClient(app, '203.0.113.2').send('POST', 'login', { payload: person, userAgent: 'a phone' })).json<
+      Tokens
+    >()
   const stranger = await registered(app)
   const list = (await client.send('GET', 'sessions', { token: tokens.token })).json<Record<string, unknown>[]>()
   const timestamp = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/
   t.match(list, [
-    { id: sidOf(phone.token), address: '203.0.113.2', user_agent: 'a phone', is_current: false, created_at: timestamp, last_used_at: timestamp, expires_at: timestamp },
+    {
+      id: sidOf(phone.token),
+      address: '203.0.113.2',
+      user_agent: 'a phone',
+      is_current: false,
+      created_at: timestamp,
+      last_used_at: timestamp,
+      expires_at: timestamp
+    },
     { id: sidOf(tokens.token), address: '203.0.113.1', user_agent: 'a test', is_current: true }
   ])
   t.equal(list.length, 2)
 
   for (const id of [sidOf(stranger.tokens.token), 'A'.repeat(22)]) {
-    hasProblem(t, await client.send('DELETE', `sessions/${id}`, { token: tokens.token }), 'not_found', { message: 'You have no session with this id' })
+    hasProblem(t, await client.send('DELETE', `sessions/${id}`, { token: tokens.token }), 'not_found', {
+      message: 'You have no session with this id'
+    })
   }
-  hasProblem(t, await client.send('DELETE', 'sessions/1', { token: tokens.token }), 'invalid_request', { message: /session_id/ })
+  hasProblem(t, await client.send('DELETE', 'sessions/1', { token: tokens.token }), 'invalid_request', {
+    message: /session_id/
+  })
   t.equal(await stranger.client.statusOf(stranger.tokens.token), 200, 'nobody ends the session of another')
 
   const from = logLines.length
   t.equal((await client.send('DELETE', `sessions/${sidOf(phone.token)}`, { token: tokens.token })).statusCode, 204)
-  hasProblem(t, await client.send('GET', 'me', { token: phone.token }), 'unauthorized', { message: 'The session of this access token has ended' })
+  hasProblem(t, await client.send('GET', 'me', { token: phone.token }), 'unauthorized', {
+    message: 'The session of this access token has ended'
+  })
   hasProblem(t, await client.refresh(phone.refresh_token), 'invalid_refresh_token')
   t.equal(await client.statusOf(tokens.token), 200)
 
@@ -118,42 +171,58 @@ onEachStore(t, 'who is logged in sees their sessions, and ends one or all of the
     t.equal((await client.refresh(refreshToken)).statusCode, 401)
   }
   t.equal(await stranger.client.statusOf(stranger.tokens.token), 200)
-  t.strictSame(audits(from).map(line => line['audit']), ['session_ended', 'logout', 'login', 'login', 'login', 'logout_all'])
+  t.strictSame(audits(from).map(line => line['audit']), [
+    'session_ended',
+    'logout',
+    'login',
+    'login',
+    'login',
+    'logout_all'
+  ])
   for (const line of audits(from)) t.match(line, { userId: tokens.user.id, ip: '203.0.113.1', reqId: /./ })
 })
 
-onEachStore(t, 'another process refuses a token within a second of its session’s end, however it ended', async (t, stores) => {
-  const databaseUrl = await createDatabase(t, stores)
-  const options = { stores, databaseUrl, redisUrl: stores.redisUrl }
-  const [here, there] = [await createApp(t, options), await createApp(t, options)]
-  await Promise.all([here.ready(), there.ready()])
-  const far = createClient(there)
-  const ends: Record<string, (client: ReturnType<typeof createClient>, tokens: Tokens, person: { password: string }) => Promise<unknown>> = {
-    logout: (client, { token }) => client.send('POST', 'logout', { token }),
-    'logout-all': (client, { token }) => client.send('POST', 'logout-all', { token }),
-    'a deleted account': (client, { token }, { password }) => client.send('DELETE', 'me', { token, payload: { password } }),
-    'a reused refresh token': async (client, { refresh_token: first }) => {
-      await client.refresh((await client.refresh(first)).json<Tokens>().refresh_token)
-      await client.refresh(first)
-    },
-    'a row that was deleted by hand': (client, { user }) => here.pg.query('delete from sessions where user_id = $1', [user.id])
-  }
-  for (const [name, end] of Object.entries(ends)) {
-    const { person, client, tokens } = await registered(here)
-    t.equal(await far.statusOf(tokens.token), 200, `${name}: the control`)
-    // What is not seen twice is not from memory.
-    t.equal(await far.statusOf(tokens.token), 200)
-    await end(client, tokens, person)
-    const endedAt = performance.now()
-    let status = 200
-    while (status === 200 && performance.now() - endedAt < 3000) {
-      status = await far.statusOf(tokens.token)
-      await sleep(20)
+onEachStore(
+  t,
+  'another process refuses a token within a second of its session’s end, however it ended',
+  async (t, stores) => {
+    const databaseUrl = await createDatabase(t, stores)
+    const options = { stores, databaseUrl, redisUrl: stores.redisUrl }
+    const [here, there] = [await createApp(t, options), await createApp(t, options)]
+    await Promise.all([here.ready(), there.ready()])
+    const far = createClient(there)
+    const ends: Record<
+      string,
+      (client: ReturnType<typeof createClient>, tokens: Tokens, person: { password: string }) => Promise<unknown>
+    > = {
+      logout: (client, { token }) => client.send('POST', 'logout', { token }),
+      'logout-all': (client, { token }) => client.send('POST', 'logout-all', { token }),
+      'a deleted account': (client, { token }, { password }) =>
+        client.send('DELETE', 'me', { token, payload: { password } }),
+      'a reused refresh token': async (client, { refresh_token: first }) => {
+        await client.refresh((await client.refresh(first)).json<Tokens>().refresh_token)
+        await client.refresh(first)
+      },
+      'a row that was deleted by hand': (client, { user }) =>
+        here.pg.query('delete from sessions where user_id = $1', [user.id])
     }
-    t.equal(status, 401, name)
-    t.comment(`${name}: after ${Math.round(performance.now() - endedAt)} ms`)
+    for (const [name, end] of Object.entries(ends)) {
+      const { person, client, tokens } = await registered(here)
+      t.equal(await far.statusOf(tokens.token), 200, `${name}: the control`)
+      // What is not seen twice is not from memory.
+      t.equal(await far.statusOf(tokens.token), 200)
+      await end(client, tokens, person)
+      const endedAt = performance.now()
+      let status = 200
+      while (status === 200 && performance.now() - endedAt < 3000) {
+        status = await far.statusOf(tokens.token)
+        await sleep(20)
+      }
+      t.equal(status, 401, name)
+      t.comment(`${name}: after ${Math.round(performance.now() - endedAt)} ms`)
+    }
   }
-})
+)
 
 onEachStore(t, 'a process that begins later knows who was logged out before', async (t, stores) => {
   const databaseUrl = await createDatabase(t, stores)
@@ -200,10 +269,14 @@ t.test('what was revoked stays so when tokens are made shorter, and is forgotten
   const app = await createApp(t, { stores, databaseUrl, redisUrl: stores.redisUrl })
   const { client, tokens } = await registered(app)
   await client.send('POST', 'logout', { token: tokens.token })
-  const { rows: [row] } = await app.pg.query<{ hours: number }>('select extract(epoch from until - now()) / 3600 as hours from revocations')
+  const { rows: [row] } = await app.pg.query<{ hours: number }>(
+    'select extract(epoch from until - now()) / 3600 as hours from revocations'
+  )
   t.ok(row!.hours > 23.9 && row!.hours < 24.1)
   await app.pg.query("update revocations set revoked_at = now() - interval '20 hours'")
-  const shorter = createClient(await createApp(t, { stores, databaseUrl, redisUrl: stores.redisUrl, env: { JWT_EXPIRATION_HOURS: '1' } }))
+  const shorter = createClient(
+    await createApp(t, { stores, databaseUrl, redisUrl: stores.redisUrl, env: { JWT_EXPIRATION_HOURS: '1' } })
+  )
   t.equal(await shorter.statusOf(tokens.token), 401)
 })
 
@@ -276,17 +349,27 @@ t.test('PostgreSQL away: who is known goes on, nobody is logged out by mistake; 
   await client.send('POST', 'logout', { token: ended.token })
   await proxy.refuse()
   const authorization = (token: string) => ({ authorization: `Bearer ${token}` })
-  const status = async (of: App, token: string) => (await of.inject({ method: 'POST', url: '/api/v1/videos/1/engagement/nothing', headers: authorization(token) })).statusCode
+  const status = async (of: App, token: string) =>
+    (await of.inject({ method: 'POST', url: '/api/v1/videos/1/engagement/nothing', headers: authorization(token) }))
+      .statusCode
   t.equal(await status(app, tokens.token), 400, 'past the token')
   t.equal(await status(app, ended.token), 401)
-  for (const [method, path, payload] of [['POST', 'logout', undefined], ['POST', 'refresh', { refresh_token: tokens.refresh_token }], ['POST', 'login', person]] as const) {
+  for (
+    const [method, path, payload] of [['POST', 'logout', undefined], ['POST', 'refresh', {
+      refresh_token: tokens.refresh_token
+    }], ['POST', 'login', person]] as const
+  ) {
     const answer = await client.send(method, path, { token: tokens.token, ...payload ? { payload } : {} })
     hasProblem(t, answer, 'service_unavailable', {}, path)
   }
   t.equal(await status(app, tokens.token), 400, 'a logout that failed has not logged out')
 
   const late = await createApp(t, { stores, databaseUrl: proxy.url, redisUrl: stores.redisUrl })
-  const answer = await late.inject({ method: 'POST', url: '/api/v1/videos/1/engagement/nothing', headers: authorization(ended.token) })
+  const answer = await late.inject({
+    method: 'POST',
+    url: '/api/v1/videos/1/engagement/nothing',
+    headers: authorization(ended.token)
+  })
   hasProblem(t, answer, 'service_unavailable')
   await proxy.forward()
   for (let tries = 0; await status(late, tokens.token) !== 400 && tries < 100; tries++) await sleep(50)
@@ -301,20 +384,26 @@ t.test('refresh tokens and access tokens do not stand for each other, and what w
   const [head, sid, mac] = [tokens.refresh_token.slice(0, 13), sidOf(tokens.token), tokens.refresh_token.split('.')[2]!]
   const last = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'
   const twin = mac.slice(0, -1) + last[last.indexOf(mac.at(-1)!) ^ 1]!
-  for (const [name, bent] of Object.entries({
-    'an access token': tokens.token,
-    'another generation': `${head}${sid}.1.${mac}`,
-    'another session': `${head}${'A'.repeat(22)}.0.${mac}`,
-    'no signature': `${head}${sid}.0.`,
-    'a bent signature': `${head}${sid}.0.${'A'.repeat(43)}`,
-    'another spelling of the signature': `${head}${sid}.0.${twin}`,
-    'a leading zero': `${head}${sid}.00.${mac}`,
-    'a space': ` ${tokens.refresh_token}`,
-    padding: `${tokens.refresh_token}=`,
-    'a NUL': `${tokens.refresh_token}\0`,
-    'no prefix': tokens.refresh_token.slice(13)
-  })) hasProblem(t, await client.refresh(bent), 'invalid_refresh_token', {}, name)
-  for (const payload of [{}, { refresh_token: 1 }, { refresh_token: '' }, { refresh_token: 'x'.repeat(2000) }, { refresh_token: [tokens.refresh_token] }]) {
+  for (
+    const [name, bent] of Object.entries({
+      'an access token': tokens.token,
+      'another generation': `${head}${sid}.1.${mac}`,
+      'another session': `${head}${'A'.repeat(22)}.0.${mac}`,
+      'no signature': `${head}${sid}.0.`,
+      'a bent signature': `${head}${sid}.0.${'A'.repeat(43)}`,
+      'another spelling of the signature': `${head}${sid}.0.${twin}`,
+      'a leading zero': `${head}${sid}.00.${mac}`,
+      'a space': ` ${tokens.refresh_token}`,
+      padding: `${tokens.refresh_token}=`,
+      'a NUL': `${tokens.refresh_token}\0`,
+      'no prefix': tokens.refresh_token.slice(13)
+    })
+  ) hasProblem(t, await client.refresh(bent), 'invalid_refresh_token', {}, name)
+  for (
+    const payload of [{}, { refresh_token: 1 }, { refresh_token: '' }, { refresh_token: 'x'.repeat(2000) }, {
+      refresh_token: [tokens.refresh_token]
+    }]
+  ) {
     t.equal((await client.send('POST', 'refresh', { payload })).statusCode, 400, JSON.stringify(payload).slice(0, 30))
   }
   t.equal((await client.refresh(tokens.refresh_token)).statusCode, 200, 'the control: none of it ended the session')
@@ -323,12 +412,21 @@ t.test('refresh tokens and access tokens do not stand for each other, and what w
 t.test('a user has a hundred sessions, and the one that was used longest ago goes', async t => {
   const app = await createApp(t, { stores: anyStores() })
   const { client, tokens, person } = await registered(app)
-  await app.pg.query(`insert into sessions (id, user_id, expires_at, tokens_until, address, user_agent, last_used_at)
-    select lpad(n::text, 22, '0'), $1, now() + interval '1 day', now() + interval '1 day', '', '', now() - n * interval '1 minute' from generate_series(1, 99) n`, [tokens.user.id])
+  await app.pg.query(
+    `insert into sessions (id, user_id, expires_at, tokens_until, address, user_agent, last_used_at)
+    select lpad(n::text, 22, '0'), $1, now() + interval '1 day', now() + interval '1 day', '', '', now() - n * interval '1 minute' from generate_series(1, 99) n`,
+    [tokens.user.id]
+  )
   await client.login(person.email, person.password)
-  const { rows } = await app.pg.query<{ id: string }>('select id from sessions where user_id = $1 order by last_used_at desc', [tokens.user.id])
+  const { rows } = await app.pg.query<{ id: string }>(
+    'select id from sessions where user_id = $1 order by last_used_at desc',
+    [tokens.user.id]
+  )
   t.equal(rows.length, 100)
   t.notOk(rows.some(row => row.id === '99'.padStart(22, '0')))
-  const { rows: [revoked] } = await app.pg.query<{ count: number }>('select count(*) from revocations where session_id = $1', ['99'.padStart(22, '0')])
+  const { rows: [revoked] } = await app.pg.query<{ count: number }>(
+    'select count(*) from revocations where session_id = $1',
+    ['99'.padStart(22, '0')]
+  )
   t.equal(revoked!.count, 1)
 })

@@ -7,7 +7,8 @@ import { signToken } from '../helpers/token.ts'
 
 type Json = Record<string, unknown>
 
-const encode = (value: unknown): string => Buffer.from(typeof value === 'string' ? value : JSON.stringify(value)).toString('base64url')
+const encode = (value: unknown): string =>
+  Buffer.from(typeof value === 'string' ? value : JSON.stringify(value)).toString('base64url')
 const decode = (part: string): Json => JSON.parse(Buffer.from(part, 'base64url').toString()) as Json
 
 function signed (header: unknown, payload: unknown, key: string = secret, hash = 'sha256'): string {
@@ -19,7 +20,15 @@ async function scene (t: Parameters<typeof createApp>[0], env: Record<string, st
   const app = await createApp(t, { stores: anyStores(), env })
   const { token, refresh_token: refreshToken, user } = await signUp(app)
   const [head, body] = token.split('.') as [string, string, string]
-  return { app, token, refreshToken, user, header: decode(head), claims: decode(body), videoId: await addVideo(app, user.id) }
+  return {
+    app,
+    token,
+    refreshToken,
+    user,
+    header: decode(head),
+    claims: decode(body),
+    videoId: await addVideo(app, user.id)
+  }
 }
 
 const me = (app: App, authorization: string) => app.inject({ url: '/api/v1/auth/me', headers: { authorization } })
@@ -30,7 +39,11 @@ async function refuses (t: Parameters<typeof createApp>[0], app: App, tokens: Re
     hasProblem(t, await me(app, `Bearer ${token}`), 'unauthorized', { message: /./ }, name)
     // Twice: what was refused is not remembered as good.
     t.equal((await me(app, `Bearer ${token}`)).statusCode, 401, `${name}, again`)
-    t.equal((await app.inject({ url: '/api/v1/videos', headers: { authorization: `Bearer ${token}` } })).statusCode, 200, `${name}, where none is needed`)
+    t.equal(
+      (await app.inject({ url: '/api/v1/videos', headers: { authorization: `Bearer ${token}` } })).statusCode,
+      200,
+      `${name}, where none is needed`
+    )
   }
 }
 
@@ -60,7 +73,8 @@ t.test('headers: no algorithm but the key’s, no member that ours do not have',
   t.equal((await me(app, `Bearer ${signed(header, claims)}`)).statusCode, 200, 'the control: signed by hand')
   const [, body, mac] = token.split('.') as [string, string, string]
   const unsigned = ['none', 'None', 'NONE', 'nOnE', 'none '].flatMap(alg => [
-    [`alg ${alg}`, `${encode({ ...header, alg })}.${body}.`], [`alg ${alg}, with a signature`, `${encode({ ...header, alg })}.${body}.${mac}`]
+    [`alg ${alg}`, `${encode({ ...header, alg })}.${body}.`],
+    [`alg ${alg}, with a signature`, `${encode({ ...header, alg })}.${body}.${mac}`]
   ])
   await refuses(t, app, {
     ...Object.fromEntries(unsigned) as Record<string, string>,
@@ -131,7 +145,10 @@ t.test('claims: every one is looked at, also of who could sign', async t => {
     'user_id as text': bent({ user_id: String(claims['user_id']) }),
     'user_id 0': bent({ user_id: 0, sub: '0' }),
     'user_id 1.5': bent({ user_id: 1.5, sub: '1.5' }),
-    'user_id beyond 2^53': signed(header, JSON.stringify(claims).replace(/"user_id":\d+/, '"user_id":9007199254740993')),
+    'user_id beyond 2^53': signed(
+      header,
+      JSON.stringify(claims).replace(/"user_id":\d+/, '"user_id":9007199254740993')
+    ),
     'email as a number': bent({ email: 1 })
   })
 })
@@ -163,18 +180,20 @@ t.test('spelling: one token has one, and a header one token', async t => {
     'upper case': token.toUpperCase(),
     'a very long one': `${head}.${body}${'A'.repeat(5000)}.${mac}`
   })
-  for (const [name, authorization] of Object.entries({
-    'a space before': `Bearer  ${token}`,
-    'two tokens': `Bearer ${token} ${token}`,
-    'two with a comma': `Bearer ${token}, Bearer ${token}`,
-    'a comma after': `Bearer ${token},`,
-    'a tab': `Bearer\t${token}`,
-    'in quotes': `Bearer "${token}"`,
-    'another scheme': `Basic ${token}`,
-    'no scheme': token,
-    'no token': 'Bearer ',
-    nothing: ''
-  })) hasProblem(t, await me(app, authorization), 'unauthorized', { message: /./ }, name)
+  for (
+    const [name, authorization] of Object.entries({
+      'a space before': `Bearer  ${token}`,
+      'two tokens': `Bearer ${token} ${token}`,
+      'two with a comma': `Bearer ${token}, Bearer ${token}`,
+      'a comma after': `Bearer ${token},`,
+      'a tab': `Bearer\t${token}`,
+      'in quotes': `Bearer "${token}"`,
+      'another scheme': `Basic ${token}`,
+      'no scheme': token,
+      'no token': 'Bearer ',
+      nothing: ''
+    })
+  ) hasProblem(t, await me(app, authorization), 'unauthorized', { message: /./ }, name)
   t.equal((await me(app, `bEARER ${token}`)).statusCode, 200, 'the scheme has no letter case (RFC 9110 §11.1)')
   t.equal((await me(app, `Bearer ${token} `)).statusCode, 401, 'a space after; over HTTP the parser takes it away')
 })
@@ -184,13 +203,18 @@ t.test('a secret is changed without logging anybody out, and one that left the r
   const next = 'another secret of the tests, long enough to sign with'
   const databaseUrl = before.app.pg.pool.options.connectionString!
   const stores = anyStores()
-  const withKeys = (env: Record<string, string>) => createApp(t, { stores, databaseUrl, redisUrl: stores.redisUrl, env })
+  const withKeys = (env: Record<string, string>) =>
+    createApp(t, { stores, databaseUrl, redisUrl: stores.redisUrl, env })
   const { token, refreshToken, user } = before
   const legacy = signToken(secret, user.id)
 
   const rotated = await withKeys({ JWT_SECRET_KEY: next, JWT_PREVIOUS_KEYS: JSON.stringify([secret]) })
   for (const one of [token, legacy]) t.equal((await me(rotated, `Bearer ${one}`)).statusCode, 200)
-  const answer = await rotated.inject({ method: 'POST', url: '/api/v1/auth/refresh', payload: { refresh_token: refreshToken } })
+  const answer = await rotated.inject({
+    method: 'POST',
+    url: '/api/v1/auth/refresh',
+    payload: { refresh_token: refreshToken }
+  })
   t.equal(answer.statusCode, 200)
   const fresh = answer.json<{ token: string, refresh_token: string }>()
   t.not(decode(fresh.token.split('.')[0]!)['kid'], before.header['kid'], 'the new key signs')
@@ -198,8 +222,19 @@ t.test('a secret is changed without logging anybody out, and one that left the r
   const later = await withKeys({ JWT_SECRET_KEY: next })
   for (const one of [token, legacy]) hasProblem(t, await me(later, `Bearer ${one}`), 'unauthorized', { message: /./ })
   t.equal((await me(later, `Bearer ${fresh.token}`)).statusCode, 200)
-  t.equal((await later.inject({ method: 'POST', url: '/api/v1/auth/refresh', payload: { refresh_token: refreshToken } })).statusCode, 401)
-  t.equal((await later.inject({ method: 'POST', url: '/api/v1/auth/refresh', payload: { refresh_token: fresh.refresh_token } })).statusCode, 200)
+  t.equal(
+    (await later.inject({ method: 'POST', url: '/api/v1/auth/refresh', payload: { refresh_token: refreshToken } }))
+      .statusCode,
+    401
+  )
+  t.equal(
+    (await later.inject({
+      method: 'POST',
+      url: '/api/v1/auth/refresh',
+      payload: { refresh_token: fresh.refresh_token }
+    })).statusCode,
+    200
+  )
 })
 
 t.test('tokens of the Go service are taken while they may be, and are what they were', async t => {
@@ -221,13 +256,19 @@ t.test('tokens of the Go service are taken while they may be, and are what they 
     'not yet valid': signed(golang, { ...legacy, nbf: now + 3600 }),
     'no exp': signed(golang, { ...legacy, exp: undefined })
   })
-  const strict = await createApp(t, { stores: anyStores(), env: { JWT_ACCEPT_LEGACY: 'false' }, databaseUrl: app.pg.pool.options.connectionString!, redisUrl: null })
+  const strict = await createApp(t, {
+    stores: anyStores(),
+    env: { JWT_ACCEPT_LEGACY: 'false' },
+    databaseUrl: app.pg.pool.options.connectionString!,
+    redisUrl: null
+  })
   hasProblem(t, await me(strict, `Bearer ${token}`), 'unauthorized', { message: /./ }, 'after the switch')
 })
 
 t.test('EdDSA: other services verify by the published key; HS and EdDSA are not confused', async t => {
   const pair = generateKeyPairSync('ed25519')
-  const der = (key: KeyObject, type: 'pkcs8' | 'spki') => key.export({ format: 'der', type } as never) as unknown as Buffer
+  const der = (key: KeyObject, type: 'pkcs8' | 'spki') =>
+    key.export({ format: 'der', type } as never) as unknown as Buffer
   const env = { JWT_SIGNING_KEY: der(pair.privateKey, 'pkcs8').toString('base64') }
   const { app, token, user, header, claims } = await scene(t, env)
   t.match(header, { alg: 'EdDSA', typ: 'at+jwt' })
@@ -237,9 +278,18 @@ t.test('EdDSA: other services verify by the published key; HS and EdDSA are not 
   const { keys } = jwks.json<{ keys: Json[] }>()
   t.match(keys, [{ kty: 'OKP', crv: 'Ed25519', alg: 'EdDSA', use: 'sig', kid: header['kid'] }])
   t.notOk(JSON.stringify(keys).includes('"d"'), 'no private part')
-  const key = await crypto.subtle.importKey('jwk', { kty: 'OKP', crv: 'Ed25519', x: keys[0]!['x'] as string }, 'Ed25519', false, ['verify'])
+  const key = await crypto.subtle.importKey(
+    'jwk',
+    { kty: 'OKP', crv: 'Ed25519', x: keys[0]!['x'] as string },
+    'Ed25519',
+    false,
+    ['verify']
+  )
   const [head, body, mac] = token.split('.') as [string, string, string]
-  t.ok(await crypto.subtle.verify('Ed25519', key, Buffer.from(mac, 'base64url'), Buffer.from(`${head}.${body}`)), 'by somebody who has the published key alone')
+  t.ok(
+    await crypto.subtle.verify('Ed25519', key, Buffer.from(mac, 'base64url'), Buffer.from(`${head}.${body}`)),
+    'by somebody who has the published key alone'
+  )
 
   const signedBy = (header: unknown, key: KeyObject) => {
     const text = `${encode(header)}.${encode(claims)}`
@@ -248,8 +298,16 @@ t.test('EdDSA: other services verify by the published key; HS and EdDSA are not 
   t.equal((await me(app, `Bearer ${signedBy(header, pair.privateKey)}`)).statusCode, 200, 'the control')
   const hs = decode((await signUpHs(t)).split('.')[0]!)
   await refuses(t, app, {
-    'HS256 with the public key in PEM': signed({ ...header, alg: 'HS256' }, claims, pair.publicKey.export({ format: 'pem', type: 'spki' }) as string),
-    'HS256 with the public key in DER': signed({ ...header, alg: 'HS256' }, claims, der(pair.publicKey, 'spki').toString('latin1')),
+    'HS256 with the public key in PEM': signed(
+      { ...header, alg: 'HS256' },
+      claims,
+      pair.publicKey.export({ format: 'pem', type: 'spki' }) as string
+    ),
+    'HS256 with the public key in DER': signed(
+      { ...header, alg: 'HS256' },
+      claims,
+      der(pair.publicKey, 'spki').toString('latin1')
+    ),
     'EdDSA under the name of the secret': signedBy({ ...header, kid: hs['kid'] }, pair.privateKey),
     'another key pair': signedBy(header, generateKeyPairSync('ed25519').privateKey)
   })
@@ -260,11 +318,18 @@ t.test('EdDSA: other services verify by the published key; HS and EdDSA are not 
     stores: anyStores(),
     databaseUrl: app.pg.pool.options.connectionString!,
     redisUrl: null,
-    env: { JWT_SIGNING_KEY: der(next.privateKey, 'pkcs8').toString('base64'), JWT_PREVIOUS_KEYS: `ed25519:${der(pair.publicKey, 'spki').toString('base64')}` }
+    env: {
+      JWT_SIGNING_KEY: der(next.privateKey, 'pkcs8').toString('base64'),
+      JWT_PREVIOUS_KEYS: `ed25519:${der(pair.publicKey, 'spki').toString('base64')}`
+    }
   })
   t.equal((await me(after, `Bearer ${token}`)).statusCode, 200, 'the key before, of which the public half is enough')
   t.equal((await after.inject('/.well-known/jwks.json')).json<{ keys: Json[] }>().keys.length, 2)
-  t.strictSame((await (await scene(t)).app.inject('/.well-known/jwks.json')).json(), { keys: [] }, 'a secret is not published')
+  t.strictSame(
+    (await (await scene(t)).app.inject('/.well-known/jwks.json')).json(),
+    { keys: [] },
+    'a secret is not published'
+  )
 })
 
 async function signUpHs (t: Parameters<typeof createApp>[0]): Promise<string> {
@@ -276,9 +341,28 @@ t.test('a token of a user who was deleted is refused everywhere', async t => {
   const { token, user } = await signUp(app, {})
   const videoId = await addVideo(app, user.id)
   const other = await signUp(app)
-  await app.inject({ method: 'DELETE', url: '/api/v1/auth/me', headers: { authorization: `Bearer ${token}` }, payload: { password: 'correct horse' } })
-  for (const [method, url] of [['GET', '/api/v1/auth/me'], ['POST', '/api/v1/videos'], ['POST', `/api/v1/videos/${videoId}/engagement/likes`], ['GET', '/api/v1/auth/sessions']] as const) {
-    t.equal((await app.inject({ method, url, headers: { authorization: `Bearer ${token}` }, ...method === 'POST' && url.endsWith('videos') ? { payload: { title: 'x' } } : {} })).statusCode, 401, url)
+  await app.inject({
+    method: 'DELETE',
+    url: '/api/v1/auth/me',
+    headers: { authorization: `Bearer ${token}` },
+    payload: { password: 'correct horse' }
+  })
+  for (
+    const [method, url] of [['GET', '/api/v1/auth/me'], ['POST', '/api/v1/videos'], [
+      'POST',
+      `/api/v1/videos/${videoId}/engagement/likes`
+    ], ['GET', '/api/v1/auth/sessions']] as const
+  ) {
+    t.equal(
+      (await app.inject({
+        method,
+        url,
+        headers: { authorization: `Bearer ${token}` },
+        ...method === 'POST' && url.endsWith('videos') ? { payload: { title: 'x' } } : {}
+      })).statusCode,
+      401,
+      url
+    )
   }
   t.equal((await me(app, `Bearer ${other.token}`)).statusCode, 200, 'the control')
   t.equal((await me(app, `Bearer ${signToken(secret, user.id)}`)).statusCode, 401, 'of the Go service as well')

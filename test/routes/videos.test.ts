@@ -8,7 +8,13 @@ onEachStore(t, 'a video, read by its id, has every member of the contract and no
   const { user } = await signUp(app)
   const at = new Date('2026-01-02T03:04:05.678Z')
   const id = await addVideo(app, user.id, {
-    title: 'Évening 🌅 "quoted" \\ ', description: 'two\nlines', stream_url: 'https://stream.example/1', is_live: true, view_count: 7, created_at: at, updated_at: at
+    title: 'Évening 🌅 "quoted" \\ ',
+    description: 'two\nlines',
+    stream_url: 'https://stream.example/1',
+    is_live: true,
+    view_count: 7,
+    created_at: at,
+    updated_at: at
   })
   const response = await app.inject(`/api/v1/videos/${id}`)
   t.equal(response.statusCode, 200)
@@ -31,7 +37,9 @@ onEachStore(t, 'a video, read by its id, has every member of the contract and no
     counters: { stale: false, as_of: body.counters.as_of }
   })
   t.match(body.counters.as_of, /^\d{4}-\d\d-\d\dT[\d:.]{12}Z$/)
-  hasProblem(t, await app.inject(`/api/v1/videos/${id + 1000}`), 'not_found', { message: `There is no video ${id + 1000}` })
+  hasProblem(t, await app.inject(`/api/v1/videos/${id + 1000}`), 'not_found', {
+    message: `There is no video ${id + 1000}`
+  })
 })
 
 onEachStore(t, 'lists are bare arrays, newest first with the id as tie-break, in pages', async (t, stores) => {
@@ -40,9 +48,12 @@ onEachStore(t, 'lists are bare arrays, newest first with the id as tie-break, in
   const other = await signUp(app)
   const ids: number[] = []
   for (let n = 0; n < 25; n++) {
-    ids.push(await addVideo(app, n % 5 === 0 ? other.user.id : user.id, {
-      is_live: n % 10 === 0, created_at: new Date(Date.UTC(2026, 0, 1 + Math.floor(n / 2)))
-    }))
+    ids.push(
+      await addVideo(app, n % 5 === 0 ? other.user.id : user.id, {
+        is_live: n % 10 === 0,
+        created_at: new Date(Date.UTC(2026, 0, 1 + Math.floor(n / 2)))
+      })
+    )
   }
   const newestFirst = [...ids].reverse()
   const listed = async (url: string): Promise<number[]> => {
@@ -55,9 +66,22 @@ onEachStore(t, 'lists are bare arrays, newest first with the id as tie-break, in
   t.strictSame(await listed('/api/v1/videos?limit=5&offset=10'), newestFirst.slice(10, 15))
   t.strictSame(await listed('/api/v1/videos?offset=1000'), [])
   t.strictSame(await listed('/api/v1/videos?live=true'), newestFirst.filter(id => ids.indexOf(id) % 10 === 0))
-  t.strictSame(await listed('/api/v1/videos?live=false&limit=100'), newestFirst.filter(id => ids.indexOf(id) % 10 !== 0))
-  t.strictSame(await listed(`/api/v1/users/${other.user.id}/videos`), newestFirst.filter(id => ids.indexOf(id) % 5 === 0))
-  t.strictSame(await listed(`/api/v1/users/${user.id}/videos?limit=2&offset=1`), newestFirst.filter(id => ids.indexOf(id) % 5 !== 0).slice(1, 3))
+  t.strictSame(
+    await listed('/api/v1/videos?live=false&limit=100'),
+    newestFirst.filter(id => ids.indexOf(id) % 10 !== 0)
+  )
+  t.strictSame(
+    await listed(`/api/v1/users/${other.user.id}/videos`),
+    newestFirst.filter(id => ids.indexOf(id) % 5 === 0)
+  )
+  t.strictSame(
+    await listed(`/api/v1/users/${user.id}/videos?limit=2&offset=1`),
+    newestFirst.filter(id => ids.indexOf(id) % 5 !== 0).slice(1, 3)
+  )
   t.strictSame(await listed('/api/v1/users/999999/videos'), [], 'a user that does not exist has no videos')
-  t.strictSame(await listed('/api/v1/videos/?limit=1'), newestFirst.slice(0, 1), 'with a trailing slash, as the Go service took it')
+  t.strictSame(
+    await listed('/api/v1/videos/?limit=1'),
+    newestFirst.slice(0, 1),
+    'with a trailing slash, as the Go service took it'
+  )
 })

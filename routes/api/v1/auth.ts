@@ -1,7 +1,17 @@
 import { Type } from '@sinclair/typebox'
 import { responses } from '../../../schemas/problem.ts'
 import type { Handler, Routes } from '../../../schemas/route.ts'
-import { Account, AccountPatch, Credentials, PasswordChange, PasswordProof, RefreshRequest, Registration, Session, SessionInfo } from '../../../schemas/user.ts'
+import {
+  Account,
+  AccountPatch,
+  Credentials,
+  PasswordChange,
+  PasswordProof,
+  RefreshRequest,
+  Registration,
+  Session,
+  SessionInfo
+} from '../../../schemas/user.ts'
 import type { PolicyName } from '../../../services/traffic/limiter/policies.ts'
 
 const tags = ['auth']
@@ -22,7 +32,8 @@ const loginSchema = {
 }
 const refreshSchema = {
   summary: 'New tokens for a session',
-  description: 'Each refresh token is good once; within 10 seconds it gives the same answer again, and later it ends the session: somebody else has it.',
+  description:
+    'Each refresh token is good once; within 10 seconds it gives the same answer again, and later it ends the session: somebody else has it.',
   tags,
   body: RefreshRequest,
   response: responses({ 200: Session }, [...ofBody, 'invalid_refresh_token'])
@@ -41,7 +52,13 @@ const sessionsSchema = {
 const endSessionSchema = {
   summary: 'End one session of the user',
   tags,
-  params: Type.Object({ session_id: Type.String({ pattern: '^[\\w-]{22}$', description: 'Id of the session', examples: ['Zm9yIHRoZSBkb2NzIDEyMw'] }) }),
+  params: Type.Object({
+    session_id: Type.String({
+      pattern: '^[\\w-]{22}$',
+      description: 'Id of the session',
+      examples: ['Zm9yIHRoZSBkb2NzIDEyMw']
+    })
+  }),
   response: responses({ 204: nothing }, ['unauthorized', 'not_found'])
 }
 const profileSchema = {
@@ -59,7 +76,13 @@ const passwordSchema = {
   summary: 'Change the password; all other sessions end',
   tags,
   body: PasswordChange,
-  response: responses({ 204: nothing }, [...ofBody, 'unauthorized', 'wrong_password', 'password_too_common', 'server_busy'])
+  response: responses({ 204: nothing }, [
+    ...ofBody,
+    'unauthorized',
+    'wrong_password',
+    'password_too_common',
+    'server_busy'
+  ])
 }
 const removeSchema = {
   summary: 'Delete the account, with its videos, likes and sessions',

@@ -10,7 +10,13 @@ import { ApiError } from '../../../services/shared/errors.ts'
 
 const tags = ['engagement']
 const params = Type.Object({ id: PathId('Id of the video') })
-const ofWriting = ['invalid_id', 'unauthorized', 'adult_content_restricted', 'not_found', 'engagement_unavailable'] as const
+const ofWriting = [
+  'invalid_id',
+  'unauthorized',
+  'adult_content_restricted',
+  'not_found',
+  'engagement_unavailable'
+] as const
 
 const likeSchema = {
   summary: 'Like a video; liking it again changes nothing',
@@ -21,22 +27,41 @@ const likeSchema = {
 const unlikeSchema = { ...likeSchema, summary: 'Take a like back; taking it back again changes nothing' }
 const commentSchema = {
   summary: 'Count one comment',
-  description: 'A request that is repeated with the same `Idempotency-Key` within a day gets the same answer and counts once. A key is the caller’s own, for one video.',
+  description:
+    'A request that is repeated with the same `Idempotency-Key` within a day gets the same answer and counts once. A key is the caller’s own, for one video.',
   tags,
   params,
   headers: Type.Object({
-    'idempotency-key': Type.Optional(Type.String({ minLength: 1, maxLength: 255, description: 'Any text that the client has not used before', examples: ['8e03978e-40d5-43dd-bc93-6894a57f9324'] }))
+    'idempotency-key': Type.Optional(
+      Type.String({
+        minLength: 1,
+        maxLength: 255,
+        description: 'Any text that the client has not used before',
+        examples: ['8e03978e-40d5-43dd-bc93-6894a57f9324']
+      })
+    )
   }),
-  response: responses({ 200: Engagement }, [...ofWriting, 'idempotency_in_flight', 'idempotency_key_reused', 'payload_too_large', 'unsupported_media_type'])
+  response: responses({ 200: Engagement }, [
+    ...ofWriting,
+    'idempotency_in_flight',
+    'idempotency_key_reused',
+    'payload_too_large',
+    'unsupported_media_type'
+  ])
 }
 const heartbeatSchema = {
   summary: 'I am watching: send it every 15 seconds',
-  description: 'A viewer counts at once and for 45 seconds after the last heartbeat. The first heartbeat 30 seconds or more after the first one is a view, once in half an hour.',
+  description:
+    'A viewer counts at once and for 45 seconds after the last heartbeat. The first heartbeat 30 seconds or more after the first one is a view, once in half an hour.',
   tags,
   params,
   response: responses({ 200: Engagement }, [...ofWriting])
 }
-const leaveSchema = { ...heartbeatSchema, summary: 'I have stopped watching', description: 'Without it a viewer is gone 45 seconds after the last heartbeat.' }
+const leaveSchema = {
+  ...heartbeatSchema,
+  summary: 'I have stopped watching',
+  description: 'Without it a viewer is gone 45 seconds after the last heartbeat.'
+}
 const otherMetricSchema = {
   ...likeSchema,
   summary: 'Any other metric is refused',
@@ -55,17 +80,29 @@ const listSchema = {
   description: 'In the order of the ids; videos that do not exist, or are not for the caller, are left out.',
   tags,
   querystring: Type.Object({
-    ids: Type.Array(Id, { minItems: 1, maxItems: 100, description: 'Ids, with commas between them', examples: [[1, 2, 3]] })
+    ids: Type.Array(Id, {
+      minItems: 1,
+      maxItems: 100,
+      description: 'Ids, with commas between them',
+      examples: [[1, 2, 3]]
+    })
   }),
   response: responses({ 200: Type.Array(CountersOfVideo) })
 }
 const streamSchema = {
   summary: 'The counters of one video, as Server-Sent Events',
-  description: 'An event `counters` at once and then at most one a second, when something has changed; an event `end` when the video is deleted. The event’s id says what it says: with `Last-Event-ID` what is known is not sent again.',
+  description:
+    'An event `counters` at once and then at most one a second, when something has changed; an event `end` when the video is deleted. The event’s id says what it says: with `Last-Event-ID` what is known is not sent again.',
   tags,
   params,
   produces: ['text/event-stream'],
-  response: responses({ 200: Type.String({ title: 'EventStream', description: 'Events of `counters` with the JSON of Counters', examples: ['id: 3.7.1.42\nevent: counters\ndata: {"live_viewers":3}\n\n'] }) }, ['invalid_id', 'adult_content_restricted', 'not_found', 'server_busy'])
+  response: responses({
+    200: Type.String({
+      title: 'EventStream',
+      description: 'Events of `counters` with the JSON of Counters',
+      examples: ['id: 3.7.1.42\nevent: counters\ndata: {"live_viewers":3}\n\n']
+    })
+  }, ['invalid_id', 'adult_content_restricted', 'not_found', 'server_busy'])
 }
 
 const routes: Routes = async app => {
@@ -79,7 +116,10 @@ const routes: Routes = async app => {
     const onRequest = scope.limited('engagement')
     scope.post('/videos/:id/engagement/likes', { schema: likeSchema, onRequest }, like)
     scope.delete('/videos/:id/engagement/likes', { schema: unlikeSchema, onRequest }, unlike)
-    scope.post('/videos/:id/engagement/comments', { schema: commentSchema, onRequest: [onRequest, onlyWithKey(scope.limited('idempotency', { isSilent: true }))] }, comment)
+    scope.post('/videos/:id/engagement/comments', {
+      schema: commentSchema,
+      onRequest: [onRequest, onlyWithKey(scope.limited('idempotency', { isSilent: true }))]
+    }, comment)
     scope.post('/videos/:id/engagement/live_viewers', { schema: heartbeatSchema, onRequest }, heartbeat)
     scope.delete('/videos/:id/engagement/live_viewers', { schema: leaveSchema, onRequest }, leave)
     scope.post('/videos/:id/engagement/:metric', { schema: otherMetricSchema, onRequest }, refuseMetric)
@@ -97,7 +137,8 @@ const unlike: Handler<typeof unlikeSchema> = async function (request) {
 
 const comment: Handler<typeof commentSchema> = async function (request, reply) {
   const { body, isReplay } = await this.counters.engagement.comment(request.params.id, request.user.user_id, {
-    key: request.headers['idempotency-key'], payload: request.body
+    key: request.headers['idempotency-key'],
+    payload: request.body
   })
   if (isReplay) reply.header('idempotency-replayed', 'true')
   return body
@@ -141,7 +182,10 @@ const stream: Handler<typeof streamSchema> = async function (request, reply) {
   // A client that left while the counters were read would emit no further `close` event.
   if (raw.destroyed || raw.socket === null || raw.socket.destroyed) return
   const lastEventId = request.headers['last-event-id']
-  raw.on('close', streams.add(raw, counters, { client, lastEventId: typeof lastEventId === 'string' ? lastEventId : undefined }))
+  raw.on(
+    'close',
+    streams.add(raw, counters, { client, lastEventId: typeof lastEventId === 'string' ? lastEventId : undefined })
+  )
   if (this.lifecycle.isDraining) streams.sendAway(raw)
 }
 

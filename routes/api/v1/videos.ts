@@ -10,7 +10,8 @@ import { NewVideo, Video, VideoListQuery, VideoPatch } from '../../../schemas/vi
 const tags = ['videos']
 const params = Type.Object({ id: PathId('Id of the video') })
 const ofBody = ['unauthorized', 'payload_too_large', 'unsupported_media_type'] as const
-const pages = 'Newest first. `Link` with `rel="next"` and `X-Next-Cursor` lead to the next page; the last one has neither.'
+const pages =
+  'Newest first. `Link` with `rel="next"` and `X-Next-Cursor` lead to the next page; the last one has neither.'
 
 const listSchema = {
   summary: 'Videos',
@@ -44,13 +45,25 @@ const updateSchema = {
   tags,
   params,
   body: VideoPatch,
-  response: responses({ 200: Video }, [...ofBody, 'invalid_id', 'forbidden', 'not_an_adult', 'not_found', 'too_many_live_videos'])
+  response: responses({ 200: Video }, [
+    ...ofBody,
+    'invalid_id',
+    'forbidden',
+    'not_an_adult',
+    'not_found',
+    'too_many_live_videos'
+  ])
 }
 const removeSchema = {
   summary: 'Delete an own video and all that was counted for it',
   tags,
   params,
-  response: responses({ 204: Type.Null({ title: 'Nothing' }) }, ['unauthorized', 'invalid_id', 'forbidden', 'not_found'])
+  response: responses({ 204: Type.Null({ title: 'Nothing' }) }, [
+    'unauthorized',
+    'invalid_id',
+    'forbidden',
+    'not_found'
+  ])
 }
 
 const routes: Routes = async app => {
@@ -66,10 +79,14 @@ const routes: Routes = async app => {
 }
 export default routes
 
-const videoKeyOf = ({ params }: FastifyRequest, view: AdultView): string => videoKey((params as { id: number }).id, view)
+const videoKeyOf = ({ params }: FastifyRequest, view: AdultView): string =>
+  videoKey((params as { id: number }).id, view)
 
 /** The list of all videos, or of one user's. */
-const pageOf = ({ query, params }: FastifyRequest) => ({ query: query as VideoListQuery, userId: (params as { user_id?: number }).user_id })
+const pageOf = ({ query, params }: FastifyRequest) => ({
+  query: query as VideoListQuery,
+  userId: (params as { user_id?: number }).user_id
+})
 
 function pageKeyOf (request: FastifyRequest, view: AdultView): string {
   const { query, userId } = pageOf(request)

@@ -40,9 +40,9 @@ const warningLagMs = 5000
 export type Flusher = ReturnType<typeof createFlusher>
 
 /**
- * Flushes counters to PostgreSQL: collect, merge, acknowledge. Every process flushes for all of them; the first one that collects
- * does the work. Every step is idempotent, so that concurrent and repeated flushes change nothing. If a process is killed at any
- * point, the changes stay pending and another process flushes them.
+ * Flushes counters to PostgreSQL: collect, merge, acknowledge. Every process flushes for all of them; the first one
+ * that collects does the work. Every step is idempotent, so that concurrent and repeated flushes change nothing. If a
+ * process is killed at any point, the changes stay pending and another process flushes them.
  */
 export function createFlusher ({ store, ledger, known, log, periodMs = 300, now = Date.now }: FlusherOptions) {
   const startedAt = now()
@@ -91,7 +91,10 @@ export function createFlusher ({ store, ledger, known, log, periodMs = 300, now 
     seen = cursor
   }
 
-  /** Removes deleted videos and likes from the store, in chunks, by one process. After a failure it continues where it stopped. */
+  /**
+   * Removes deleted videos and likes from the store, in chunks, by one process. After a failure it continues where it
+   * stopped.
+   */
   async function bury (): Promise<void> {
     buried = await store.claimBurial()
     if (!buried) return
@@ -117,7 +120,10 @@ export function createFlusher ({ store, ledger, known, log, periodMs = 300, now 
       stats.failures++
       if (lagMs() > warningLagMs && !hasWarned) {
         hasWarned = true
-        log.warn({ ...numbers(), cause: (error as Error).message }, 'counters cannot be flushed to PostgreSQL; the store keeps them')
+        log.warn(
+          { ...numbers(), cause: (error as Error).message },
+          'counters cannot be flushed to PostgreSQL; the store keeps them'
+        )
       }
       return
     }
@@ -134,7 +140,13 @@ export function createFlusher ({ store, ledger, known, log, periodMs = 300, now 
 
   const lagMs = (): number => Math.max(0, now() - Math.max(startedAt, store.stats.flushedUntil ?? 0))
 
-  const numbers = () => ({ ...stats, lastFlushMs: Math.round(stats.lastFlushMs), lagMs: lagMs(), pending: store.stats.pending, recoveries: store.stats.recoveries })
+  const numbers = () => ({
+    ...stats,
+    lastFlushMs: Math.round(stats.lastFlushMs),
+    lagMs: lagMs(),
+    pending: store.stats.pending,
+    recoveries: store.stats.recoveries
+  })
 
   function schedule (): void {
     if (isClosed) return
@@ -148,7 +160,9 @@ export function createFlusher ({ store, ledger, known, log, periodMs = 300, now 
 
     flush,
 
-    get stats (): FlushStats { return { ...stats, lagMs: lagMs() } },
+    get stats (): FlushStats {
+      return { ...stats, lagMs: lagMs() }
+    },
 
     /** Stops, after a last flush. Never rejects: what cannot be flushed stays pending in the store. */
     async close (): Promise<void> {
@@ -156,7 +170,10 @@ export function createFlusher ({ store, ledger, known, log, periodMs = 300, now 
       clearTimeout(timer)
       await underWay
       await flush({ isForced: true }).catch((error: unknown) => {
-        log.warn({ ...numbers(), cause: (error as Error).message }, 'the last flush failed; another process flushes what is pending in Redis')
+        log.warn(
+          { ...numbers(), cause: (error as Error).message },
+          'the last flush failed; another process flushes what is pending in Redis'
+        )
       })
     }
   }

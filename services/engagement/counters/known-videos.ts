@@ -21,11 +21,13 @@ export interface KnownVideosOptions {
 export type KnownVideos = ReturnType<typeof createKnownVideos>
 
 /**
- * Cache of the ledger rows of existing videos: a like costs one query per video instead of one per like, and likes go on while
- * PostgreSQL is unavailable. The counts of a row's own generation cannot become stale (the store's totals replace them), and
- * deleted videos are removed within a second (flusher.ts).
+ * Cache of the ledger rows of existing videos: a like costs one query per video instead of one per like, and likes go
+ * on while PostgreSQL is unavailable. The counts of a row's own generation cannot become stale (the store's totals
+ * replace them), and deleted videos are removed within a second (flusher.ts).
  */
-export function createKnownVideos ({ read, freshMs = 10_000, oldMs = 60_000, maxSize = 100_000, now = steadyNow }: KnownVideosOptions) {
+export function createKnownVideos (
+  { read, freshMs = 10_000, oldMs = 60_000, maxSize = 100_000, now = steadyNow }: KnownVideosOptions
+) {
   // A row in use is re-read, and thereby set again, before its generation of the map is dropped.
   const known = new ExpiringMap<number, KnownVideo>({ maxAgeMs: Infinity, maxSize: Math.ceil(maxSize / 2) })
   const refreshes = new WeakMap<KnownVideo, { at: number, rows: Promise<Map<number, KnownVideo> | undefined> }>()
@@ -112,13 +114,17 @@ export function createKnownVideos ({ read, freshMs = 10_000, oldMs = 60_000, max
       return new Map(videoIds.flatMap(id => rows.has(id) ? [[id, rows.get(id)!]] : []))
     },
 
-    forget (videoId: number): void { known.delete(videoId) },
+    forget (videoId: number): void {
+      known.delete(videoId)
+    },
 
     /** Forgets all videos of a user. */
     forgetOwner (userId: number): void {
       for (const id of known.keys()) if (known.get(id)?.user_id === userId) known.delete(id)
     },
 
-    get size () { return known.size }
+    get size () {
+      return known.size
+    }
   }
 }

@@ -37,17 +37,17 @@ const readRows = {
     where v.id = any($1::bigint[]) and ${isActive('v.user_id')}`
 }
 
-// Batches of a generation that is fenced off are not merged (counter_fences). The fence row stays locked until the statement
-// commits.
+// Batches of a generation that is fenced off are not merged (counter_fences). The fence row stays locked until the
+// statement commits.
 const fenced = (columns: string): string => `
     fence as materialized (select f.shard, f.generation from counter_fences f where f.shard in (select shard from given) order by f.shard for share),
     incoming as materialized (
       select ${columns} from given g left join fence f on f.shard = g.shard where g.generation >= coalesce(f.generation, 0)
     )`
 
-// A total of the row's own generation wins if it is larger; a total of a later generation is added to the row; one of an
-// earlier generation is ignored. Videos are locked before their counters, in the order of their ids, as deletions do: no
-// deadlocks.
+// A total of the row's own generation wins if it is larger; a total of a later generation is added to the row; one of
+// an earlier generation is ignored. Videos are locked before their counters, in the order of their ids, as deletions
+// do: no deadlocks.
 const mergeTotals = {
   name: 'ledger_merge_totals',
   text: `
@@ -82,7 +82,9 @@ const mergeLikes = {
       select * from unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[], $5::boolean[], $6::bigint[])
         as u (shard, generation, video_id, user_id, liked, version)
     ), ${fenced('g.video_id, g.generation, g.user_id, g.liked, g.version')}, people as materialized (
-      select u.id from users u where u.id in (select user_id from incoming) and ${isActive('u.id')} order by u.id for key share
+      select u.id from users u where u.id in (select user_id from incoming) and ${
+    isActive('u.id')
+  } order by u.id for key share
     ), present as materialized (
       select v.id from videos v where v.id in (select video_id from incoming) and (select count(*) from people) >= 0
       order by v.id for key share
@@ -213,18 +215,25 @@ export function createLedger (database: Database, background: Database) {
     // Receipts first: if the rest never arrives, a comment may be lost with the store, but none is counted twice.
     for (const part of chunks(batches.flatMap(rowsOf('receipts')))) {
       await background.query(mergeReceipts, [
-        column(part, 'shard'), column(part, 'generation'), column(part, 'videoId'),
-        part.map(receipt => receipt.use), part.map(receipt => receipt.fingerprint)
+        column(part, 'shard'),
+        column(part, 'generation'),
+        column(part, 'videoId'),
+        part.map(receipt => receipt.use),
+        part.map(receipt => receipt.fingerprint)
       ])
     }
     for (const part of chunks(batches.flatMap(rowsOf('counters')))) {
-      const missing = await background.query<{ video_id: number }>(mergeTotals,
-        (['shard', 'generation', 'videoId', 'views', 'comments', 'peak'] as const).map(name => column(part, name)))
+      const missing = await background.query<{ video_id: number }>(
+        mergeTotals,
+        (['shard', 'generation', 'videoId', 'views', 'comments', 'peak'] as const).map(name => column(part, name))
+      )
       for (const row of missing) gone.push({ videoId: row.video_id, userId: null })
     }
     for (const part of chunks(batches.flatMap(rowsOf('likes')))) {
-      const missing = await background.query<{ video_id: number, user_id: number | null }>(mergeLikes,
-        (['shard', 'generation', 'videoId', 'userId', 'isLiked', 'version'] as const).map(name => column(part, name)))
+      const missing = await background.query<{ video_id: number, user_id: number | null }>(
+        mergeLikes,
+        (['shard', 'generation', 'videoId', 'userId', 'isLiked', 'version'] as const).map(name => column(part, name))
+      )
       for (const row of missing) gone.push({ videoId: row.video_id, userId: row.user_id })
     }
     return gone
@@ -268,23 +277,39 @@ export function createLedger (database: Database, background: Database) {
      *
      * @returns at most 5,000; `isGone` is false for a video or user that exists again, after a restore from a backup
      */
-    async tombstones (since: TombstoneCursor): Promise<{ tombstone: Tombstone, isGone: boolean, cursor: TombstoneCursor }[]> {
-      const rows = await background.query<{ id: number, video_id: number, user_id: number | null, transaction_id: number, is_gone: boolean }>(
-        readTombstones, [String(since.transactionId), since.id])
+    async tombstones (
+      since: TombstoneCursor
+    ): Promise<{ tombstone: Tombstone, isGone: boolean, cursor: TombstoneCursor }[]> {
+      const rows = await background.query<
+        { id: number, video_id: number, user_id: number | null, transaction_id: number, is_gone: boolean }
+      >(
+        readTombstones,
+        [String(since.transactionId), since.id]
+      )
       return rows.map(row => ({
-        tombstone: { videoId: row.video_id, userId: row.user_id }, isGone: row.is_gone, cursor: { transactionId: row.transaction_id, id: row.id }
+        tombstone: { videoId: row.video_id, userId: row.user_id },
+        isGone: row.is_gone,
+        cursor: { transactionId: row.transaction_id, id: row.id }
       }))
     },
 
     /** Reads the ids of videos that were deleted after a cursor, and the cursor for the next call. */
     async deletedVideos (since: TombstoneCursor): Promise<{ videoIds: number[], cursor: TombstoneCursor }> {
-      const rows = await background.query<{ id: number, video_id: number, transaction_id: number }>(readDeletedVideos, [String(since.transactionId), since.id])
+      const rows = await background.query<{ id: number, video_id: number, transaction_id: number }>(readDeletedVideos, [
+        String(since.transactionId),
+        since.id
+      ])
       const last = rows.at(-1)
-      return { videoIds: rows.map(row => row.video_id), cursor: last ? { transactionId: last.transaction_id, id: last.id } : since }
+      return {
+        videoIds: rows.map(row => row.video_id),
+        cursor: last ? { transactionId: last.transaction_id, id: last.id } : since
+      }
     },
 
     /** Deletes old tombstones up to a cursor, and expired receipts. */
-    async purge ({ transactionId, id }: TombstoneCursor): Promise<void> { await background.query(purge, [String(transactionId), id]) },
+    async purge ({ transactionId, id }: TombstoneCursor): Promise<void> {
+      await background.query(purge, [String(transactionId), id])
+    },
 
     /**
      * Merges counts of the Go service, by maximum; idempotent.
@@ -293,18 +318,24 @@ export function createLedger (database: Database, background: Database) {
      */
     async takeOver (counts: { videoId: number, likes: number, comments: number }[]): Promise<number> {
       const [row] = await background.query<{ videos: number }>(takeOver, [
-        list(counts.map(count => count.videoId)), list(counts.map(count => count.likes)), list(counts.map(count => count.comments))
+        list(counts.map(count => count.videoId)),
+        list(counts.map(count => count.likes)),
+        list(counts.map(count => count.comments))
       ])
       return row?.videos ?? 0
     },
 
     recovery: {
-      async merge (batch) { await merge([batch]) },
+      async merge (batch) {
+        await merge([batch])
+      },
       async nextGeneration (above) {
         const [row] = await background.query<{ generation: number }>(nextGeneration, [above])
         return row!.generation
       },
-      async fence (shard, generation) { await background.query(raiseFence, [shard, generation]) }
+      async fence (shard, generation) {
+        await background.query(raiseFence, [shard, generation])
+      }
     } satisfies RecoveryLedger
   }
 }
@@ -312,11 +343,13 @@ export function createLedger (database: Database, background: Database) {
 /** Serialises an array of numbers or booleans for PostgreSQL: `pg` itself takes ten times as long. */
 const list = (values: (number | boolean)[]): string => `{${values.join(',')}}`
 
-const column = <Name extends string>(rows: Record<Name, number | boolean>[], name: Name): string => list(rows.map(row => row[name]))
+const column = <Name extends string>(rows: Record<Name, number | boolean>[], name: Name): string =>
+  list(rows.map(row => row[name]))
 
 /** The changes of one kind in a batch, each with its shard and generation. */
-const rowsOf = <Kind extends 'counters' | 'likes' | 'receipts'>(kind: Kind) => ({ shard, generation, ...batch }: Batch) =>
-  (batch[kind] as Batch[Kind][number][]).map(item => ({ ...item, shard, generation }))
+const rowsOf =
+  <Kind extends 'counters' | 'likes' | 'receipts'>(kind: Kind) => ({ shard, generation, ...batch }: Batch) =>
+    (batch[kind] as Batch[Kind][number][]).map(item => ({ ...item, shard, generation }))
 
 function * chunks<T> (items: T[]): Generator<T[]> {
   for (let start = 0; start < items.length; start += chunkSize) yield items.slice(start, start + chunkSize)

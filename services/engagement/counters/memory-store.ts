@@ -1,8 +1,19 @@
 import { steadyNow } from '../../shared/clock.ts'
 import {
-  BacklogError, counterLimits, counterTimes, memoryShard,
-  type Batch, type CounterLimits, type CounterStore, type CounterTimes, type PendingLike, type PendingReceipt,
-  type RecoveryLedger, type StoredCounters, type StoreStats, type TombstoneCursor
+  BacklogError,
+  counterLimits,
+  counterTimes,
+  memoryShard,
+  type Batch,
+  type CounterLimits,
+  type CounterStore,
+  type CounterTimes,
+  type PendingLike,
+  type PendingReceipt,
+  type RecoveryLedger,
+  type StoredCounters,
+  type StoreStats,
+  type TombstoneCursor
 } from './store.ts'
 
 export interface MemoryStoreOptions {
@@ -13,9 +24,16 @@ export interface MemoryStoreOptions {
   now?: () => number
 }
 
-interface Pending { isLiked: boolean, version: number }
+interface Pending {
+  isLiked: boolean
+  version: number
+}
 
-interface Receipt { fingerprint: string, at: number, answer: string | undefined }
+interface Receipt {
+  fingerprint: string
+  at: number
+  answer: string | undefined
+}
 
 /** The state of one video. */
 interface VideoState {
@@ -40,8 +58,8 @@ interface VideoState {
 }
 
 /**
- * Counters in the memory of one process, without Redis. They behave as those in Redis: the life of the process is a generation, and
- * changes reach the ledger within a second.
+ * Counters in the memory of one process, without Redis. They behave as those in Redis: the life of the process is a
+ * generation, and changes reach the ledger within a second.
  */
 export function createMemoryStore (options: MemoryStoreOptions): CounterStore {
   const { recovery, now = Date.now } = options
@@ -69,7 +87,9 @@ export function createMemoryStore (options: MemoryStoreOptions): CounterStore {
       generation = next
       since = now()
       seenAt = steadyNow()
-    }).finally(() => { beginning = undefined })
+    }).finally(() => {
+      beginning = undefined
+    })
     await beginning
   }
 
@@ -175,7 +195,9 @@ export function createMemoryStore (options: MemoryStoreOptions): CounterStore {
   /** Removes videos that have not changed for a long time and are in the ledger. */
   function cool (): void {
     for (const [videoId, state] of videos) {
-      if (state.likes && state.pending.size === 0 && state.likesChangedAt < now() - times.warmMs) state.likes = undefined
+      if (state.likes && state.pending.size === 0 && state.likesChangedAt < now() - times.warmMs) {
+        state.likes = undefined
+      }
       for (const [use, receipt] of state.receipts) {
         if (receipt.at > now() - times.receiptMs) break
         state.receipts.delete(use)
@@ -195,7 +217,9 @@ export function createMemoryStore (options: MemoryStoreOptions): CounterStore {
       const state = stateOf(videoId)
       if (!state.likes) return 'cold'
       if (state.likes.has(userId) !== isLiked) {
-        if (waiting >= limits.maxWaiting && !state.pending.has(userId)) throw new BacklogError('Too many likes wait for the ledger')
+        if (waiting >= limits.maxWaiting && !state.pending.has(userId)) {
+          throw new BacklogError('Too many likes wait for the ledger')
+        }
         if (isLiked) state.likes.add(userId)
         else state.likes.delete(userId)
         if (!state.pending.has(userId)) waiting++
@@ -208,7 +232,9 @@ export function createMemoryStore (options: MemoryStoreOptions): CounterStore {
 
     async warm (videoId, pages) {
       const state = stateOf(videoId)
-      state.loading ??= load(state, pages).finally(() => { state.loading = undefined })
+      state.loading ??= load(state, pages).finally(() => {
+        state.loading = undefined
+      })
       await state.loading
     },
 
@@ -278,7 +304,8 @@ export function createMemoryStore (options: MemoryStoreOptions): CounterStore {
         isPartial: false,
         lookedAt: now()
       }
-      // A receipt must be in the ledger before the total that it belongs to: if more are pending than fit, they are flushed first.
+      // A receipt must be in the ledger before the total that it belongs to: if more are pending than fit, they are
+      // flushed first.
       if (batch.receipts.length > limits.batchSize) batch.counters = []
       batch.isPartial = stats.pending > batch.counters.length + batch.likes.length + batch.receipts.length
       return [batch]
@@ -288,7 +315,9 @@ export function createMemoryStore (options: MemoryStoreOptions): CounterStore {
       if (!isPartial) stats.flushedUntil = lookedAt
       for (const { videoId, views, comments, peak } of counters) {
         const state = videos.get(videoId)
-        if (!state || (state.views === views && state.comments === comments && state.peak === peak)) dirty.delete(videoId)
+        if (!state || (state.views === views && state.comments === comments && state.peak === peak)) {
+          dirty.delete(videoId)
+        }
       }
       for (const { videoId, userId, version } of likes) {
         const state = videos.get(videoId)
@@ -327,9 +356,13 @@ export function createMemoryStore (options: MemoryStoreOptions): CounterStore {
       for (const { viewers } of videos.values()) viewers.delete(userId)
     },
 
-    async claimBurial () { return burial },
+    async claimBurial () {
+      return burial
+    },
 
-    async noteBurial (cursor) { burial = cursor },
+    async noteBurial (cursor) {
+      burial = cursor
+    },
 
     begin,
 

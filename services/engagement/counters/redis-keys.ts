@@ -1,10 +1,11 @@
 /**
- * Builds all Redis keys. The braces are a hash tag: all keys of a shard are in one slot of a Redis Cluster. Keys of totals contain
- * the number of their generation, so that a new generation begins empty; the audience belongs to no generation and stays.
+ * Builds all Redis keys. The braces are a hash tag: all keys of a shard are in one slot of a Redis Cluster. Keys of
+ * totals contain the number of their generation, so that a new generation begins empty; the audience belongs to no
+ * generation and stays.
  *
- * One Redis has one shard, so that operations on many videos are one command (16 shards cost a fifth of the rate:
- * npm run bench:counters); a cluster has 16, to use all its nodes. Changing from one to the other loses nothing that was flushed:
- * the ledger does not know shards.
+ * One Redis has one shard, so that operations on many videos are one command (16 shards cost a fifth of the rate: npm
+ * run bench:counters); a cluster has 16, to use all its nodes. Changing from one to the other loses nothing that was
+ * flushed: the ledger does not know shards.
  */
 export function createRedisKeys ({ isCluster }: { isCluster: boolean }) {
   const shardCount = isCluster ? 16 : 1
@@ -91,7 +92,7 @@ export function parseLegacyKey (key: string): { videoId: number, metric: 'likes'
 export const takeoverKey = 'halo:takeover'
 
 /**
- * Channel on which processes announce writers to each other. All databases of a Redis share their channels, so the name contains
- * the number of the database.
+ * Channel on which processes announce writers to each other. All databases of a Redis share their channels, so the
+ * name contains the number of the database.
  */
 export const writersChannel = (database: number): string => database === 0 ? 'halo:writers' : `halo:writers:${database}`

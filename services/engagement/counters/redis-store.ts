@@ -6,9 +6,18 @@ import { createBatcher } from './batcher.ts'
 import { burialClaimKey, burialKey, createRedisKeys, viewersPattern, type GenerationKeys } from './redis-keys.ts'
 import { scripts, scriptsOf, type CountingScript, type OtherScript, type Script } from './scripts.ts'
 import {
-  BacklogError, counterLimits, counterTimes,
-  type Batch, type CounterLimits, type CounterStore, type CheckedUse, type CounterTimes, type RecoveryLedger,
-  type StoredCounters, type StoreStats, type Tombstone
+  BacklogError,
+  counterLimits,
+  counterTimes,
+  type Batch,
+  type CounterLimits,
+  type CounterStore,
+  type CheckedUse,
+  type CounterTimes,
+  type RecoveryLedger,
+  type StoredCounters,
+  type StoreStats,
+  type Tombstone
 } from './store.ts'
 
 export interface RedisStoreOptions {
@@ -35,15 +44,32 @@ type Row = [views: number, comments: number, likes: number, viewers: number, lik
 type Refusal = [code: number]
 type Used = [code: number, fingerprint: string, answer: string, ageMs: number]
 
-interface Operation { videoId: number }
-interface LikeOperation extends Operation { userId: number, isLiked: boolean }
-interface PresenceOperation extends Operation { userId: number, isThere: boolean }
-interface CommentOperation extends Operation { userId: number, use: CheckedUse | undefined }
+interface Operation {
+  videoId: number
+}
+interface LikeOperation extends Operation {
+  userId: number
+  isLiked: boolean
+}
+interface PresenceOperation extends Operation {
+  userId: number
+  isThere: boolean
+}
+interface CommentOperation extends Operation {
+  userId: number
+  use: CheckedUse | undefined
+}
 
 /** The result of one operation of a script, and the generation in which it ran. */
-interface Counted<Answer> { generation: number, row: Answer }
+interface Counted<Answer> {
+  generation: number
+  row: Answer
+}
 
-interface Call { keys: string[], args: (string | number)[] }
+interface Call {
+  keys: string[]
+  args: (string | number)[]
+}
 
 /** Milliseconds after which a write that waits for a recovery is rejected. */
 const patienceMs = 230
@@ -89,7 +115,11 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
   }
 
   /** Runs a counting script in the generation that takes writes; recovers first when there is none. */
-  async function count<Answer> (shard: number, name: CountingScript, build: (state: Shard) => Call): Promise<{ generation: number, answer: Answer }> {
+  async function count<Answer> (
+    shard: number,
+    name: CountingScript,
+    build: (state: Shard) => Call
+  ): Promise<{ generation: number, answer: Answer }> {
     const deadline = performance.now() + patienceMs
     for (;;) {
       const state = shards[shard]
@@ -106,7 +136,11 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
     }
   }
 
-  async function countEach<Answer> (shard: number, name: CountingScript, build: (state: Shard) => Call): Promise<Counted<Answer>[]> {
+  async function countEach<Answer> (
+    shard: number,
+    name: CountingScript,
+    build: (state: Shard) => Call
+  ): Promise<Counted<Answer>[]> {
     const { generation, answer } = await count<Answer[]>(shard, name, build)
     return answer.map(row => ({ generation, row }))
   }
@@ -117,7 +151,9 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
     settling[shard] ??= (async () => {
       const found = await adopt(shard)
       if (found === 0 || found === seen) await recover(shard, found)
-    })().finally(() => { settling[shard] = undefined })
+    })().finally(() => {
+      settling[shard] = undefined
+    })
     return settling[shard]
   }
 
@@ -137,15 +173,17 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
   }
 
   /**
-   * Recovery: closes a generation, flushes what survived of it, and begins the next one. Any number of processes may try this at
-   * once, and may be killed at any point: merging is idempotent, one process at a time has the claim, and an overtaken one does
-   * not begin the generation. The ledger is fenced before the generation opens, so that a delayed flush of the old one is
-   * ignored. The scripts are loaded before it, too: if the server is restarted in between, they are missing, and the next write
-   * notices.
+   * Recovery: closes a generation, flushes what survived of it, and begins the next one. Any number of processes may
+   * try this at once, and may be killed at any point: merging is idempotent, one process at a time has the claim, and
+   * an overtaken one does not begin the generation. The ledger is fenced before the generation opens, so that a
+   * delayed flush of the old one is ignored. The scripts are loaded before it, too: if the server is restarted in
+   * between, they are missing, and the next write notices.
    */
   async function recover (shard: number, from: number): Promise<void> {
     const startedAt = performance.now()
-    const next = await recovery.nextGeneration(Math.max(from, Number(await redis.hget(names.meta(shard), 'claim') ?? 0)))
+    const next = await recovery.nextGeneration(
+      Math.max(from, Number(await redis.hget(names.meta(shard), 'claim') ?? 0))
+    )
     const [found, claim] = await call('close', [names.meta(shard)], [from, next, claimMs]) as [string, string]
     if (Number(found) !== from) {
       await adopt(shard)
@@ -204,47 +242,100 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
   const setLike = createBatcher<LikeOperation, Counted<Row | Refusal>>({
     shardOf,
     maxSize: maxOperations,
-    send: async (shard, operations) => await countEach<Row | Refusal>(shard, 'likes', ({ generation, looks, keys }) => {
-      const videos = indexVideos(operations)
-      return {
-        keys: [names.meta(shard), keys.views, keys.comments, keys.pending, keys.unflushed,
-          ...videos.ids.flatMap(id => [keys.likes(id), names.viewers(id)])],
-        args: [generation, looks, times.presenceMs, limits.maxWaiting, videos.ids.length, ...videos.ids,
-          ...operations.flatMap(({ videoId, userId, isLiked }) => [videos.indexOf(videoId), userId, isLiked ? '1' : '0'])]
-      }
-    })
+    send: async (shard, operations) =>
+      await countEach<Row | Refusal>(shard, 'likes', ({ generation, looks, keys }) => {
+        const videos = indexVideos(operations)
+        return {
+          keys: [
+            names.meta(shard),
+            keys.views,
+            keys.comments,
+            keys.pending,
+            keys.unflushed,
+            ...videos.ids.flatMap(id => [keys.likes(id), names.viewers(id)])
+          ],
+          args: [
+            generation,
+            looks,
+            times.presenceMs,
+            limits.maxWaiting,
+            videos.ids.length,
+            ...videos.ids,
+            ...operations.flatMap((
+              { videoId, userId, isLiked }
+            ) => [videos.indexOf(videoId), userId, isLiked ? '1' : '0'])
+          ]
+        }
+      })
   })
 
   const setPresence = createBatcher<PresenceOperation, Counted<Row>>({
     shardOf,
     maxSize: maxOperations,
-    send: async (shard, operations) => await countEach<Row>(shard, 'presence', ({ generation, looks, keys }) => {
-      const videos = indexVideos(operations)
-      return {
-        keys: [names.meta(shard), keys.views, keys.comments, keys.peaks, keys.dirty,
-          ...videos.ids.flatMap(id => [names.viewers(id), names.sessions(id), keys.likes(id)])],
-        args: [generation, looks, times.presenceMs, times.watchedMs, times.viewWindowMs, videos.ids.length, ...videos.ids,
-          ...operations.flatMap(({ videoId, userId, isThere }) => [videos.indexOf(videoId), userId, isThere ? '1' : '0'])]
-      }
-    })
+    send: async (shard, operations) =>
+      await countEach<Row>(shard, 'presence', ({ generation, looks, keys }) => {
+        const videos = indexVideos(operations)
+        return {
+          keys: [
+            names.meta(shard),
+            keys.views,
+            keys.comments,
+            keys.peaks,
+            keys.dirty,
+            ...videos.ids.flatMap(id => [names.viewers(id), names.sessions(id), keys.likes(id)])
+          ],
+          args: [
+            generation,
+            looks,
+            times.presenceMs,
+            times.watchedMs,
+            times.viewWindowMs,
+            videos.ids.length,
+            ...videos.ids,
+            ...operations.flatMap((
+              { videoId, userId, isThere }
+            ) => [videos.indexOf(videoId), userId, isThere ? '1' : '0'])
+          ]
+        }
+      })
   })
 
   const addComment = createBatcher<CommentOperation, Counted<Row | Refusal | Used>>({
     shardOf,
     maxSize: maxOperations,
-    send: async (shard, operations) => await countEach<Row | Refusal | Used>(shard, 'comments', ({ generation, looks, keys }) => {
-      const videos = indexVideos(operations)
-      const used = operations.filter(({ use }) => use !== undefined)
-      return {
-        keys: [names.meta(shard), keys.views, keys.comments, keys.dirty, keys.receipts,
-          ...videos.ids.flatMap(id => [keys.likes(id), names.viewers(id)]),
-          ...used.map(({ videoId, use }) => names.receipt(videoId, use!.use))],
-        args: [generation, looks, times.presenceMs, times.receiptMs, limits.maxWaiting, videos.ids.length, ...videos.ids,
-          ...operations.flatMap(operation => [
-            videos.indexOf(operation.videoId), operation.userId, used.indexOf(operation) + 1, operation.use?.use ?? '', operation.use?.fingerprint ?? '',
-            operation.use?.checkedIn ?? ''])]
-      }
-    })
+    send: async (shard, operations) =>
+      await countEach<Row | Refusal | Used>(shard, 'comments', ({ generation, looks, keys }) => {
+        const videos = indexVideos(operations)
+        const used = operations.filter(({ use }) => use !== undefined)
+        return {
+          keys: [
+            names.meta(shard),
+            keys.views,
+            keys.comments,
+            keys.dirty,
+            keys.receipts,
+            ...videos.ids.flatMap(id => [keys.likes(id), names.viewers(id)]),
+            ...used.map(({ videoId, use }) => names.receipt(videoId, use!.use))
+          ],
+          args: [
+            generation,
+            looks,
+            times.presenceMs,
+            times.receiptMs,
+            limits.maxWaiting,
+            videos.ids.length,
+            ...videos.ids,
+            ...operations.flatMap(operation => [
+              videos.indexOf(operation.videoId),
+              operation.userId,
+              used.indexOf(operation) + 1,
+              operation.use?.use ?? '',
+              operation.use?.fingerprint ?? '',
+              operation.use?.checkedIn ?? ''
+            ])
+          ]
+        }
+      })
   })
 
   async function warm (videoId: number, pages: () => AsyncIterable<number[]>): Promise<void> {
@@ -268,7 +359,8 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
           if (state === 'mine') state = await step('end')
         }
       } catch (error) {
-        // Release the ticket, so that another process need not wait until it expires; also when the reply to "begin" was lost.
+        // Release the ticket, so that another process need not wait until it expires; also when the reply to "begin"
+        // was lost.
         await step('drop').catch(() => {})
         throw error
       }
@@ -279,12 +371,20 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
   }
 
   /** Reads the counters of one shard; repeats it when the generation has changed. */
-  async function readShard (shard: number, videoIds: number[], userId: number | undefined, isRetry = false): Promise<StoredCounters[]> {
+  async function readShard (
+    shard: number,
+    videoIds: number[],
+    userId: number | undefined,
+    isRetry = false
+  ): Promise<StoredCounters[]> {
     if (!shards[shard]) await adopt(shard)
     const { generation, keys } = shards[shard]!
-    const [current, ...rows] = await call('read',
-      [names.meta(shard), keys.views, keys.comments, ...videoIds.flatMap(id => [keys.likes(id), names.viewers(id)])],
-      [generation, times.presenceMs, userId ?? '', ...videoIds]) as [string, ...Row[]]
+    const [current, ...rows] = await call('read', [
+      names.meta(shard),
+      keys.views,
+      keys.comments,
+      ...videoIds.flatMap(id => [keys.likes(id), names.viewers(id)])
+    ], [generation, times.presenceMs, userId ?? '', ...videoIds]) as [string, ...Row[]]
     if (Number(current) === generation && rows.length > 0) return rows.map(row => toCounters(row, generation))
     if (Number(current) === 0) {
       // Redis was emptied: the known ledger rows may be older than the last flush.
@@ -296,12 +396,24 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
     return await readShard(shard, videoIds, userId, true)
   }
 
-  async function collectShard (shard: number, generation: number, { gapMs, isClosing = false }: { gapMs: number, isClosing?: boolean }) {
+  async function collectShard (
+    shard: number,
+    generation: number,
+    { gapMs, isClosing = false }: { gapMs: number, isClosing?: boolean }
+  ) {
     const keys = names.ofGeneration(shard, generation)
-    const answer = await call('collect',
-      [names.meta(shard), keys.views, keys.comments, keys.peaks, keys.dirty, keys.pending, keys.receipts],
-      [generation, isClosing ? 0 : shards[shard]?.looks ?? 0, gapMs, limits.batchSize, isClosing ? '1' : '0']
-    ) as [string, string] | [string, string, string, string, string, number, string[], string[], string[]]
+    const answer = await call('collect', [
+      names.meta(shard),
+      keys.views,
+      keys.comments,
+      keys.peaks,
+      keys.dirty,
+      keys.pending,
+      keys.receipts
+    ], [generation, isClosing ? 0 : shards[shard]?.looks ?? 0, gapMs, limits.batchSize, isClosing ? '1' : '0']) as [
+      string,
+      string
+    ] | [string, string, string, string, string, number, string[], string[], string[]]
     const state = shards[shard]
     if (state?.generation === generation) state.looks = Math.max(state.looks, Number(answer[0]))
     noteFlushed(shard, Number(answer[1]))
@@ -311,8 +423,12 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
     const batch: Batch = {
       shard,
       generation,
-      counters: groups(counters, 4).map(([id, views, comments, peak]) =>
-        ({ videoId: Number(id), views: Number(views), comments: Number(comments), peak: Number(peak) })),
+      counters: groups(counters, 4).map(([id, views, comments, peak]) => ({
+        videoId: Number(id),
+        views: Number(views),
+        comments: Number(comments),
+        peak: Number(peak)
+      })),
       likes: groups(likes, 2).map(([field, value]) => {
         const [videoId, userId] = field!.split(':')
         const [flag, version] = value!.split(':')
@@ -336,17 +452,31 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
     stats.flushedUntil = known.length > 0 ? Math.min(...known) : undefined
   }
 
-  async function acknowledge ({ shard, generation, counters, likes, receipts, isPartial, lookedAt }: Batch): Promise<void> {
+  async function acknowledge (
+    { shard, generation, counters, likes, receipts, isPartial, lookedAt }: Batch
+  ): Promise<void> {
     const keys = names.ofGeneration(shard, generation)
     const videos = indexVideos(likes)
     await call('acknowledge', [
-      names.meta(shard), keys.views, keys.comments, keys.peaks, keys.dirty, keys.pending, keys.unflushed, keys.receipts,
+      names.meta(shard),
+      keys.views,
+      keys.comments,
+      keys.peaks,
+      keys.dirty,
+      keys.pending,
+      keys.unflushed,
+      keys.receipts,
       ...videos.ids.map(id => keys.likes(id))
     ], [
-      generation, times.warmMs, isPartial ? 0 : lookedAt,
-      counters.length, ...counters.flatMap(({ videoId, views, comments, peak }) => [videoId, views, comments, peak]),
-      likes.length, ...likes.flatMap(({ videoId, userId, isLiked, version }) =>
-        [`${videoId}:${userId}`, `${isLiked ? 1 : 0}:${version}`, videoId, videos.indexOf(videoId)]),
+      generation,
+      times.warmMs,
+      isPartial ? 0 : lookedAt,
+      counters.length,
+      ...counters.flatMap(({ videoId, views, comments, peak }) => [videoId, views, comments, peak]),
+      likes.length,
+      ...likes.flatMap((
+        { videoId, userId, isLiked, version }
+      ) => [`${videoId}:${userId}`, `${isLiked ? 1 : 0}:${version}`, videoId, videos.indexOf(videoId)]),
       ...receipts.map(({ videoId, use }) => `${videoId}:${use}`)
     ])
     if (!isPartial) noteFlushed(shard, lookedAt)
@@ -365,7 +495,14 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
     /** Single flight: one load for all requests of this process that like the same cold video. */
     warm (videoId, pages) {
       let running = warming.get(videoId)
-      if (!running) warming.set(videoId, running = warm(videoId, pages).finally(() => { warming.delete(videoId) }))
+      if (!running) {
+        warming.set(
+          videoId,
+          running = warm(videoId, pages).finally(() => {
+            warming.delete(videoId)
+          })
+        )
+      }
       return running
     },
 
@@ -447,8 +584,16 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
         for (let start = 0; start < ofShard.length; start += maxOperations) {
           const chunk = ofShard.slice(start, start + maxOperations)
           await call('forget', [
-            names.meta(shard), keys.views, keys.comments, keys.peaks, keys.dirty, keys.pending, keys.unflushed,
-            ...chunk.flatMap(({ videoId }) => [keys.likes(videoId), keys.ticket(videoId), names.viewers(videoId), names.sessions(videoId)])
+            names.meta(shard),
+            keys.views,
+            keys.comments,
+            keys.peaks,
+            keys.dirty,
+            keys.pending,
+            keys.unflushed,
+            ...chunk.flatMap((
+              { videoId }
+            ) => [keys.likes(videoId), keys.ticket(videoId), names.viewers(videoId), names.sessions(videoId)])
           ], [times.warmMs, ...chunk.flatMap(({ videoId, userId }) => [videoId, userId ?? ''])])
         }
       }))
@@ -500,7 +645,14 @@ function indexVideos (operations: Operation[]) {
 }
 
 function toCounters ([views, comments, likes, liveViewers, liked]: Row, generation: number): StoredCounters {
-  return { generation, views, comments, likes: likes < 0 ? null : likes, liveViewers, isLiked: liked < 0 ? null : liked === 1 }
+  return {
+    generation,
+    views,
+    comments,
+    likes: likes < 0 ? null : likes,
+    liveViewers,
+    isLiked: liked < 0 ? null : liked === 1
+  }
 }
 
 function isEmpty ({ counters, likes, receipts }: Batch): boolean {

@@ -9,9 +9,9 @@ export interface Script {
 }
 
 /**
- * Counting scripts. Each begins with the number of its generation and so has a different hash in each generation: only the server
- * on which the generation began knows it. A server that was restarted, promoted, or restored from an older snapshot answers
- * NOSCRIPT, and nothing is counted on top of older data (the fence).
+ * Counting scripts. Each begins with the number of its generation and so has a different hash in each generation:
+ * only the server on which the generation began knows it. A server that was restarted, promoted, or restored from an
+ * older snapshot answers NOSCRIPT, and nothing is counted on top of older data (the fence).
  */
 export const countingScripts = ['likes', 'presence', 'comments', 'warm'] as const
 export type CountingScript = typeof countingScripts[number]
@@ -23,16 +23,21 @@ export type OtherScript = typeof otherScripts[number]
 const read = (name: string): string => readFileSync(join(import.meta.dirname, 'scripts', `${name}.lua`), 'utf8')
 
 const prelude = read('prelude')
-const sources = Object.fromEntries(countingScripts.map(name => [name, `${prelude}\n${read(name)}`])) as Record<CountingScript, string>
+const sources = Object.fromEntries(countingScripts.map(name => [name, `${prelude}\n${read(name)}`])) as Record<
+  CountingScript,
+  string
+>
 
 /** Returns the counting scripts of one generation. */
 export function scriptsOf (generation: number): Record<CountingScript, Script> {
-  return Object.fromEntries(countingScripts.map(name =>
-    [name, toScript(`-- generation ${generation}\n${sources[name]}`)])) as Record<CountingScript, Script>
+  return Object.fromEntries(
+    countingScripts.map(name => [name, toScript(`-- generation ${generation}\n${sources[name]}`)])
+  ) as Record<CountingScript, Script>
 }
 
-export const scripts = Object.fromEntries(otherScripts.map(name =>
-  [name, toScript(`${prelude}\n${read(name)}`)])) as Record<OtherScript, Script>
+export const scripts = Object.fromEntries(
+  otherScripts.map(name => [name, toScript(`${prelude}\n${read(name)}`)])
+) as Record<OtherScript, Script>
 
 function toScript (text: string): Script {
   return { text, sha: createHash('sha1').update(text).digest('hex') }

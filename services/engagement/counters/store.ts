@@ -9,8 +9,8 @@ export interface CounterStore {
   /** Sets or removes a like; idempotent. `'cold'`: the store needs the video's likes first (`warm`). */
   setLike (videoId: number, userId: number, isLiked: boolean): Promise<StoredCounters | 'cold'>
   /**
-   * Loads the likes of a cold video from the ledger, page by page. Resolves when the video is warm, by this call or by another
-   * process.
+   * Loads the likes of a cold video from the ledger, page by page. Resolves when the video is warm, by this call or
+   * by another process.
    */
   warm (videoId: number, pages: () => AsyncIterable<number[]>): Promise<void>
   /** Counts one comment; with `use`, only the first time. */
@@ -22,16 +22,19 @@ export interface CounterStore {
   /** Ends the presence of a viewer. */
   leave (videoId: number, userId: number): Promise<StoredCounters>
   /** Ends the presence of a deleted user on every video. It scans all audiences: no request should wait for it. */
-  leaveAll (userId: number): Promise<void>
+  leaveAll(userId: number): Promise<void>
   /** Reads the counters of videos in one round trip, in their order; `isLiked` for the given user. */
   read (videoIds: number[], userId?: number): Promise<StoredCounters[]>
 
-  /** Collects what the ledger does not have yet, each shard at one instant. Empty when another process has just collected. */
+  /**
+   * Collects what the ledger does not have yet, each shard at one instant. Empty when another process has just
+   * collected.
+   */
   collect (options?: { isForced?: boolean }): Promise<Batch[]>
   /** Acknowledges a batch that the ledger has: what has not changed since is no longer pending. */
-  acknowledge (batch: Batch): Promise<void>
+  acknowledge(batch: Batch): Promise<void>
   /** Removes deleted videos, or likes, with everything that was counted for them. */
-  forget (tombstones: Tombstone[]): Promise<void>
+  forget(tombstones: Tombstone[]): Promise<void>
   /**
    * Claims the removal of deleted videos and likes for this process.
    *
@@ -39,7 +42,7 @@ export interface CounterStore {
    */
   claimBurial (): Promise<TombstoneCursor | undefined>
   /** Records the tombstone up to which everything is removed. */
-  noteBurial (cursor: TombstoneCursor): Promise<void>
+  noteBurial(cursor: TombstoneCursor): Promise<void>
   /** Returns the stored response to a use of an Idempotency-Key. */
   answerOf (videoId: number, use: string): Promise<string | undefined>
   /** When this process learned of the generation of a video's shard, by steadyNow(); 0 while it knows none. */
@@ -122,14 +125,20 @@ export interface Tombstone {
 }
 
 /** Position in the order of tombstones. */
-export interface TombstoneCursor { transactionId: number, id: number }
+export interface TombstoneCursor {
+  transactionId: number
+  id: number
+}
 
 export interface StoreStats {
   /** Pending counters, likes and receipts when they were last collected. */
   pending: number
   /** Recoveries by this process since it started. */
   recoveries: number
-  /** Time up to which the ledger is complete, by flushes of any process, in milliseconds of the store's clock; undefined while unknown. */
+  /**
+   * Time up to which the ledger is complete, by flushes of any process, in milliseconds of the store's clock;
+   * undefined while unknown.
+   */
   flushedUntil: number | undefined
 }
 

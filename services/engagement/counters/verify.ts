@@ -38,7 +38,11 @@ export interface VerifyResult {
   drifts: Drift[]
 }
 
-interface RowsOfVideo { video_id: number, like_count: number, rows: number }
+interface RowsOfVideo {
+  video_id: number
+  like_count: number
+  rows: number
+}
 
 const recountLikes = {
   name: 'verify_likes',
@@ -71,12 +75,17 @@ const readLikers = {
 
 type Names = ReturnType<typeof createRedisKeys>
 
-interface Total { video_id: number, generation: number, views: number, comments: number }
+interface Total {
+  video_id: number
+  generation: number
+  views: number
+  comments: number
+}
 
 /**
- * Compares the counters with their source of truth: ledger totals with the rows they count, Redis totals with the ledger.
- * Checks twice, `settleMs` apart, and reports only drift that is present both times: a difference that is merely waiting
- * for the next flush is not drift.
+ * Compares the counters with their source of truth: ledger totals with the rows they count, Redis totals with the
+ * ledger. Checks twice, `settleMs` apart, and reports only drift that is present both times: a difference that is
+ * merely waiting for the next flush is not drift.
  *
  * @returns the number of videos checked and the drifts found
  */
@@ -86,7 +95,10 @@ export async function verifyCounters ({ database, redis, settleMs = 2000 }: Veri
   await sleep(settleMs)
   const second = await findDrifts(database, redis)
   const persistent = new Set(first.drifts.map(drift => `${drift.kind} ${drift.videoId}`))
-  return { videos: second.videos, drifts: second.drifts.filter(drift => persistent.has(`${drift.kind} ${drift.videoId}`)) }
+  return {
+    videos: second.videos,
+    drifts: second.drifts.filter(drift => persistent.has(`${drift.kind} ${drift.videoId}`))
+  }
 }
 
 /** Repairs drifts: ledger rows decide; where there are none, the larger of the two totals does. */
@@ -107,7 +119,18 @@ export async function repairCounters ({ database, redis }: VerifyOptions, drifts
       await redis.srem(dirty, videoId)
     } else if (kind !== 'like_count') {
       const [row] = await database.query<Total>(readTotals, [[videoId]])
-      await redis.eval(scripts.raise.text, 4, names.meta(shard), views, comments, dirty, generation, videoId, row?.views ?? 0, row?.comments ?? 0)
+      await redis.eval(
+        scripts.raise.text,
+        4,
+        names.meta(shard),
+        views,
+        comments,
+        dirty,
+        generation,
+        videoId,
+        row?.views ?? 0,
+        row?.comments ?? 0
+      )
     }
   }
 }
@@ -121,7 +144,9 @@ async function findDrifts (database: Database, redis: Redis | Cluster | undefine
     const names = createRedisKeys({ isCluster: redis instanceof Cluster })
     for (let shard = 0; shard < names.shardCount; shard++) {
       const generation = Number(await redis.hget(names.meta(shard), 'generation') ?? 0)
-      if (generation > 0) await compareTotals(database, redis, names.ofGeneration(shard, generation), generation, drifts, counted)
+      if (generation > 0) {
+        await compareTotals(database, redis, names.ofGeneration(shard, generation), generation, drifts, counted)
+      }
     }
     await compareLikes(database, redis, names, drifts)
   }
@@ -129,7 +154,12 @@ async function findDrifts (database: Database, redis: Redis | Cluster | undefine
 }
 
 async function compareTotals (
-  database: Database, redis: Redis | Cluster, keys: GenerationKeys, generation: number, drifts: Drift[], counted: Set<number>
+  database: Database,
+  redis: Redis | Cluster,
+  keys: GenerationKeys,
+  generation: number,
+  drifts: Drift[],
+  counted: Set<number>
 ): Promise<void> {
   for (const metric of ['views', 'comments'] as const) {
     for await (const page of scanHash(redis, keys[metric])) {
@@ -160,7 +190,13 @@ async function compareLikes (database: Database, redis: Redis | Cluster, names: 
   }
 }
 
-async function compareLikesOf (database: Database, redis: Redis | Cluster, names: Names, key: string, drifts: Drift[]): Promise<void> {
+async function compareLikesOf (
+  database: Database,
+  redis: Redis | Cluster,
+  names: Names,
+  key: string,
+  drifts: Drift[]
+): Promise<void> {
   const parsed = parseLikesKey(key)
   if (!parsed) return
   const { shard, generation, videoId: id } = parsed

@@ -16,9 +16,9 @@ const script = readFileSync(join(import.meta.dirname, 'scripts', 'lease.lua'), '
 const sha = createHash('sha1').update(script).digest('hex')
 
 /**
- * Key of a string: the time at which the bucket of a client will be full again. The shard is the limiter's own. The rate and
- * the burst are part of the key: under other settings the same time means another number of tokens, and a client that was
- * limited would stay refused after the limit was raised.
+ * Key of a string: the time at which the bucket of a client will be full again. The shard is the limiter's own. The
+ * rate and the burst are part of the key: under other settings the same time means another number of tokens, and a
+ * client that was limited would stay refused after the limit was raised.
  */
 const limitKey = (shard: number, policy: string, client: string): string => `halo:{l${shard}}:limit:${policy}:${client}`
 
@@ -59,7 +59,9 @@ export function createLeaseClient ({ redis, policy, rate, burst }: LeaseClientOp
     const leases: Lease[] = []
     await Promise.all([...shards].map(async ([shard, indexes]) => {
       const found = await leaseShard(shard, indexes.map(index => requests[index]!))
-      indexes.forEach((index, position) => { leases[index] = found[position]! })
+      indexes.forEach((index, position) => {
+        leases[index] = found[position]!
+      })
     }))
     return leases
   }

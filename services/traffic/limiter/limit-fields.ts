@@ -12,9 +12,9 @@ export interface Taken {
 const maxWritten = 10_000
 
 /**
- * Builds the rate limit fields of responses: RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers), where a
- * quota is a full bucket in the time in which it fills; and X-RateLimit-*, which older clients read and which have room
- * for one policy, the narrower one.
+ * Builds the rate limit fields of responses: RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers),
+ * where a quota is a full bucket in the time in which it fills; and X-RateLimit-*, which older clients read and which
+ * have room for one policy, the narrower one.
  */
 export function createLimitFields ({ hasLegacyHeaders }: { hasLegacyHeaders: boolean }) {
   const written = new Map<Limit, Written[]>()

@@ -15,11 +15,15 @@ export interface Limit {
    */
   take (client: string, cost?: number): number
   /** The error for a client without a token. @param waitMs milliseconds until there is one */
-  refusal (waitMs: number): ApiError
+  refusal(waitMs: number): ApiError
 }
 
 /** What a policy counts, where it is not requests of its name. */
-const kinds: Partial<Record<PolicyName, string>> = { address: 'requests', publishing: 'videos', idempotency: 'uses of an Idempotency-Key' }
+const kinds: Partial<Record<PolicyName, string>> = {
+  address: 'requests',
+  publishing: 'videos',
+  idempotency: 'uses of an Idempotency-Key'
+}
 
 /** A policy with its buckets: shared by all processes with Redis, the process's own without. */
 export function createLimit (name: PolicyName, policy: Policy, redis?: Redis | Cluster): Limit {

@@ -8,7 +8,15 @@ export interface Policy {
 }
 
 /** Every request takes a token of `address`; routes with a policy of their own take one of that as well. */
-export const policyNames = ['address', 'register', 'login', 'password', 'engagement', 'publishing', 'idempotency'] as const
+export const policyNames = [
+  'address',
+  'register',
+  'login',
+  'password',
+  'engagement',
+  'publishing',
+  'idempotency'
+] as const
 
 export type PolicyName = typeof policyNames[number]
 

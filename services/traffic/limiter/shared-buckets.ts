@@ -48,8 +48,9 @@ function shareOut (burst: number) {
   const atMost = (tokens: number, most: number): number => Math.max(1, Math.min(most, Math.floor(tokens)))
   return {
     /**
-     * Tokens a second (and at once) that a process grants to each client without telling the shared bucket: most clients stay
-     * below and cost no call. Of a small bucket none: the free tokens of all processes would exceed its rate.
+     * Tokens a second (and at once) that a process grants to each client without telling the shared bucket: most
+     * clients stay below and cost no call. Of a small bucket none: the free tokens of all processes would exceed its
+     * rate.
      */
     free: burst <= 100 ? 0 : atMost(burst / 20, 10),
     /** Tokens of one lease. */
@@ -64,8 +65,8 @@ function shareOut (burst: number) {
 }
 
 /**
- * A lease is this fraction (1/n) of the tokens last known, and no less than a batch: leases of a nearly full bucket are large,
- * so that clients far below their limit seldom cost a call.
+ * A lease is this fraction (1/n) of the tokens last known, and no less than a batch: leases of a nearly full bucket
+ * are large, so that clients far below their limit seldom cost a call.
  */
 const largeShare = 32
 
@@ -76,20 +77,27 @@ const leaseTimeoutMs = 20
 const retryMs = 500
 
 /**
- * Token buckets that many processes share. Every request is decided synchronously: a process leases tokens of a busy client in
- * batches and uses them; tokens that it grants while a lease is in flight are owed, and taken from the bucket with the next
- * lease. So a client gets the rate of its bucket from all processes together, and exceeds it for a moment by a few tokens
- * a process at the most.
+ * Token buckets that many processes share. Every request is decided synchronously: a process leases tokens of a busy
+ * client in batches and uses them; tokens that it grants while a lease is in flight are owed, and taken from the
+ * bucket with the next lease. So a client gets the rate of its bucket from all processes together, and exceeds it for
+ * a moment by a few tokens a process at the most.
  *
- * Each process also has a bucket of the same size of its own for each client: no process grants more than that, even while the
- * shared buckets are unavailable or slow.
+ * Each process also has a bucket of the same size of its own for each client: no process grants more than that, even
+ * while the shared buckets are unavailable or slow.
  */
-export function createSharedBuckets ({ rate, burst, lease, maxClients = 500_000, now = performance.now.bind(performance) }: SharedBucketOptions) {
+export function createSharedBuckets (
+  { rate, burst, lease, maxClients = 500_000, now = performance.now.bind(performance) }: SharedBucketOptions
+) {
   const own = createTokenBuckets({ rate, burst, maxClients })
   const { free, batch, lowWater, credit, creditShare } = shareOut(burst)
   const ownFree = free > 0 ? createTokenBuckets({ rate: Math.min(free, rate), burst: free, maxClients }) : undefined
-  // An account that is idle for as long as it takes to fill two buckets (lease.lua allows a debt of one) is dropped: its bucket is full.
-  const accounts = new ExpiringMap<string, Account>({ maxAgeMs: Math.max(1000, 2 * burst / rate * 1000), maxSize: maxClients, now })
+  // An account that is idle for as long as it takes to fill two buckets (lease.lua allows a debt of one) is dropped:
+  // its bucket is full.
+  const accounts = new ExpiringMap<string, Account>({
+    maxAgeMs: Math.max(1000, 2 * burst / rate * 1000),
+    maxSize: maxClients,
+    now
+  })
   let waiting = new Map<string, Account>()
   let unavailableUntil = -Infinity
   /** When the first of the calls failed that have failed since the last answer. */
@@ -105,7 +113,11 @@ export function createSharedBuckets ({ rate, burst, lease, maxClients = 500_000,
   function send (): void {
     const asked = [...waiting]
     waiting = new Map()
-    const requests = asked.map(([client, { owed, left }]) => ({ client, wanted: Math.max(batch, Math.floor(left / largeShare)), owed }))
+    const requests = asked.map(([client, { owed, left }]) => ({
+      client,
+      wanted: Math.max(batch, Math.floor(left / largeShare)),
+      owed
+    }))
     for (const [, account] of asked) account.owed = 0
     stats.leases += requests.length
     stats.calls++
@@ -113,14 +125,17 @@ export function createSharedBuckets ({ rate, burst, lease, maxClients = 500_000,
     lease(requests).then(leases => {
       const at = now()
       failedAt = Infinity
-      asked.forEach(([, account], index) => { credited(account, leases[index]!, at) })
+      asked.forEach(([, account], index) => {
+        credited(account, leases[index]!, at)
+      })
     }, () => {
       stats.failures++
       // After a stall, answers and timeouts of all calls are due at once, and Node runs the timeouts first.
       const isUnavailable = sentAt >= failedAt
       if (isUnavailable) unavailableUntil = now() + retryMs
       else failedAt = Math.min(failedAt, now())
-      // The debt of this call may have been taken. Tokens granted since are owed, or forgotten rather than owed for ever.
+      // The debt of this call may have been taken. Tokens granted since are owed, or forgotten rather than owed for
+      // ever.
       for (const [, account] of asked) {
         account.askedAt = undefined
         if (!isUnavailable) account.owed += Math.max(0, -account.tokens)
@@ -141,7 +156,8 @@ export function createSharedBuckets ({ rate, burst, lease, maxClients = 500_000,
   }
 
   function accountOf (client: string): Account {
-    const account = accounts.get(client) ?? { tokens: 0, owed: free, left: burst, deniedUntil: -Infinity, askedAt: undefined }
+    const account = accounts.get(client) ??
+      { tokens: 0, owed: free, left: burst, deniedUntil: -Infinity, askedAt: undefined }
     // Set again, so that it stays while the client is busy.
     accounts.set(client, account)
     return account
@@ -149,7 +165,9 @@ export function createSharedBuckets ({ rate, burst, lease, maxClients = 500_000,
 
   /** As take(), of leased tokens; undefined while a lease is late. */
   function takeLeased (client: string, at: number, cost: number): number | undefined {
-    if (cost === 1 && accounts.get(client) === undefined && ownFree?.take(client, at) === 0) return burst - free + ownFree.remaining(client, at)
+    if (cost === 1 && accounts.get(client) === undefined && ownFree?.take(client, at) === 0) {
+      return burst - free + ownFree.remaining(client, at)
+    }
     const account = accountOf(client)
     if (account.askedAt !== undefined && at - account.askedAt > leaseTimeoutMs) return undefined
     if (at < account.deniedUntil) return at - account.deniedUntil
@@ -164,7 +182,8 @@ export function createSharedBuckets ({ rate, burst, lease, maxClients = 500_000,
     stats,
 
     /**
-     * Takes tokens of a client when there is at least one; missing ones are a debt that is paid before the next is granted.
+     * Takes tokens of a client when there is at least one; missing ones are a debt that is paid before the next is
+     * granted.
      *
      * @param cost tokens to take
      * @returns the tokens that are left; or, below zero, the milliseconds until there is one, when there was none

@@ -23,11 +23,11 @@ export interface TokenBuckets {
 }
 
 /**
- * Token buckets by client, stored as one number each: the time at which the bucket will be full again (GCRA's theoretical
- * arrival time, ITU-T I.371).
+ * Token buckets by client, stored as one number each: the time at which the bucket will be full again (GCRA's
+ * theoretical arrival time, ITU-T I.371).
  *
- * The buckets are in two maps, by when they were last used. A bucket fills in `burst / rate` seconds, so one that was not
- * used for as long is full and need not be stored: the older map is dropped as a whole. There is no sweep.
+ * The buckets are in two maps, by when they were last used. A bucket fills in `burst / rate` seconds, so one that was
+ * not used for as long is full and need not be stored: the older map is dropped as a whole. There is no sweep.
  */
 export function createTokenBuckets ({ rate, burst, maxClients = 500_000 }: TokenBucketOptions): TokenBuckets {
   const tokenMs = 1000 / rate
@@ -58,8 +58,11 @@ export function createTokenBuckets ({ rate, burst, maxClients = 500_000 }: Token
       return 0
     },
 
-    remaining: (client, nowMs) => Math.max(0, Math.floor((nowMs + capacityMs - fullAt(client, nowMs)) / tokenMs + 1e-6)),
+    remaining: (client, nowMs) =>
+      Math.max(0, Math.floor((nowMs + capacityMs - fullAt(client, nowMs)) / tokenMs + 1e-6)),
 
-    get size () { return recent.size + older.size }
+    get size () {
+      return recent.size + older.size
+    }
   }
 }

@@ -12,7 +12,18 @@ t.test('a password, hashed, is verified; another is not, and an unknown user nev
   t.equal(await passwords.verify('pässword 🔑', hash), true)
   t.equal(await passwords.verify('passwort', hash), false)
   t.equal(await passwords.verify('pässword 🔑', undefined), false)
-  for (const none of ['not a hash', '', 'halo1$', 'halo1$x$y', '$2b$04$short', `$2b$99$${'a'.repeat(53)}`, `$2b$04$${'!'.repeat(53)}`, `halo1$$2b$04$${'a'.repeat(53)}`]) t.equal(await passwords.verify('x', none), false, 'a hash that is none verifies nothing')
+  for (
+    const none of [
+      'not a hash',
+      '',
+      'halo1$',
+      'halo1$x$y',
+      '$2b$04$short',
+      `$2b$99$${'a'.repeat(53)}`,
+      `$2b$04$${'!'.repeat(53)}`,
+      `halo1$$2b$04$${'a'.repeat(53)}`
+    ]
+  ) t.equal(await passwords.verify('x', none), false, 'a hash that is none verifies nothing')
 })
 
 t.test('an unknown user costs the same work as a known one, of whatever hash', async t => {
@@ -64,7 +75,10 @@ t.test('a password that would wait longer than two seconds is refused at once, a
   t.ok(refused.length >= 20 && refused.length < 30, `${refused.length} of 30 were refused`)
   for (const { reason } of refused) t.match(reason, { code: 'server_busy', retryAfter: 1 })
   t.ok(ended[0]! < 200, `the first refusal came after ${ended[0]!.toFixed(0)} ms`)
-  t.throws(() => { for (let n = 0; n < 30; n++) passwords.hash('x').catch(() => {}); passwords.requireRoom() }, { code: 'server_busy' })
+  t.throws(() => {
+    for (let n = 0; n < 30; n++) passwords.hash('x').catch(() => {})
+    passwords.requireRoom()
+  }, { code: 'server_busy' })
 })
 
 t.test('every byte of a password counts, and one password has one form', async t => {
@@ -88,24 +102,40 @@ t.test('a hash of the Go service, of an earlier pepper or of another cost is ver
   const cheap = createPasswordService({ cost: 4, pepper })
   const other = createPasswordService({ cost: 5, pepper: 'a pepper that was lost' })
   t.teardown(() => Promise.all([passwords, before, cheap, other].map(service => service.close())))
-  for (const [name, hash] of [
-    ['Go', bcrypt.hashSync('password', 4).replace('$2b$', '$2a$')], ['an earlier pepper', await before.hash('password')], ['another cost', await cheap.hash('password')]
-  ] as const) {
+  for (
+    const [name, hash] of [
+      ['Go', bcrypt.hashSync('password', 4).replace('$2b$', '$2a$')],
+      ['an earlier pepper', await before.hash('password')],
+      ['another cost', await cheap.hash('password')]
+    ] as const
+  ) {
     t.equal(await passwords.verify('password', hash), true, name)
     t.equal(await passwords.verify('passwort', hash), false, name)
     t.equal(passwords.isOutdated(hash, 'password'), true, name)
   }
   t.equal(passwords.isOutdated(await passwords.hash('password'), 'password'), false)
-  t.equal(passwords.isOutdated(bcrypt.hashSync('x', 4), 'x'.repeat(73)), false, 'of a longer password Go knew 72 bytes alone')
-  t.equal(await passwords.verify('password', await other.hash('password')), false, 'without its pepper a hash verifies nothing')
+  t.equal(
+    passwords.isOutdated(bcrypt.hashSync('x', 4), 'x'.repeat(73)),
+    false,
+    'of a longer password Go knew 72 bytes alone'
+  )
+  t.equal(
+    await passwords.verify('password', await other.hash('password')),
+    false,
+    'without its pepper a hash verifies nothing'
+  )
 })
 
 t.test('with a blocklist the most common passwords and the own names are refused, and only for new hashes', async t => {
   const passwords = createPasswordService({ cost: 4, pepper, blocklist: 'common' })
   const free = createPasswordService({ cost: 4, pepper })
   t.teardown(() => Promise.all([passwords.close(), free.close()]))
-  for (const common of ['password123', 'PASSWORD123', '12345678', 'Ｐassword123']) await t.rejects(passwords.hash(common), { code: 'password_too_common' }, common)
-  for (const name of ['Somebody', 'me@example.com']) await t.rejects(passwords.hash(name.toUpperCase(), ['somebody', 'me@example.com']), { code: 'password_too_common' })
+  for (const common of ['password123', 'PASSWORD123', '12345678', 'Ｐassword123']) {
+    await t.rejects(passwords.hash(common), { code: 'password_too_common' }, common)
+  }
+  for (const name of ['Somebody', 'me@example.com']) {
+    await t.rejects(passwords.hash(name.toUpperCase(), ['somebody', 'me@example.com']), { code: 'password_too_common' })
+  }
   t.match(await passwords.hash('tr0mbone of the harbour', ['somebody']), /^halo1/)
   const hash = await free.hash('password123', ['password123'])
   t.equal(await passwords.verify('password123', hash), true, 'who has one logs in')

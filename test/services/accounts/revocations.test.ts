@@ -10,34 +10,76 @@ t.test('hundreds of thousands of revocations are loaded in pages, and the proces
   const app = await createApp(t, { stores, databaseUrl })
   const { token, authorization } = await signUp(app)
   const { sid } = JSON.parse(Buffer.from(token.split('.')[1]!, 'base64url').toString()) as { sid: string }
-  await app.backgroundPool.query("insert into revocations (session_id, user_id, until) select lpad(n::text, 22, '0'), 1, now() + interval '1 hour' from generate_series(1, 250000) n")
-  await app.backgroundPool.query("insert into revocations (session_id, user_id, until) values ($1, 1, now() + interval '1 hour')", [sid])
+  await app.backgroundPool.query(
+    "insert into revocations (session_id, user_id, until) select lpad(n::text, 22, '0'), 1, now() + interval '1 hour' from generate_series(1, 250000) n"
+  )
+  await app.backgroundPool.query(
+    "insert into revocations (session_id, user_id, until) values ($1, 1, now() + interval '1 hour')",
+    [sid]
+  )
   await app.backgroundPool.query('analyze revocations')
 
   const pages: number[] = []
   let statements = 0
   const slow = createRevocations({
-    database: { query: async (...args) => { statements++; return await app.watchDatabase.query(...args) } },
+    database: {
+      query: async (...args) => {
+        statements++
+        return await app.watchDatabase.query(...args)
+      }
+    },
     background: app.backgroundDatabase,
-    onProgress: known => { pages.push(known) }
+    onProgress: known => {
+      pages.push(known)
+    }
   })
-  t.teardown(() => { slow.close() })
+  t.teardown(() => {
+    slow.close()
+  })
   t.equal(slow.isLoaded, false)
   await slow.start()
   t.equal(slow.isLoaded, true)
   t.ok(statements >= 13 && pages.length >= 12, `${statements} statements`)
-  t.equal(slow.isRevoked({ user_id: 1, email: '', username: '', iat: 0, exp: 0, sid: '250000'.padStart(22, '0'), isLegacy: false }), true, 'the last one')
+  t.equal(
+    slow.isRevoked({
+      user_id: 1,
+      email: '',
+      username: '',
+      iat: 0,
+      exp: 0,
+      sid: '250000'.padStart(22, '0'),
+      isLegacy: false
+    }),
+    true,
+    'the last one'
+  )
 
   const late = await createApp(t, { stores, databaseUrl, redisUrl: stores.redisUrl })
   await late.ready()
   await until('readiness', async () => (await late.inject('/readyz')).statusCode === 200)
-  t.equal((await late.inject({ url: '/api/v1/auth/me', headers: authorization })).statusCode, 401, 'and who was logged out is')
+  t.equal(
+    (await late.inject({ url: '/api/v1/auth/me', headers: authorization })).statusCode,
+    401,
+    'and who was logged out is'
+  )
 })
 
 t.test('a process that cannot load the revocations is not ready, and goes on where a look failed', async t => {
   let isUnavailable = true
   let asked: unknown[] = []
-  const rows = Array.from({ length: 20_000 }, (_, n) => ({ watermark: '100', id: n + 1, transaction_id: '7', session_id: `s${n}`, except_session_id: null, user_id: 1, revoked_seconds: 0, seconds_left: 60 }))
+  const rows = Array.from(
+    { length: 20_000 },
+    (_, n) => ({
+      watermark: '100',
+      id: n + 1,
+      transaction_id: '7',
+      session_id: `s${n}`,
+      except_session_id: null,
+      user_id: 1,
+      revoked_seconds: 0,
+      seconds_left: 60
+    })
+  )
   const revocations = createRevocations({
     periodMs: 5,
     background: { query: async () => [] },
@@ -50,13 +92,19 @@ t.test('a process that cannot load the revocations is not ready, and goes on whe
       }
     }
   })
-  t.teardown(() => { revocations.close() })
+  t.teardown(() => {
+    revocations.close()
+  })
   await revocations.start()
   t.equal(revocations.isLoaded, false)
   isUnavailable = false
   await until('it is loaded', () => revocations.isLoaded)
   const claims = (sid: string) => ({ user_id: 1, email: '', username: '', iat: 0, exp: 0, sid, isLegacy: false })
-  t.strictSame([revocations.isRevoked(claims('s0')), revocations.isRevoked(claims('last')), revocations.isRevoked(claims('other'))], [true, true, false])
+  t.strictSame([
+    revocations.isRevoked(claims('s0')),
+    revocations.isRevoked(claims('last')),
+    revocations.isRevoked(claims('other'))
+  ], [true, true, false])
   await until('the next look begins at the watermark', () => asked[0] === '100')
 })
 

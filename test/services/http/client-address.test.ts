@@ -13,7 +13,10 @@ const groupsOf = (address: string): string => {
 }
 
 t.test('a client key is the address, or its /64, as @fastify/rate-limit has it', async t => {
-  const random = (() => { let x = 42; return () => (x = (x * 1_103_515_245 + 12_345) % 2 ** 31) / 2 ** 31 })()
+  const random = (() => {
+    let x = 42
+    return () => (x = (x * 1_103_515_245 + 12_345) % 2 ** 31) / 2 ** 31
+  })()
   const group = () => random() < 0.4 ? '0' : Math.floor(random() * 65_536).toString(16)
   for (let n = 0; n < 3000; n++) {
     const groups = Array.from({ length: 8 }, group)
@@ -26,7 +29,19 @@ t.test('a client key is the address, or its /64, as @fastify/rate-limit has it',
     if (n % 3 === 0) address = address.toUpperCase()
     if (clientKey(address) !== groupsOf(address)) t.equal(clientKey(address), groupsOf(address), address)
   }
-  for (const address of ['192.0.2.1', '::', '::1', '::ffff:192.0.2.1', '::FFFF:192.0.2.1', '64:ff9b::192.0.2.1', 'fe80::1', '2001:db8::', '1:2:3:4:5:6:192.0.2.1']) {
+  for (
+    const address of [
+      '192.0.2.1',
+      '::',
+      '::1',
+      '::ffff:192.0.2.1',
+      '::FFFF:192.0.2.1',
+      '64:ff9b::192.0.2.1',
+      'fe80::1',
+      '2001:db8::',
+      '1:2:3:4:5:6:192.0.2.1'
+    ]
+  ) {
     t.equal(clientKey(address), groupsOf(address), address)
   }
   t.equal(clientKey('fe80::1%eth0'), 'fe80:0:0:0', 'without its zone')

@@ -22,9 +22,15 @@ function scene (maxBytes = 1_000_000) {
     cache,
     load,
     get: (options = {}) => cache.get('key', load, options),
-    pass: (ms: number) => { time += ms },
-    fail: (error: Error | undefined) => { fails = error },
-    say: (word: string) => { says = word },
+    pass: (ms: number) => {
+      time += ms
+    },
+    fail: (error: Error | undefined) => {
+      fails = error
+    },
+    say: (word: string) => {
+      says = word
+    },
     loads: () => loads
   }
 }
@@ -170,7 +176,11 @@ t.test('a load is aborted when the last client that waits for it has left, and t
   const seen: AbortSignal[] = []
   const ask = (isFresh: boolean, signal: AbortSignal): Promise<LoadedResponse> => {
     seen.push(signal)
-    return new Promise((resolve, reject) => { signal.addEventListener('abort', () => { reject(away) }) })
+    return new Promise((resolve, reject) => {
+      signal.addEventListener('abort', () => {
+        reject(away)
+      })
+    })
   }
   const [one, two] = [new AbortController(), new AbortController()]
   const answers = [one, two].map(client => cache.get('key', ask, { signal: () => client.signal }))

@@ -8,23 +8,39 @@ const fields = ['x-one', '1', 'x-two', 'a, b', 'vary', 'Origin']
 const body = '{"name":"ü"}'
 
 /** What a server writes to a client that sends something, and whether the connection is kept. */
-async function exchange (listener: RequestListener, text: string, options: ServerOptions = { ServerResponse: HeadResponse as never }): Promise<{ lines: string[], rest: string, isKept: boolean }> {
+async function exchange (
+  listener: RequestListener,
+  text: string,
+  options: ServerOptions = { ServerResponse: HeadResponse as never }
+): Promise<{ lines: string[], rest: string, isKept: boolean }> {
   const server = createServer(options, listener).listen(0, '127.0.0.1')
   await once(server, 'listening')
   const socket = connect((server.address() as AddressInfo).port, '127.0.0.1')
   let received = ''
-  socket.setEncoding('latin1').on('data', chunk => { received += chunk })
+  socket.setEncoding('latin1').on('data', chunk => {
+    received += chunk
+  })
   socket.write(text)
   while (!received.includes('\r\n\r\n')) await once(socket, 'data')
   // A second request is answered on a connection that is kept, and on no other.
   const first = received
   socket.on('error', () => {}).write(text)
-  await new Promise<void>(resolve => { socket.once('data', () => { resolve() }).once('close', () => { resolve() }) })
+  await new Promise<void>(resolve => {
+    socket.once('data', () => {
+      resolve()
+    }).once('close', () => {
+      resolve()
+    })
+  })
   socket.destroy()
   server.close()
   const [head, ...rest] = first.split('\r\n\r\n')
   const lines = head!.split('\r\n').map(line => line.startsWith('Date: ') ? 'date' : line.toLowerCase())
-  return { lines: [lines[0]!, ...lines.slice(1).sort()], rest: rest.join('\r\n\r\n'), isKept: received.length > first.length }
+  return {
+    lines: [lines[0]!, ...lines.slice(1).sort()],
+    rest: rest.join('\r\n\r\n'),
+    isKept: received.length > first.length
+  }
 }
 
 t.test('a serialized head is that of writeHead, whoever asks and how', async t => {
@@ -38,25 +54,47 @@ t.test('a serialized head is that of writeHead, whoever asks and how', async t =
   }
   const isKept: Record<string, boolean> = {}
   for (const [name, text] of Object.entries(requests)) {
-    for (const [status, content] of [[200, body], [503, body], [200, Buffer.from(body)], [200, ''], [304, undefined]] as const) {
+    for (
+      const [status, content] of [[200, body], [503, body], [200, Buffer.from(body)], [200, ''], [
+        304,
+        undefined
+      ]] as const
+    ) {
       const length = content === undefined ? undefined : Buffer.byteLength(content)
-      const usual = await exchange((request, response) => {
-        response.writeHead(status, length === undefined ? fields : [...fields, 'content-length', String(length)]).end(content)
-      }, text, {})
+      const usual = await exchange(
+        (request, response) => {
+          response.writeHead(status, length === undefined ? fields : [...fields, 'content-length', String(length)]).end(
+            content
+          )
+        },
+        text,
+        {}
+      )
       const serialized = await exchange((request, response) => {
         writeSerializedHead(response, status, serializeFields(fields), length)
         response.end(content)
       }, text)
       t.strictSame(serialized, usual, `${name}, ${status}`)
-      const fallback = await exchange((request, response) => {
-        writeSerializedHead(response, status, serializeFields(fields), length)
-        response.end(content)
-      }, text, {})
+      const fallback = await exchange(
+        (request, response) => {
+          writeSerializedHead(response, status, serializeFields(fields), length)
+          response.end(content)
+        },
+        text,
+        {}
+      )
       t.strictSame(fallback, usual, `${name}, ${status}, by a response that is not the service's own`)
       if (status === 503) isKept[name] = serialized.isKept
     }
   }
-  t.strictSame(isKept, { 'HTTP/1.1': true, 'HTTP/1.1, the last one': false, 'HTTP/1.0': false, 'HTTP/1.0 that is kept': true, HEAD: true, 'HEAD, HTTP/1.0': false })
+  t.strictSame(isKept, {
+    'HTTP/1.1': true,
+    'HTTP/1.1, the last one': false,
+    'HTTP/1.0': false,
+    'HTTP/1.0 that is kept': true,
+    HEAD: true,
+    'HEAD, HTTP/1.0': false
+  })
 })
 
 t.test('an answer has one head', async t => {
@@ -74,7 +112,12 @@ t.test('an answer has one head', async t => {
 })
 
 t.test('no field smuggles another one in', async t => {
-  for (const field of [['x-one', 'a\r\nx-two: b'], ['x-one', 'a\nb'], ['x one', 'a'], ['x-one:', 'a'], ['', 'a'], ['x-one', 'ж']]) {
+  for (
+    const field of [['x-one', 'a\r\nx-two: b'], ['x-one', 'a\nb'], ['x one', 'a'], ['x-one:', 'a'], ['', 'a'], [
+      'x-one',
+      'ж'
+    ]]
+  ) {
     t.throws(() => serializeFields(['x-zero', '0', ...field]), TypeError, JSON.stringify(field))
   }
 })

@@ -16,9 +16,18 @@ const slowReader = `
 
 t.test('lines of two processes that share a full pipe stay whole', async t => {
   const writer = join(import.meta.dirname, '..', '..', 'helpers', 'log-writer.ts')
-  const child = spawn('sh', ['-c', '("$1" "$2" & "$1" "$2" & wait) | "$1" -e "$3"', 'sh', process.execPath, writer, slowReader], { stdio: ['ignore', 'pipe', 'inherit'] })
+  const child = spawn('sh', [
+    '-c',
+    '("$1" "$2" & "$1" "$2" & wait) | "$1" -e "$3"',
+    'sh',
+    process.execPath,
+    writer,
+    slowReader
+  ], { stdio: ['ignore', 'pipe', 'inherit'] })
   let output = ''
-  child.stdout.on('data', data => { output += String(data) })
+  child.stdout.on('data', data => {
+    output += String(data)
+  })
   await once(child, 'close')
   const lines = output.trimEnd().split('\n')
   const broken = lines.filter(line => {

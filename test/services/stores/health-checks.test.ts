@@ -16,9 +16,18 @@ function scene () {
         return answer.promise
       }
     }],
-    onChange: (name, isUp) => { changes.push([name, isUp]) }
+    onChange: (name, isUp) => {
+      changes.push([name, isUp])
+    }
   })
-  return { service, asked, changes, pass (ms: number) { time += ms } }
+  return {
+    service,
+    asked,
+    changes,
+    pass (ms: number) {
+      time += ms
+    }
+  }
 }
 
 const turn = () => new Promise(resolve => setImmediate(resolve))

@@ -10,11 +10,17 @@ t.test('reads go to a replica that is close behind, and to the primary when it l
   t.teardown(() => servers.stop())
   await migrate({ connectionString: servers.primaryUrl })
   const stores = anyStores()
-  const app = await createApp(t, { stores, databaseUrl: servers.primaryUrl, env: { DATABASE_REPLICA_URL: servers.replicaUrl } })
+  const app = await createApp(t, {
+    stores,
+    databaseUrl: servers.primaryUrl,
+    env: { DATABASE_REPLICA_URL: servers.replicaUrl }
+  })
   await app.ready()
   const used = { replica: 0, primary: 0 }
   for (const [name, pool] of [['replica', app.replicaPool!], ['primary', app.pg.pool]] as const) {
-    const connect = pool.connect.bind(pool) as (callback?: unknown) => Promise<{ query: (...args: { text: string }[]) => unknown }>
+    const connect = pool.connect.bind(pool) as (
+      callback?: unknown
+    ) => Promise<{ query: (...args: { text: string }[]) => unknown }>
     pool.connect = (async (callback?: unknown) => {
       // pool.query has a callback; the statements of the service have none.
       if (callback !== undefined) return await connect(callback)
@@ -30,7 +36,9 @@ t.test('reads go to a replica that is close behind, and to the primary when it l
   const { user, authorization } = await signUp(app)
   const id = await addVideo(app, user.id, { title: 'one' })
   const becomes = async (isUsed: boolean): Promise<void> => {
-    for (let tries = 0; tries < 100 && app.replicaRouter!.stats.isUsed !== isUsed; tries++) await new Promise(resolve => setTimeout(resolve, 50))
+    for (let tries = 0; tries < 100 && app.replicaRouter!.stats.isUsed !== isUsed; tries++) {
+      await new Promise(resolve => setTimeout(resolve, 50))
+    }
     t.equal(app.replicaRouter!.stats.isUsed, isUsed, isUsed ? 'the replica is used' : 'the primary is used')
   }
   const read = async (headers = {}) => {
@@ -46,7 +54,12 @@ t.test('reads go to a replica that is close behind, and to the primary when it l
   await becomes(true)
   t.strictSame(await read(), { title: 'one', replica: 2, primary: 0 })
 
-  const patched = await app.inject({ method: 'PATCH', url: `/api/v1/videos/${id}`, headers: authorization, payload: { title: 'two' } })
+  const patched = await app.inject({
+    method: 'PATCH',
+    url: `/api/v1/videos/${id}`,
+    headers: authorization,
+    payload: { title: 'two' }
+  })
   t.match(patched.json(), { title: 'two' })
   t.match(await read(authorization), { title: 'two', replica: 0, primary: 2 }, 'who has written reads the primary')
 

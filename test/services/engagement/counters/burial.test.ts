@@ -16,14 +16,20 @@ t.test('sixty thousand deleted videos are removed from Redis in few calls, once,
   const owner = await signUp(one)
   const id = await addVideo(one, owner.user.id)
   await Promise.all([one.ready(), two.ready()])
-  const like = (app: typeof one, method: 'POST' | 'DELETE' = 'POST') => app.inject({ method, url: `/api/v1/videos/${id}/engagement/likes`, headers: owner.authorization })
+  const like = (app: typeof one, method: 'POST' | 'DELETE' = 'POST') =>
+    app.inject({ method, url: `/api/v1/videos/${id}/engagement/likes`, headers: owner.authorization })
   t.equal((await like(one)).statusCode, 200)
   const mark = async (): Promise<string | null> => await redis.client.get('halo:burial')
   const { backgroundPool } = one
-  await backgroundPool.query({ text: "insert into videos (user_id, title) select $1, 'x' from generate_series(1, 60000)", values: [owner.user.id] })
+  await backgroundPool.query({
+    text: "insert into videos (user_id, title) select $1, 'x' from generate_series(1, 60000)",
+    values: [owner.user.id]
+  })
   await redis.client.config('RESETSTAT')
   await backgroundPool.query('delete from videos where id <> $1', [id])
-  const { rows: [last] } = await one.pg.query<{ mark: string }>("select transaction_id::text || ':' || id as mark from counter_tombstones order by transaction_id desc, id desc limit 1")
+  const { rows: [last] } = await one.pg.query<{ mark: string }>(
+    "select transaction_id::text || ':' || id as mark from counter_tombstones order by transaction_id desc, id desc limit 1"
+  )
   let refused = 0
   let asked = 0
   await until('all are removed', async () => {

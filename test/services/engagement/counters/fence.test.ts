@@ -13,7 +13,13 @@ import { availableStores, didNotRun, needsRedis } from '../../../helpers/stores.
 const stores = availableStores().find(one => one.redisUrl !== null)
 const times = { collectGapMs: 50 }
 
-interface Scene { redis: RedisServer, app: App, owner: Session, people: Session[], id: number }
+interface Scene {
+  redis: RedisServer
+  app: App
+  owner: Session
+  people: Session[]
+  id: number
+}
 
 async function setUp (t: Test): Promise<Scene> {
   const redis = await startRedis(['--repl-diskless-load', 'swapdb', '--repl-diskless-sync-delay', '0'])
@@ -47,23 +53,36 @@ async function insist (t: Test, send: () => Promise<{ statusCode: number, body: 
 }
 
 async function stored (app: App, id: number): Promise<{ likes: number, comments: number, rows: number }> {
-  const { rows: [row] } = await app.pg.query(`
+  const { rows: [row] } = await app.pg.query(
+    `
     select like_count as likes, comment_base + comment_n as comments, (select count(*)::int from video_likes where video_id = $1 and liked) as rows
-    from video_counters where video_id = $1`, [id])
+    from video_counters where video_id = $1`,
+    [id]
+  )
   return row as { likes: number, comments: number, rows: number }
 }
 
 const losses: Record<string, (scene: Scene, snapshot: string) => Promise<void>> = {
-  'killed and back empty': async ({ redis }) => { await redis.restart() },
-  'killed and back from an older snapshot': async ({ redis }, snapshot) => { await redis.restart(snapshot) },
-  'emptied while running': async ({ redis }) => { await redis.client.flushall() },
-  'without its scripts': async ({ redis }) => { await redis.client.script('FLUSH') },
+  'killed and back empty': async ({ redis }) => {
+    await redis.restart()
+  },
+  'killed and back from an older snapshot': async ({ redis }, snapshot) => {
+    await redis.restart(snapshot)
+  },
+  'emptied while running': async ({ redis }) => {
+    await redis.client.flushall()
+  },
+  'without its scripts': async ({ redis }) => {
+    await redis.client.script('FLUSH')
+  },
   'put back in time while running': async ({ redis }, snapshot) => {
     // A master that became a replica of one from the past and is a master again: no restart, and it has run scripts.
     const past = await startRedis(['--repl-diskless-sync-delay', '0'])
     await past.restart(snapshot)
     await redis.client.replicaof('127.0.0.1', past.port)
-    while (!/master_link_status:up/.test(await redis.client.info('replication'))) await new Promise(resolve => setTimeout(resolve, 20))
+    while (!/master_link_status:up/.test(await redis.client.info('replication'))) {
+      await new Promise(resolve => setTimeout(resolve, 20))
+    }
     await redis.client.replicaof('NO', 'ONE')
     await past.stop()
   }
@@ -93,7 +112,11 @@ for (const [name, lose] of Object.entries(losses)) {
     await insist(t, () => like(app, people[5]!, id))
     const video = (await app.inject(`/api/v1/videos/${id}`)).json<object>()
     await flushed(app)
-    t.strictSame(await stored(app, id), { likes: 6, comments: 7, rows: 6 }, 'a repeated like is none, and the undone one stays undone')
+    t.strictSame(
+      await stored(app, id),
+      { likes: 6, comments: 7, rows: 6 },
+      'a repeated like is none, and the undone one stays undone'
+    )
     t.match(video, { like_count: 6, comment_count: 7, counters: { stale: false } })
     t.match((await app.inject(`/api/v1/videos/${id}`)).json(), { like_count: 6, comment_count: 7 })
     t.ok(app.counters.store.stats.recoveries >= 1, 'the fence was noticed')
@@ -103,7 +126,12 @@ for (const [name, lose] of Object.entries(losses)) {
 t.test('a flush that hangs in PostgreSQL while Redis loses its memory neither brings back nor doubles anything', async t => {
   if (!stores) return didNotRun(t, needsRedis)
   const { redis, app, people, id } = await setUp(t)
-  const keyed = (key: string) => app.inject({ method: 'POST', url: `/api/v1/videos/${id}/engagement/comments`, headers: { ...people[0]!.authorization, 'idempotency-key': key } })
+  const keyed = (key: string) =>
+    app.inject({
+      method: 'POST',
+      url: `/api/v1/videos/${id}/engagement/comments`,
+      headers: { ...people[0]!.authorization, 'idempotency-key': key }
+    })
   await like(app, people[7]!, id)
   await flushed(app)
   const { connectionString } = app.pg.pool.options as { connectionString: string }
@@ -130,17 +158,32 @@ t.test('a flush that hangs in PostgreSQL while Redis loses its memory neither br
     return answer.statusCode === 409 ? { statusCode: 503, body: '' } : answer
   })
   await flushed(app)
-  const video = (await app.inject(`/api/v1/videos/${id}/engagement`)).json<{ like_count: number, comment_count: number }>()
-  t.strictSame(await stored(app, id), { likes: video.like_count, comments: video.comment_count, rows: video.like_count }, 'the store and the ledger agree')
+  const video = (await app.inject(`/api/v1/videos/${id}/engagement`)).json<
+    { like_count: number, comment_count: number }
+  >()
+  t.strictSame(await stored(app, id), {
+    likes: video.like_count,
+    comments: video.comment_count,
+    rows: video.like_count
+  }, 'the store and the ledger agree')
   t.ok(video.comment_count <= 1, 'not twice')
-  t.strictSame((await app.pg.query('select from video_likes where video_id = $1 and user_id = $2 and liked', [id, people[0]!.user.id])).rows, [], 'what was taken back stays so')
+  t.strictSame(
+    (await app.pg.query('select from video_likes where video_id = $1 and user_id = $2 and liked', [
+      id,
+      people[0]!.user.id
+    ])).rows,
+    [],
+    'what was taken back stays so'
+  )
 })
 
 t.test('counts of several processes, each finding the loss for itself, go on in one new generation', async t => {
   if (!stores) return didNotRun(t, needsRedis)
   const { redis, app, people, id } = await setUp(t)
   const { connectionString } = app.pg.pool.options as { connectionString: string }
-  const others = await Promise.all([1, 2].map(() => createApp(t, { stores, redisUrl: redis.url, databaseUrl: connectionString, counterTimes: times })))
+  const others = await Promise.all(
+    [1, 2].map(() => createApp(t, { stores, redisUrl: redis.url, databaseUrl: connectionString, counterTimes: times }))
+  )
   const apps = [app, ...others]
   for (let round = 1; round <= 3; round++) {
     await Promise.all(apps.flatMap(one => people.slice(0, 4).map(person => insist(t, () => comment(one, person, id)))))
@@ -160,8 +203,14 @@ t.test('a Redis that refuses writes, or is another one than it was, answers enga
   await flushed(app)
 
   await redis.client.config('SET', 'maxmemory', '1')
-  for (const send of [like, comment]) hasProblem(t, await send(app, people[1]!, id), 'engagement_unavailable', {}, 'out of memory')
-  t.match((await app.inject(`/api/v1/videos/${id}`)).json(), { like_count: 1, comment_count: 1, counters: { stale: false } }, 'reads go on')
+  for (const send of [like, comment]) {
+    hasProblem(t, await send(app, people[1]!, id), 'engagement_unavailable', {}, 'out of memory')
+  }
+  t.match((await app.inject(`/api/v1/videos/${id}`)).json(), {
+    like_count: 1,
+    comment_count: 1,
+    counters: { stale: false }
+  }, 'reads go on')
   await redis.client.config('SET', 'maxmemory', '0')
   t.equal((await like(app, people[1]!, id)).statusCode, 200)
 
@@ -199,14 +248,18 @@ t.test('while PostgreSQL is unavailable the lag grows, is complained of, and sta
   await flushed(app)
   const flushedAt = Date.now()
   const { merge } = app.counters.ledger
-  app.counters.ledger.merge = async () => { throw new Error('gone') }
+  app.counters.ledger.merge = async () => {
+    throw new Error('gone')
+  }
   await like(app, people[1]!, id)
   const complaint = () => logLines.some(line => line.includes('counters do not reach PostgreSQL'))
   for (let tries = 0; tries < 80 && !complaint(); tries++) await new Promise(resolve => setTimeout(resolve, 100))
   t.ok(complaint(), 'complained of')
   t.ok(app.counters.flusher.stats.lagMs > 4000, `${app.counters.flusher.stats.lagMs} ms`)
   await redis.kill()
-  const video = (await app.inject(`/api/v1/videos/${id}/engagement`)).json<{ like_count: number, counters: { stale: boolean, as_of: string } }>()
+  const video = (await app.inject(`/api/v1/videos/${id}/engagement`)).json<
+    { like_count: number, counters: { stale: boolean, as_of: string } }
+  >()
   t.match(video, { like_count: 1, counters: { stale: true } })
   t.ok(Date.parse(video.counters.as_of) < flushedAt + 1500, 'as of the last flush')
   app.counters.ledger.merge = merge
@@ -218,7 +271,9 @@ t.test('likes go on while PostgreSQL is unavailable, are refused when too many w
   await like(app, people[0]!, id)
   await flushed(app)
   const { merge } = app.counters.ledger
-  app.counters.ledger.merge = async () => { throw new Error('gone') }
+  app.counters.ledger.merge = async () => {
+    throw new Error('gone')
+  }
   for (const person of people) t.equal((await like(app, person, id)).statusCode, 200)
   for (let n = 0; n < 20; n++) t.equal((await comment(app, people[1]!, id)).statusCode, 200)
   await t.rejects(flushed(app))

@@ -14,16 +14,31 @@ function scene () {
       asked.push(ids)
       if (isUnavailable) throw new Error('away')
       return ids.filter(id => id < 100).map((id): VideoLedgerRow => ({
-        video_id: id, user_id: 1, is_adult_content: false, view_count: 0, generation: 0, view_n: 0, comment_base: 0, comment_n: 0, like_count: likes, legacy_likes: 0
+        video_id: id,
+        user_id: 1,
+        is_adult_content: false,
+        view_count: 0,
+        generation: 0,
+        view_n: 0,
+        comment_base: 0,
+        comment_n: 0,
+        like_count: likes,
+        legacy_likes: 0
       }))
     }
   })
   return {
     known,
     asked,
-    pass: (ms: number) => { now += ms },
-    goAway: (value: boolean) => { isUnavailable = value },
-    like: () => { likes++ }
+    pass: (ms: number) => {
+      now += ms
+    },
+    goAway: (value: boolean) => {
+      isUnavailable = value
+    },
+    like: () => {
+      likes++
+    }
   }
 }
 

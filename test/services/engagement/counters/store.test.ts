@@ -2,7 +2,14 @@ import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import { createMemoryStore } from '../../../../services/engagement/counters/memory-store.ts'
 import { createRedisStore } from '../../../../services/engagement/counters/redis-store.ts'
-import { BacklogError, type CounterLimits, type CounterStore, type CounterTimes, type RecoveryLedger, type StoredCounters } from '../../../../services/engagement/counters/store.ts'
+import {
+  BacklogError,
+  type CounterLimits,
+  type CounterStore,
+  type CounterTimes,
+  type RecoveryLedger,
+  type StoredCounters
+} from '../../../../services/engagement/counters/store.ts'
 import { connectRedis } from '../../../../services/stores/redis-connection.ts'
 import { createFaultyProxy } from '../../../helpers/faulty-proxy.ts'
 import { startRedis } from '../../../helpers/redis-server.ts'
@@ -10,15 +17,22 @@ import { availableStores, didNotRun, needsRedis } from '../../../helpers/stores.
 
 /** Both stores, held to the same promises without a ledger behind them. */
 
-interface Options { times?: Partial<CounterTimes>, limits?: Partial<CounterLimits> }
+interface Options {
+  times?: Partial<CounterTimes>
+  limits?: Partial<CounterLimits>
+}
 
 function createRecovery (): RecoveryLedger & { merged: unknown[] } {
   let generation = 0
   const merged: unknown[] = []
   return {
     merged,
-    async merge (batch) { merged.push(batch) },
-    async nextGeneration (above) { return (generation = Math.max(generation, above) + 1) },
+    async merge (batch) {
+      merged.push(batch)
+    },
+    async nextGeneration (above) {
+      return (generation = Math.max(generation, above) + 1)
+    },
     async fence () {}
   }
 }
@@ -46,7 +60,9 @@ async function like (store: CounterStore, videoId: number, userId: number, isLik
 async function commentOnce (store: CounterStore, videoId: number, userId: number, use: string) {
   const once = { use, fingerprint: 'f' }
   const first = await store.addComment(videoId, userId, once)
-  return 'uncheckedIn' in first ? await store.addComment(videoId, userId, { ...once, checkedIn: first.uncheckedIn }) : first
+  return 'uncheckedIn' in first
+    ? await store.addComment(videoId, userId, { ...once, checkedIn: first.uncheckedIn })
+    : first
 }
 
 const large = Number.MAX_SAFE_INTEGER
@@ -60,7 +76,9 @@ onBothStores('a store that has begun need not do so for the first write', {}, as
   t.equal(store.generationSeenAt(7), seenAt, 'nor does it')
 })
 
-onBothStores('what waits for the ledger is bounded, and what is there may still be taken back', { limits: { maxWaiting: 3 } }, async (t, store) => {
+onBothStores('what waits for the ledger is bounded, and what is there may still be taken back', {
+  limits: { maxWaiting: 3 }
+}, async (t, store) => {
   for (const user of [1, 2, 3]) t.match(await like(store, 7, user), { likes: user, isLiked: true })
   await t.rejects(like(store, 7, 4), BacklogError)
   await t.rejects(commentOnce(store, 7, 4, 'a'), BacklogError)
@@ -91,24 +109,28 @@ onBothStores('a batch that was changed meanwhile stays pending, the rest is clea
   t.strictSame(await store.collect({ isForced: true }), [])
 })
 
-onBothStores('more than a batch takes is collected in parts, receipts before totals', { limits: { batchSize: 5 } }, async (t, store) => {
-  for (let video = 1; video <= 12; video++) await commentOnce(store, video, 1, `use${video}`)
-  const seen = new Set<number>()
-  const receipts = new Set<number>()
-  for (let round = 0; round < 30; round++) {
-    const batches = await store.collect({ isForced: true })
-    if (batches.length === 0) break
-    for (const batch of batches) {
-      for (const receipt of batch.receipts) receipts.add(receipt.videoId)
-      for (const { videoId } of batch.counters) {
-        t.ok(receipts.has(videoId), `the receipt of video ${videoId} came first, or with it`)
-        seen.add(videoId)
+onBothStores(
+  'more than a batch takes is collected in parts, receipts before totals',
+  { limits: { batchSize: 5 } },
+  async (t, store) => {
+    for (let video = 1; video <= 12; video++) await commentOnce(store, video, 1, `use${video}`)
+    const seen = new Set<number>()
+    const receipts = new Set<number>()
+    for (let round = 0; round < 30; round++) {
+      const batches = await store.collect({ isForced: true })
+      if (batches.length === 0) break
+      for (const batch of batches) {
+        for (const receipt of batch.receipts) receipts.add(receipt.videoId)
+        for (const { videoId } of batch.counters) {
+          t.ok(receipts.has(videoId), `the receipt of video ${videoId} came first, or with it`)
+          seen.add(videoId)
+        }
+        await store.acknowledge(batch)
       }
-      await store.acknowledge(batch)
     }
+    t.equal(seen.size, 12)
   }
-  t.equal(seen.size, 12)
-})
+)
 
 onBothStores('ids up to 2^53 are counted exactly', {}, async (t, store) => {
   for (const video of [large, large - 1]) {
@@ -120,7 +142,10 @@ onBothStores('ids up to 2^53 are counted exactly', {}, async (t, store) => {
   const batches = await store.collect({ isForced: true })
   t.strictSame(batches.flatMap(batch => batch.counters.map(one => one.videoId)).sort(), [large - 1, large])
   t.strictSame([...new Set(batches.flatMap(batch => batch.likes.map(one => one.userId)))].sort(), [large - 1, large])
-  t.match(await store.read([large, 1, large - 1], large), [{ likes: 2, isLiked: true }, { likes: null }, { likes: 2, isLiked: true }])
+  t.match(await store.read([large, 1, large - 1], large), [{ likes: 2, isLiked: true }, { likes: null }, {
+    likes: 2,
+    isLiked: true
+  }])
 })
 
 onBothStores('likes that were read before their user was deleted do not come in afterwards', {}, async (t, store) => {
@@ -137,23 +162,29 @@ onBothStores('likes that were read before their user was deleted do not come in 
   t.match(await store.read([5], 4), [{ likes: 3, isLiked: false }])
 })
 
-onBothStores('likes are loaded once for all who want them, and a load that fails stands in nobody’s way', {}, async (t, store) => {
-  await like(store, 9, 1)
-  let reads = 0
-  async function * failing (): AsyncGenerator<number[]> {
-    reads++
-    yield [1]
-    await new Promise(resolve => setTimeout(resolve, 20))
-    throw new Error('The ledger is unavailable')
+onBothStores(
+  'likes are loaded once for all who want them, and a load that fails stands in nobody’s way',
+  {},
+  async (t, store) => {
+    await like(store, 9, 1)
+    let reads = 0
+    async function * failing (): AsyncGenerator<number[]> {
+      reads++
+      yield [1]
+      await new Promise(resolve => setTimeout(resolve, 20))
+      throw new Error('The ledger is unavailable')
+    }
+    const startedAt = performance.now()
+    const outcomes = await Promise.allSettled([store.warm(5, failing), store.warm(5, failing), store.warm(5, failing)])
+    t.strictSame(outcomes.map(outcome => outcome.status), ['rejected', 'rejected', 'rejected'])
+    t.equal(reads, 1)
+    await store.warm(5, async function * () {
+      yield [2, 3]
+    })
+    t.match(await store.read([5], 3), [{ likes: 2, isLiked: true }], 'and nothing of it stays')
+    t.ok(performance.now() - startedAt < 4000, 'nobody waits until a ticket runs out')
   }
-  const startedAt = performance.now()
-  const outcomes = await Promise.allSettled([store.warm(5, failing), store.warm(5, failing), store.warm(5, failing)])
-  t.strictSame(outcomes.map(outcome => outcome.status), ['rejected', 'rejected', 'rejected'])
-  t.equal(reads, 1)
-  await store.warm(5, async function * () { yield [2, 3] })
-  t.match(await store.read([5], 3), [{ likes: 2, isLiked: true }], 'and nothing of it stays')
-  t.ok(performance.now() - startedAt < 4000, 'nobody waits until a ticket runs out')
-})
+)
 
 t.test('a load whose first answer comes too late gives its ticket back', async t => {
   const server = await startRedis()
@@ -163,7 +194,9 @@ t.test('a load whose first answer comes too late gives its ticket back', async t
   const proxy = await createFaultyProxy(t, server.url, 6379)
   const slow = connectRedis({ url: proxy.url, isCluster: false })
   slow.on('error', () => {})
-  t.teardown(() => { slow.disconnect() })
+  t.teardown(() => {
+    slow.disconnect()
+  })
   await slow.connect()
   const slowStore = createRedisStore({ redis: slow, recovery: createRecovery() })
   await slowStore.read([9], undefined)
@@ -171,27 +204,39 @@ t.test('a load whose first answer comes too late gives its ticket back', async t
   proxy.slow(150)
   await t.rejects(slowStore.warm(9 + 16, none), { message: /timed out/ })
   const startedAt = performance.now()
-  await store.warm(9 + 16, async function * () { yield [2, 3] })
+  await store.warm(9 + 16, async function * () {
+    yield [2, 3]
+  })
   t.ok(performance.now() - startedAt < 4000, 'nobody waits until the ticket runs out')
 })
 
-onBothStores('a video that is forgotten leaves nothing, and counts from nothing if it is counted again', {}, async (t, store) => {
-  await like(store, 3, 1)
-  await store.heartbeat(3, 1)
-  await store.addComment(3, 1)
-  await store.forget([{ videoId: 3, userId: null }, { videoId: 4, userId: null }, { videoId: 4, userId: 8 }])
-  t.match(await store.read([3]), [{ views: 0, comments: 0, likes: null, liveViewers: 0 }])
-  for (const batch of await store.collect({ isForced: true })) await store.acknowledge(batch)
-  t.match(await store.addComment(3, 1), { comments: 1, likes: null, liveViewers: 0 })
-  t.strictSame((await store.collect({ isForced: true })).flatMap(batch => batch.likes), [])
-})
+onBothStores(
+  'a video that is forgotten leaves nothing, and counts from nothing if it is counted again',
+  {},
+  async (t, store) => {
+    await like(store, 3, 1)
+    await store.heartbeat(3, 1)
+    await store.addComment(3, 1)
+    await store.forget([{ videoId: 3, userId: null }, { videoId: 4, userId: null }, { videoId: 4, userId: 8 }])
+    t.match(await store.read([3]), [{ views: 0, comments: 0, likes: null, liveViewers: 0 }])
+    for (const batch of await store.collect({ isForced: true })) await store.acknowledge(batch)
+    t.match(await store.addComment(3, 1), { comments: 1, likes: null, liveViewers: 0 })
+    t.strictSame((await store.collect({ isForced: true })).flatMap(batch => batch.likes), [])
+  }
+)
 
-onBothStores('a use is counted once, and in a young store only after the ledger was asked', { times: { receiptMs: 400 } }, async (t, store) => {
+onBothStores('a use is counted once, and in a young store only after the ledger was asked', {
+  times: { receiptMs: 400 }
+}, async (t, store) => {
   const once = { use: 'a', fingerprint: 'f' }
   const first = await store.addComment(1, 1, once)
   t.match(first, { uncheckedIn: Number })
   const { uncheckedIn } = first as { uncheckedIn: number }
-  t.match(await store.addComment(1, 1, { ...once, checkedIn: uncheckedIn - 1 }), { uncheckedIn }, 'asked in another generation')
+  t.match(
+    await store.addComment(1, 1, { ...once, checkedIn: uncheckedIn - 1 }),
+    { uncheckedIn },
+    'asked in another generation'
+  )
   t.match(await store.addComment(1, 1, { ...once, checkedIn: uncheckedIn }), { comments: 1 })
   t.match(await store.addComment(1, 1, once), { fingerprint: 'f', answer: undefined })
   await store.keepAnswer(1, once, 'the answer')
@@ -201,18 +246,26 @@ onBothStores('a use is counted once, and in a young store only after the ledger 
   t.match(await store.addComment(1, 1, { use: 'b', fingerprint: 'f' }), { comments: 2 }, 'old enough to know all uses')
 })
 
-onBothStores('until when the ledger has everything is told by who has flushed', { times: { collectGapMs: 10_000 } }, async (t, store) => {
-  await like(store, 1, 1)
-  const startedAt = Date.now()
-  const batches = await store.collect({ isForced: true })
-  t.ok((store.stats.flushedUntil ?? 0) < startedAt, 'not while it is only collected')
-  for (const batch of batches) await store.acknowledge(batch)
-  t.ok(store.stats.flushedUntil! >= startedAt - 5)
-})
+onBothStores(
+  'until when the ledger has everything is told by who has flushed',
+  { times: { collectGapMs: 10_000 } },
+  async (t, store) => {
+    await like(store, 1, 1)
+    const startedAt = Date.now()
+    const batches = await store.collect({ isForced: true })
+    t.ok((store.stats.flushedUntil ?? 0) < startedAt, 'not while it is only collected')
+    for (const batch of batches) await store.acknowledge(batch)
+    t.ok(store.stats.flushedUntil! >= startedAt - 5)
+  }
+)
 
 t.test('a clock that jumps makes no view, no eternal viewer and no negative number', async t => {
   let now = 10_000_000
-  const store = createMemoryStore({ recovery: createRecovery(), now: () => now, times: { presenceMs: 45_000, watchedMs: 30_000, viewWindowMs: 1_800_000 } })
+  const store = createMemoryStore({
+    recovery: createRecovery(),
+    now: () => now,
+    times: { presenceMs: 45_000, watchedMs: 30_000, viewWindowMs: 1_800_000 }
+  })
   await store.heartbeat(1, 99)
   now += 46_000
   const beat = async (viewer = 1) => await store.heartbeat(1, viewer)

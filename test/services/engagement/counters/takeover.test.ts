@@ -12,8 +12,14 @@ t.test('what the Go service had counted is taken over once, and counting goes on
   const redis = await startRedis()
   t.teardown(() => redis.stop())
   const databaseUrl = await createDatabase(t, stores)
-  await runSql(databaseUrl, "insert into users (id, email, username, password_hash) values (900, 'a@example.com', 'someone', 'x')")
-  await runSql(databaseUrl, "insert into videos (id, user_id, title) select n, 900, 'a video' from generate_series(1001, 1005) n")
+  await runSql(
+    databaseUrl,
+    "insert into users (id, email, username, password_hash) values (900, 'a@example.com', 'someone', 'x')"
+  )
+  await runSql(
+    databaseUrl,
+    "insert into videos (id, user_id, title) select n, 900, 'a video' from generate_series(1001, 1005) n"
+  )
   await redis.client.mset({
     'video:1001:likes': 41,
     'video:1001:comments': 7,
@@ -37,15 +43,25 @@ t.test('what the Go service had counted is taken over once, and counting goes on
   for (const id of [1003, 1004, 1005]) t.match(await shown(id), { like_count: 0, comment_count: 0 })
 
   const { authorization } = await signUp(app)
-  for (const metric of ['likes', 'comments']) await app.inject({ method: 'POST', url: `/api/v1/videos/1001/engagement/${metric}`, headers: authorization })
+  for (const metric of ['likes', 'comments']) {
+    await app.inject({ method: 'POST', url: `/api/v1/videos/1001/engagement/${metric}`, headers: authorization })
+  }
   await app.counters.flusher.flush({ isForced: true })
   t.match(await shown(1001), { like_count: 42, comment_count: 8 })
 
   t.equal(await takeOver(redis.client, app.counters.ledger), undefined, 'it was done')
   await redis.client.incr('video:1001:likes')
-  t.strictSame(await takeOver(redis.client, app.counters.ledger, { force: true }), { videos: 2, skipped: 4 }, 'and may be repeated')
+  t.strictSame(
+    await takeOver(redis.client, app.counters.ledger, { force: true }),
+    { videos: 2, skipped: 4 },
+    'and may be repeated'
+  )
   const again = await createApp(t, { stores, databaseUrl, redisUrl: redis.url })
-  t.match((await again.inject('/api/v1/videos/1001/engagement')).json(), { like_count: 43, comment_count: 8 }, 'by maximum: nothing is added twice')
+  t.match(
+    (await again.inject('/api/v1/videos/1001/engagement')).json(),
+    { like_count: 43, comment_count: 8 },
+    'by maximum: nothing is added twice'
+  )
   t.equal(await redis.client.get('video:1001:likes'), '42', 'the key stays, for whoever goes back')
 })
 

@@ -1,7 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { createLeaseClient } from '../../../../services/traffic/limiter/lease-client.ts'
-import { createSharedBuckets, type Lease, type LeaseRequest } from '../../../../services/traffic/limiter/shared-buckets.ts'
+import {
+  createSharedBuckets,
+  type Lease,
+  type LeaseRequest
+} from '../../../../services/traffic/limiter/shared-buckets.ts'
 import { connectRedis } from '../../../../services/stores/redis-connection.ts'
 import { createFaultyProxy } from '../../../helpers/faulty-proxy.ts'
 import { startRedis, type RedisServer } from '../../../helpers/redis-server.ts'
@@ -11,18 +15,30 @@ const hasServers = availableStores().some(({ redisUrl }) => redisUrl !== null)
 const limit = { rate: 1000, burst: 2000 }
 
 /** Some processes with the same buckets. */
-async function processes (t: Parameters<typeof createFaultyProxy>[0], redis: RedisServer, count: number, { url = redis.url, ...of } = limit as typeof limit & { url?: string }) {
+async function processes (
+  t: Parameters<typeof createFaultyProxy>[0],
+  redis: RedisServer,
+  count: number,
+  { url = redis.url, ...of } = limit as typeof limit & { url?: string }
+) {
   return await Promise.all(Array.from({ length: count }, async () => {
     const client = connectRedis({ url, isCluster: false })
     client.on('error', () => {})
     await client.connect()
-    t.teardown(() => { client.disconnect() })
+    t.teardown(() => {
+      client.disconnect()
+    })
     return createSharedBuckets({ ...of, lease: createLeaseClient({ redis: client, policy: 'test', ...of }) })
   }))
 }
 
 /** Asks at a rate, in turn; how many were granted, in how many seconds. */
-async function offer (buckets: ReturnType<typeof createSharedBuckets>[], clients: string[], rate: number, seconds: number) {
+async function offer (
+  buckets: ReturnType<typeof createSharedBuckets>[],
+  clients: string[],
+  rate: number,
+  seconds: number
+) {
   const granted = new Map<string, number>()
   let offered = 0
   const startedAt = performance.now()
@@ -47,7 +63,10 @@ if (!hasServers) {
     const { granted, offered, seconds } = await offer(buckets, ['192.0.2.1'], 5000, 4)
     const expected = limit.burst + limit.rate * seconds
     const got = granted.get('192.0.2.1')!
-    t.ok(Math.abs(got - expected) < 0.02 * expected, `${got} of ${offered} in ${seconds.toFixed(2)} s, expected ${expected.toFixed(0)}`)
+    t.ok(
+      Math.abs(got - expected) < 0.02 * expected,
+      `${got} of ${offered} in ${seconds.toFixed(2)} s, expected ${expected.toFixed(0)}`
+    )
     const calls = buckets.reduce((sum, { stats }) => sum + stats.calls, 0)
     t.ok(calls > 10 && calls < offered / 10, `${(calls / offered * 1000).toFixed(0)} calls of Redis per 1000 requests`)
   })
@@ -57,8 +76,15 @@ if (!hasServers) {
     t.teardown(() => redis.stop())
     const client = connectRedis({ url: redis.url, isCluster: false })
     await client.connect()
-    t.teardown(() => { client.disconnect() })
-    const lease = (rate: number) => createLeaseClient({ redis: client, policy: 'test', rate, burst: 20 })([{ client: '192.0.2.1', wanted: 20, owed: 0 }])
+    t.teardown(() => {
+      client.disconnect()
+    })
+    const lease = (rate: number) =>
+      createLeaseClient({ redis: client, policy: 'test', rate, burst: 20 })([{
+        client: '192.0.2.1',
+        wanted: 20,
+        owed: 0
+      }])
     t.match(await lease(1), [{ tokens: 20 }])
     t.match(await lease(1), [{ tokens: 0 }], 'the control: it is empty')
     t.match(await lease(10_000_000), [{ tokens: 20, waitMs: 0 }])
@@ -69,7 +95,11 @@ if (!hasServers) {
       costs.push(Math.sign(buckets!.take('192.0.2.2', 30)))
       await sleep(50)
     }
-    t.strictSame(costs, [1, 1, 1, 0, -1], 'of a bucket of 100 the fourth request of 30 leaves a debt, and the fifth is refused')
+    t.strictSame(
+      costs,
+      [1, 1, 1, 0, -1],
+      'of a bucket of 100 the fourth request of 30 leaves a debt, and the fifth is refused'
+    )
   })
 
   t.test('addresses below their limit are never refused, and who asks little costs nothing remote', async t => {
@@ -92,7 +122,10 @@ if (!hasServers) {
     await offer(buckets, ['192.0.2.1'], 19, 4)
     const { granted, offered, seconds } = await offer(buckets, ['192.0.2.1'], 19, 6)
     // Each may owe a token at the end.
-    t.ok(granted.get('192.0.2.1')! <= 5 * seconds + 20, `${granted.get('192.0.2.1')} of ${offered} in ${seconds.toFixed(2)} s`)
+    t.ok(
+      granted.get('192.0.2.1')! <= 5 * seconds + 20,
+      `${granted.get('192.0.2.1')} of ${offered} in ${seconds.toFixed(2)} s`
+    )
   })
 
   t.test('Redis refused or silent: nobody waits or is refused for it, and no process grants more than the limit', async t => {
@@ -105,9 +138,15 @@ if (!hasServers) {
       t.equal(calm.granted.get(`calm ${fault}`), calm.offered, 'before')
       await proxy[fault]()
       const during = await offer([one!], [`calm ${fault}`], 500, 1.5)
-      t.ok(during.granted.get(`calm ${fault}`)! >= during.offered - 15, `${fault}: ${during.granted.get(`calm ${fault}`)} of ${during.offered}`)
+      t.ok(
+        during.granted.get(`calm ${fault}`)! >= during.offered - 15,
+        `${fault}: ${during.granted.get(`calm ${fault}`)} of ${during.offered}`
+      )
       const busy = await offer([one!], [`busy ${fault}`], 5000, 1)
-      t.ok(busy.granted.get(`busy ${fault}`)! <= limit.burst + limit.rate * busy.seconds + 1, `${fault}: ${busy.granted.get(`busy ${fault}`)} of ${busy.offered}`)
+      t.ok(
+        busy.granted.get(`busy ${fault}`)! <= limit.burst + limit.rate * busy.seconds + 1,
+        `${fault}: ${busy.granted.get(`busy ${fault}`)} of ${busy.offered}`
+      )
       t.ok(busy.granted.get(`busy ${fault}`)! > limit.burst)
       await proxy.forward()
       await sleep(1200)
@@ -137,7 +176,14 @@ t.test('what was granted on credit is owed, and who was told to wait is not aske
   let time = 0
   const asked: LeaseRequest[][] = []
   let answers: Lease[] = []
-  const buckets = createSharedBuckets({ ...limit, now: () => time, lease: async requests => { asked.push(requests); return answers } })
+  const buckets = createSharedBuckets({
+    ...limit,
+    now: () => time,
+    lease: async requests => {
+      asked.push(requests)
+      return answers
+    }
+  })
   for (let n = 0; n < 10; n++) t.ok(buckets.take('a') >= 0, 'free')
   answers = [{ tokens: 0, waitMs: 100, left: 0 }]
   let granted = 0
@@ -174,7 +220,8 @@ t.test('what was granted on credit is owed, and who was told to wait is not aske
 t.test('what is granted while a lease is late is owed when it comes, and forgotten when it never does', async t => {
   let time = 0
   const { buckets, asked } = waitingForLeases(() => time)
-  const grantedOf = (count: number): number => Array.from({ length: count }, () => buckets.take('a')).filter(left => left >= 0).length
+  const grantedOf = (count: number): number =>
+    Array.from({ length: count }, () => buckets.take('a')).filter(left => left >= 0).length
   const free = grantedOf(10)
   const credit = grantedOf(300)
   await turn()
