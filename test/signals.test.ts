@@ -31,12 +31,20 @@ interface Outcome {
   output: string
 }
 
-/** Starts the service and sends it a signal after some milliseconds. */
+/** Milliseconds that Node itself takes to start on this machine at this moment; no program can take a signal before. */
+async function startOfNode (): Promise<number> {
+  const startedAt = performance.now()
+  await once(spawn(process.execPath, ['-e', '0'], { env: cleanEnvironment(), stdio: 'ignore' }), 'close')
+  return performance.now() - startedAt
+}
+
+/** Starts the service and sends it a signal some milliseconds after it has begun to run. */
 async function stopAfter (
   env: Record<string, string>,
   ms: number,
   signal: 'SIGTERM' | 'SIGINT' = 'SIGTERM'
 ): Promise<Outcome> {
+  const base = 2 * await startOfNode()
   const child = spawn(process.execPath, [join(root, 'server.ts')], {
     env: { ...cleanEnvironment(), ...env },
     stdio: ['ignore', 'pipe', 'pipe']
@@ -49,7 +57,7 @@ async function stopAfter (
     output += String(data)
   })
   const closed = once(child, 'close') as Promise<[number | null, string | null]>
-  await sleep(ms)
+  await sleep(base + ms)
   child.kill(signal)
   const [code, from] = await closed
   return { code, signal: from, output }
@@ -59,11 +67,9 @@ for (const workers of [1, 2]) {
   t.test(`a stop request at any moment of a boot with ${workers} process(es) ends it with exit code 0`, async t => {
     const env = await settings(t, workers)
     if (!env) return didNotRun(t, needsRedis)
-    // The first statement of server.ts comes after some 100 ms of Node's own start, in which no program can take a
-    // signal.
-    const moments = workers === 1 ? [400, 700, 1100, 1800] : [500, 1000, 2000]
+    const moments = workers === 1 ? [200, 500, 900, 1600] : [300, 800, 1600]
     for (const ms of moments) {
-      const { code, signal, output } = await stopAfter(env, ms, ms % 200 === 0 ? 'SIGTERM' : 'SIGINT')
+      const { code, signal, output } = await stopAfter(env, ms, ms % 200 === 100 ? 'SIGTERM' : 'SIGINT')
       t.strictSame({ code, signal }, { code: 0, signal: null }, `after ${ms} ms: ${output.slice(-300)}`)
       t.notMatch(output, /uncaught|could not start|at .*\.ts:/, `after ${ms} ms`)
     }

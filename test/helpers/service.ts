@@ -51,7 +51,7 @@ export async function startService (t: Test, env: Record<string, string>): Promi
     child,
     output: () => output,
     async printed (pattern) {
-      const deadline = Date.now() + 15_000
+      const deadline = Date.now() + 60_000
       while (!pattern.test(output)) {
         if (Date.now() > deadline || child.exitCode !== null) {
           throw new Error(`${String(pattern)} was not printed:\n${output}`)
