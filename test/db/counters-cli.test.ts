@@ -76,10 +76,10 @@ t.test('counters:verify finds each kind of drift, names it and exits 1; --repair
       `video ${id + 16}: Redis counts a video that does not exist (5 instead of 0)`
     ].sort()
   )
-  t.match(found.output, /: 5 drifts\.\nMend it with: npm run counters:verify -- --repair\n$/)
+  t.match(found.output, /: 5 drifts\.\nRepair them with: npm run counters:verify -- --repair\n$/)
 
   const mended = await run(['verify', '--repair'], env)
-  t.match(mended, { code: 0, output: /All mended\.\n$/ })
+  t.match(mended, { code: 0, output: /All repaired\.\n$/ })
   await app.counters.flusher.flush({ isForced: true })
   t.match((await app.inject(`/api/v1/videos/${id}`)).json(), { like_count: 3, comment_count: 3, view_count: 40 })
   t.equal((await run(['verify'], env)).code, 0)
@@ -94,7 +94,7 @@ t.test('counters:verify, with what it cannot understand or reach, says so and ex
   }
   t.match(await run(['verify'], { ...env, DATABASE_URL: 'postgres://127.0.0.1:1/none' }), {
     code: 1,
-    output: /Nothing could be told/
+    output: /The check failed/
   })
   t.match(await run(['takeover'], { DATABASE_URL: env.DATABASE_URL }), {
     code: 1,
@@ -103,10 +103,10 @@ t.test('counters:verify, with what it cannot understand or reach, says so and ex
   await redis.client.set('video:1:likes', 10)
   t.match(await run(['takeover'], env), {
     code: 0,
-    output: 'Took over the counts of 1 videos; 0 keys were no count of a video that exists.\n'
+    output: 'Imported the counts of 1 videos; 0 keys were not a count of an existing video.\n'
   })
   await redis.kill()
-  t.match(await run(['verify'], env), { code: 1, output: /Nothing could be told/ })
+  t.match(await run(['verify'], env), { code: 1, output: /The check failed/ })
 })
 
 onEachStore(t, 'a service that goes on counting while it is verified is no drift', async (t, stores) => {

@@ -174,7 +174,7 @@ t.test('a migration that fails leaves the schema as it was, and the command exit
   })
   const [code] = await once(child, 'close') as [number]
   t.equal(code, 1)
-  t.match(complaint, /The migration failed, and its own changes are undone; those before it stay: /)
+  t.match(complaint, /The migration failed and was rolled back; earlier migrations stay: /)
 })
 
 t.test('a service, on a database without its schema, says so and is not ready until it is there', async t => {

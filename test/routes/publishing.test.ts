@@ -196,7 +196,7 @@ onEachStore(t, 'a video with wrong members is refused by their names, and nothin
     t,
     await send(app, owner, 'PATCH', `/${id}`, {}),
     'invalid_request',
-    { message: 'body has nothing in it' },
+    { message: 'body must not be empty' },
     'PATCH with nothing in it'
   )
   t.match((await send(app, {}, 'GET', '')).json(), [{ id, title: 'the control', stream_url: 'https://a.example/1' }])

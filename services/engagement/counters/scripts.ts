@@ -20,7 +20,9 @@ export type CountingScript = typeof countingScripts[number]
 const otherScripts = ['read', 'collect', 'acknowledge', 'forget', 'close', 'open', 'raise'] as const
 export type OtherScript = typeof otherScripts[number]
 
-const read = (name: string): string => readFileSync(join(import.meta.dirname, 'scripts', `${name}.lua`), 'utf8')
+/** Reads a script without its comments: a comment must not change its hash, by which processes know a generation. */
+const read = (name: string): string =>
+  readFileSync(join(import.meta.dirname, 'scripts', `${name}.lua`), 'utf8').replace(/^[ \t]*--.*\n/gm, '')
 
 const prelude = read('prelude')
 const sources = Object.fromEntries(countingScripts.map(name => [name, `${prelude}\n${read(name)}`])) as Record<

@@ -1,4 +1,4 @@
--- The ledger has a batch: what is still as it was written is no longer pending.
+-- Acknowledges a batch that the ledger has: what has not changed since is no longer pending.
 --
 -- In:  KEYS 1 meta, 2 views, 3 comments, 4 peaks, 5 dirty, 6 pending, 7 unflushed, 8 receipts, then the likes of
 --      each video in the batch's likes.
@@ -6,9 +6,9 @@
 --      was all there was, or '0'; 4 count of counters, then video, views,
 --      comments, peak of each; count of likes, then field, value, video, index of the video's likes of each;
 --      then the fields of the receipts.
--- Out: how many were cleared.
--- Atomic because the comparison and the clearing must see the same value: an increment between them would be
--- forgotten. The keys carry the generation, so that nothing of another one can be cleared.
+-- Out: number of cleared changes.
+-- Atomic because the comparison and the clearing must see the same value: an increment between them would be lost. The keys contain
+-- the generation, so that nothing of another one can be cleared.
 local cleared = 0
 local p = 4
 local last = p + tonumber(ARGV[p]) * 4
@@ -39,7 +39,7 @@ while p < last do
 end
 
 for field = p + 1, #ARGV do freed = freed + redis.call('HDEL', KEYS[8], ARGV[field]) end
--- The ledger has everything up to then, whatever was counted since.
+-- The ledger is complete up to this time.
 if ARGV[3] ~= '0' then redis.pcall('HSET', KEYS[1], 'flushed_at', ARGV[3]) end
 if freed > 0 and redis.call('HGET', KEYS[1], 'generation') == ARGV[1] then redis.call('HINCRBY', KEYS[1], 'waiting', -freed) end
 return cleared + freed

@@ -1,12 +1,11 @@
--- Closes a generation, and claims the right to begin the next one: it takes no writes from now on.
+-- Closes a generation, which takes no writes from now on, and claims the right to begin the next one.
 --
 -- In:  KEYS 1 meta. ARGV 1 the generation to close, '0' for none; 2 the generation to begin; 3 ms that a claim is
 --      good for.
--- Out: {generation, claim}: when the generation is another one than the given, nothing was closed; when the claim is
---      another one than the given, somebody else is about to begin that one, or was.
--- Atomic because a generation that somebody has just begun must not be closed by one who means its predecessor,
--- and because of several who recover at once only one may fence the ledger. Claims only grow: the ledger may
--- have been fenced for the one before.
+-- Out: {generation, claim}. If the generation differs from the given one, nothing was closed; if the claim differs, another process
+--      has it.
+-- Atomic because a generation that another process has just begun must not be closed in place of its predecessor, and because only one
+-- process may fence the ledger. Claims only grow: the ledger may have been fenced for the one before.
 local state = redis.call('HMGET', KEYS[1], 'generation', 'claim', 'claimed_at')
 local generation, claim = state[1] or '0', state[2] or '0'
 if generation ~= ARGV[1] then return { generation, '0' } end

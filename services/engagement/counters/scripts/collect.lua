@@ -1,4 +1,4 @@
--- What of one shard the ledger does not have yet, as it is at one instant.
+-- Collects what the ledger does not have yet of one shard, at one instant.
 --
 -- In:  KEYS 1 meta, 2 views, 3 comments, 4 peaks, 5 dirty, 6 pending, 7 receipts.
 --      ARGV 1 generation, 2 looks that the caller has seen, 3 ms that must lie between two looks (0: look in any
@@ -18,7 +18,7 @@ local now = clock()
 local age = now - tonumber(state[5] or '0')
 -- A clock that was set back must not stop the flushes.
 if age >= 0 and age < tonumber(ARGV[3]) then return { state[2] or '0', state[6] or '0' } end
--- A Redis that is out of memory refuses these; the flush is what will help it.
+-- A Redis that is out of memory refuses these writes, and needs the flush.
 redis.pcall('HSET', KEYS[1], 'collected_at', text(now))
 redis.pcall('HINCRBY', KEYS[1], 'looks', 1)
 local looks = redis.call('HGET', KEYS[1], 'looks') or '0'
@@ -27,7 +27,7 @@ local size = tonumber(ARGV[4])
 
 local waiting = redis.call('SCARD', KEYS[5]) + redis.call('HLEN', KEYS[6]) + redis.call('HLEN', KEYS[7])
 local receipts = redis.call('HRANDFIELD', KEYS[7], size, 'WITHVALUES')
--- A receipt must be in the ledger before the total that it belongs to: with more of them than fit, they go alone.
+-- A receipt must be in the ledger before the total that it belongs to: if more are pending than fit, they are flushed first.
 if redis.call('HLEN', KEYS[7]) > size then return { looks, state[6] or '0', text(now), state[4] or '', run, waiting, {}, {}, receipts } end
 
 local counters = {}

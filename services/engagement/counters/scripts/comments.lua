@@ -1,4 +1,4 @@
--- Counts comments on videos of one shard; one that carries the use of an Idempotency-Key once.
+-- Counts comments on videos of one shard; those with an Idempotency-Key once.
 --
 -- In:  KEYS 1 meta, 2 views, 3 comments, 4 dirty, 5 receipts, then for each video: likes, viewers,
 --      then for each operation with a use: its receipt.
@@ -9,8 +9,8 @@
 --      {-3, fingerprint, answer or '', age in ms} when the key was used before; {-4} when this generation is
 --      younger than a receipt may be, and the ledger has not been asked in it whether it was.
 --      FENCED when the generation does not take writes.
--- Atomic because a comment and its receipt are one fact: with one and not the other, a repeated request would
--- be counted twice or not at all.
+-- Atomic because a comment and its receipt belong together: with only one of them, a repeated request would be counted twice or not
+-- at all.
 local state = redis.call('HMGET', KEYS[1], 'open', 'looks', 'waiting', 'since')
 if not takes_writes(state, ARGV[1], ARGV[2]) then return redis.error_reply('FENCED') end
 local waiting = tonumber(state[3] or '0')

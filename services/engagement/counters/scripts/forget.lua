@@ -1,11 +1,11 @@
--- Forgets videos, or likes of users who are gone.
+-- Removes deleted videos, and likes of deleted users.
 --
 -- In:  KEYS 1 meta, 2 views, 3 comments, 4 peaks, 5 dirty, 6 pending, 7 unflushed, then for each: likes, ticket,
 --      viewers, sessions.
 --      ARGV 1 ms for which likes without pending changes stay, then for each: video, user or ''.
 -- Out: nothing.
--- Atomic because a like and its pending change must go together. The ticket goes too: likes that are being
--- loaded may have been read before.
+-- Atomic because a like and its pending change must be removed together. The ticket is removed, too: likes that are being loaded may
+-- have been read before the deletion.
 local function forget_like(video, user, likes)
   redis.call('SREM', likes, user)
   if redis.call('HDEL', KEYS[6], video .. ':' .. user) == 0 then return end
@@ -25,7 +25,7 @@ for index = 1, (#ARGV - 1) / 2 do
   else
     for key = 2, 4 do redis.call('HDEL', KEYS[key], video) end
     redis.call('SREM', KEYS[5], video)
-    -- Its pending likes stay until the next flush: the ledger does not know the video, and names each of them.
+    -- Its pending likes stay until the next flush, when the ledger reports them as gone.
     redis.call('UNLINK', likes, viewers, sessions)
   end
 end

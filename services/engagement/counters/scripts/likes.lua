@@ -1,12 +1,12 @@
--- Sets and takes back likes of videos of one shard.
+-- Sets and removes likes of videos of one shard.
 --
 -- In:  KEYS 1 meta, 2 views, 3 comments, 4 pending, 5 unflushed, then for each video: likes, viewers.
 --      ARGV 1 generation, 2 looks, 3 presence in ms, 4 most changes that may wait, 5 count of videos, then their
 --      ids, then for each operation: index of its video, user, '1' or '0'.
 -- Out: for each operation {views, comments, likes, viewers, flag}; {-1} when the video's likes are not here,
 --      {-2} when too many changes wait. FENCED when the generation does not take writes.
--- Atomic because the set, the pending change and its version must agree: a flush between them would either
--- miss the change or write it down under a version that a later change also has.
+-- Atomic because the set, the pending change and its version must agree: a flush between them would miss the change, or write it with
+-- the version of a later change.
 local state = redis.call('HMGET', KEYS[1], 'open', 'looks', 'waiting')
 if not takes_writes(state, ARGV[1], ARGV[2]) then return redis.error_reply('FENCED') end
 local waiting = tonumber(state[3] or '0')
@@ -14,7 +14,7 @@ local presence, limit, count = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(AR
 local operations = (#ARGV - 5 - count) / 3
 local youngest, oldest = presence_range(clock(), presence)
 local views, comments, viewers = totals(KEYS[2], count, 6), totals(KEYS[3], count, 6), {}
--- One version for each operation, whether it changes something or not.
+-- One version for each operation, even if it changes nothing.
 local version = redis.call('HINCRBY', KEYS[1], 'version', operations) - operations
 local answers = {}
 local added = 0
@@ -35,7 +35,7 @@ for operation = 1, operations do
       size = size + (flag == '1' and 1 or -1)
       if redis.call('HSET', KEYS[4], field, flag .. ':' .. version + operation) == 1 then
         added = added + 1
-        -- What the ledger does not have must not expire.
+        -- A set with pending changes must not expire.
         if redis.call('HINCRBY', KEYS[5], video, 1) == 1 then redis.call('PERSIST', likes) end
       end
     end

@@ -1,8 +1,8 @@
 -- Begins a generation.
 --
 -- In:  KEYS 1 meta. ARGV 1 the generation that was closed, '0' for none; 2 the new one, which was claimed.
--- Out: the generation that there is afterwards; the given one only for the caller who began it.
--- Atomic because of several who recover at once only one may begin.
+-- Out: the generation afterwards; the given one only for the caller that began it.
+-- Atomic because only one of several recovering processes may begin a generation.
 local state = redis.call('HMGET', KEYS[1], 'generation', 'open', 'claim')
 local generation = state[1] or '0'
 if generation ~= ARGV[1] or state[2] or state[3] ~= ARGV[2] then return generation end

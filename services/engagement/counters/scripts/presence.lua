@@ -1,4 +1,4 @@
--- Heartbeats and departures of viewers of videos of one shard, and the views that come of them.
+-- Records heartbeats and departures of viewers of videos of one shard, and counts views.
 --
 -- In:  KEYS 1 meta, 2 views, 3 comments, 4 peaks, 5 dirty, then for each video: viewers, sessions, likes.
 --      ARGV 1 generation, 2 looks, 3 presence in ms, 4 ms watched that make a view, 5 ms in which a viewer is one
@@ -6,25 +6,25 @@
 --      (leaves).
 -- Out: for each operation {views, comments, likes or -1, viewers, liked or -1}.
 --      FENCED when the generation does not take writes.
--- Atomic because a view is counted by what the sessions say and the sessions say that it was counted: of two
--- heartbeats at once one must see the other.
+-- Atomic because the session decides whether a view is counted, and records that it was: of two concurrent heartbeats, one must see
+-- the other.
 --
--- A session is the time since when the viewer has watched without a gap, or below zero the time at which the
--- view was counted; one sorted set holds both, and both grow old at the two ends of one range.
+-- A session is the time since which the viewer has watched without a gap or, negative, the time at which the view was counted. One
+-- sorted set holds both; old ones of both kinds are at the two ends of one range.
 local state = redis.call('HMGET', KEYS[1], 'open', 'looks', 'since')
 if not takes_writes(state, ARGV[1], ARGV[2]) then return redis.error_reply('FENCED') end
 local presence, watched, window, count = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
 local now = clock()
 local youngest, oldest = presence_range(now, presence)
--- While a generation is young, a viewer without a session may have been watching when the memory was lost,
--- and may have been counted: they are taken for counted.
+-- While a generation is young, a viewer without a session may have been watching and been counted before the data was lost: the view
+-- is not counted again.
 local since = tonumber(state[3] or '0')
 local isYoung = now >= since and now < since + presence
 local views, comments, peaks = totals(KEYS[2], count, 7), totals(KEYS[3], count, 7), totals(KEYS[4], count, 7)
 local sizes, dirty = {}, {}
 local answers = {}
 
--- Begins a session, or marks its view as counted; what is older than a window goes.
+-- Begins a session, or marks its view as counted; removes entries that are older than the window.
 local function set_session(sessions, viewer, value)
   redis.call('ZREMRANGEBYSCORE', sessions, text(window - now), text(now - window))
   redis.call('ZADD', sessions, text(value), viewer)
@@ -32,7 +32,7 @@ local function set_session(sessions, viewer, value)
 end
 
 local function beat(index, viewers, sessions, viewer)
-  -- Who was silent for too long has been taken out before: whoever is added is back after a gap, or new.
+  -- Viewers without a recent heartbeat were removed before: a viewer that is added is new, or returns after a gap.
   local isBack = redis.call('ZADD', viewers, text(now), viewer) == 1
   local session = tonumber(redis.call('ZSCORE', sessions, viewer) or '0')
   if session < 0 and -session <= now - window then session = 0 end

@@ -3,8 +3,8 @@
 -- In:  KEYS 1 meta, 2 views, 3 comments, then for each video: likes, viewers.
 --      ARGV 1 generation of the keys, 2 presence in ms, 3 user or '', then the ids of the videos.
 -- Out: {generation}, then for each video {views, comments, likes or -1, viewers, liked or -1}; {generation} alone
---      when it is another one, and the keys have to be named anew.
--- Atomic because totals mean something within their generation only.
+--      when the generation has changed: then the caller builds the keys again.
+-- Atomic because totals are valid within their generation only.
 local generation = redis.call('HGET', KEYS[1], 'generation')
 if generation ~= ARGV[1] then return { generation or '0' } end
 local presence, user = tonumber(ARGV[2]), ARGV[3]

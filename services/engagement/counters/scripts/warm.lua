@@ -3,11 +3,10 @@
 -- In:  KEYS 1 meta, 2 likes, 3 ticket, 4 loading.
 --      ARGV 1 generation, 2 looks, 3 ticket of the caller, 4 ms that it is good for, 5 'begin', 'page', 'end' or 'drop',
 --      6 ms for which the likes stay, then the users of a page.
--- Out: 'warm' when the likes are there, 'mine' when the caller has the ticket, 'taken' when another one has it
---      or it is void. FENCED when the generation does not take writes.
--- Atomic because likes that were read before a change must not replace those after it. While a video is cold
--- nobody changes its likes but by deleting users, which voids the ticket (forget.lua); a caller that was stopped
--- in the middle finds its ticket run out.
+-- Out: 'warm' when the video is warm, 'mine' when the caller has the ticket, 'taken' when another process has it or it is void.
+--      FENCED when the generation does not take writes.
+-- Atomic because likes that were read before a change must not replace later ones. While a video is cold, its likes change only by
+-- deletions of users, which void the ticket (forget.lua); the ticket of a caller that was stopped half-way expires.
 if not takes_writes(redis.call('HMGET', KEYS[1], 'open', 'looks'), ARGV[1], ARGV[2]) then return redis.error_reply('FENCED') end
 if redis.call('EXISTS', KEYS[2]) == 1 then return 'warm' end
 local holder = redis.call('GET', KEYS[3])

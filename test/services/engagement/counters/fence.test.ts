@@ -255,7 +255,7 @@ t.test('while PostgreSQL is unavailable the lag grows, is complained of, and sta
     throw new Error('gone')
   }
   await like(app, people[1]!, id)
-  const complaint = () => logLines.some(line => line.includes('counters do not reach PostgreSQL'))
+  const complaint = () => logLines.some(line => line.includes('counters cannot be flushed to PostgreSQL'))
   for (let tries = 0; tries < 80 && !complaint(); tries++) await new Promise(resolve => setTimeout(resolve, 100))
   t.ok(complaint(), 'complained of')
   t.ok(app.counters.flusher.stats.lagMs > 4000, `${app.counters.flusher.stats.lagMs} ms`)
