@@ -115,7 +115,7 @@ export async function measureConnections (
 
 const bytesOf = (server: Server): number => server.pids.reduce((sum, pid) => sum + residentBytes(pid), 0)
 
-/** Milliseconds after which a process has noticed that nobody asks it (services/idle-collector.ts). */
+/** Milliseconds after which a process has noticed that nobody asks it. */
 const untilIdleMs = 40_000
 
 /** Resident memory of the service when nobody asks it, in bytes: of one process, and of each one beside it. */

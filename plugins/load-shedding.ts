@@ -64,10 +64,15 @@ export default fp(async function loadShedding (app) {
   })
 
   app.addHook('onRequest', (request, reply, done) => {
-    if (!shedder.isOverloaded(request.startedAt)) return done()
+    const isOverloaded = shedder.isOverloaded(request.startedAt)
+    if (!isOverloaded && !shedder.isLate(request.startedAt)) return done()
     const { isProbe, isNeverShed, cacheKey } = request.routeOptions.config
-    request.isCacheOnly = cacheKey !== undefined
-    done(isProbe || isNeverShed || cacheKey ? undefined : refuse())
+    request.isCacheOnly = isOverloaded && cacheKey !== undefined
+    const isServed = !isOverloaded || isProbe || isNeverShed || cacheKey !== undefined
+    // Answered after the poll phase: a client that is answered within it sends its next request into the same turn of
+    // the
+    // loop, which may go on for 48 times 1,024 requests (uv__io_poll), some seconds, before its timers run.
+    setImmediate(() => { done(isServed ? undefined : refuse()) })
   })
   app.addHook('onReady', async () => {
     shedder.start()

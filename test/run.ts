@@ -27,7 +27,7 @@ Options:
 const lineFloor = 96
 
 /** Least number of assertions of a whole run on all stores: a test that silently does nothing is noticed. */
-const assertionFloor = 17_400
+const assertionFloor = 17_250
 
 const root = join(import.meta.dirname, '..')
 const { values: options, positionals: files } = readArguments()

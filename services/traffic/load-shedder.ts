@@ -14,6 +14,12 @@ export interface LoadShedderOptions {
    * a while.
    */
   minInFlight?: number
+  /**
+   * Requests in flight beyond which `crowdedDelayMs` replaces `maxDelayMs`: no closed loop of a thousand clients has
+   * as many.
+   */
+  crowd?: number
+  crowdedDelayMs?: number
   now?: () => number
 }
 
@@ -28,13 +34,20 @@ export type LoadShedder = ReturnType<typeof createLoadShedder>
  * again, so that each turn of the loop does at most `maxDelayMs` of work and refuses the rest for little. `inFlight`
  * bounds what waits for the stores.
  */
-export function createLoadShedder (
-  { inFlight, maxInFlight = 4096, maxDelayMs = 250, minInFlight = 500, now = performance.now.bind(performance) }:
-  LoadShedderOptions
-) {
+export function createLoadShedder ({
+  inFlight,
+  maxInFlight = 4096,
+  maxDelayMs = 250,
+  minInFlight = 500,
+  crowd = 1500,
+  crowdedDelayMs = 30,
+  now = performance.now.bind(performance)
+}: LoadShedderOptions) {
   let tickedAt = Infinity
   let delayMs = 0
   let timer: NodeJS.Timeout | undefined
+
+  const isLate = (at: number): boolean => at - tickedAt > maxDelayMs
 
   function tick (): void {
     const at = now()
@@ -57,6 +70,9 @@ export function createLoadShedder (
       return delayMs
     },
 
+    /** Whether the event loop is late at a moment. @param at `now()`, in milliseconds */
+    isLate,
+
     /**
      * Whether a request that was received at a moment must be refused, if it needs work.
      *
@@ -64,7 +80,8 @@ export function createLoadShedder (
      */
     isOverloaded (at: number): boolean {
       const count = inFlight()
-      return count > maxInFlight || (count > minInFlight && at - tickedAt > maxDelayMs)
+      if (count > maxInFlight) return true
+      return count > minInFlight && at - tickedAt > (count > crowd ? crowdedDelayMs : maxDelayMs)
     }
   }
 }

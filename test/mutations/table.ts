@@ -28,8 +28,8 @@ export const mutations: Mutation[] = [
   },
   {
     file: 'plugins/load-shedding.ts',
-    from: 'isProbe || isNeverShed || cacheKey ? undefined',
-    to: 'isProbe || cacheKey ? undefined',
+    from: '!isOverloaded || isProbe || isNeverShed ||',
+    to: '!isOverloaded || isProbe ||',
     test: 'test/overload.test.ts',
     why: 'an overloaded process refuses its metrics'
   },
