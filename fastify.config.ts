@@ -26,13 +26,13 @@ export interface Config {
   /** Number of worker processes. */
   workers: number
   server: {
-    host: string,
-    port: number,
-    readTimeoutMs: number,
-    writeTimeoutMs: number,
-    idleTimeoutMs: number,
-    drainDelayMs: number,
-    drainTimeoutMs: number,
+    host: string
+    port: number
+    readTimeoutMs: number
+    writeTimeoutMs: number
+    idleTimeoutMs: number
+    drainDelayMs: number
+    drainTimeoutMs: number
     trustProxy: string[]
   }
   log: { level: string }
@@ -45,9 +45,9 @@ export interface Config {
   databaseReplica: ServerConnection | null
   /** Connection pool of each process. */
   databasePool: {
-    max: number,
-    min: number,
-    maxLifetimeSeconds: number, /** False behind PgBouncer. */
+    max: number
+    min: number
+    maxLifetimeSeconds: number /** False behind PgBouncer. */
     isPrepared: boolean
   }
   redis: RedisAddress | null
@@ -57,22 +57,22 @@ export interface Config {
   strictQuery: boolean
   jwt: {
     /** Key of HS256. Other keys (cursors, refresh tokens, audit) are derived from it. */
-    secret: string,
+    secret: string
     /** Earlier secrets and, with the prefix `ed25519:`, earlier signing keys. */
-    previousKeys: string[],
+    previousKeys: string[]
     /** Ed25519 private key, DER in base64; null for HS256. */
-    signingKey: string | null,
-    issuer: string,
-    audience: string,
-    acceptsLegacy: boolean,
+    signingKey: string | null
+    issuer: string
+    audience: string
+    acceptsLegacy: boolean
     expiresInSeconds: number
   }
   sessions: { lifetimeSeconds: number }
   passwords: {
-    /** Threads of each process. */ threads: number,
-    cost: number,
-    pepper: string,
-    previousPeppers: string[],
+    /** Threads of each process. */ threads: number
+    cost: number
+    pepper: string
+    previousPeppers: string[]
     blocklist: 'off' | 'common'
   }
   cors: { origins: '*' | string[] }

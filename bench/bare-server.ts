@@ -14,11 +14,11 @@ export type BareTask =
   | { kind: 'bytes', headers: Record<string, string>, body: string }
   | { kind: 'fastify', headers: Record<string, string>, body: string }
   | {
-    kind: 'statement',
-    connectionString: string,
-    text: string,
-    values: number[],
-    isList: boolean,
+    kind: 'statement'
+    connectionString: string
+    text: string
+    values: number[]
+    isList: boolean
     headers: Record<string, string>
   }
   | { kind: 'incr', redisUrl: string, headers: Record<string, string>, body: string }

@@ -116,7 +116,9 @@ async function checkOut (ref: string): Promise<string> {
     execFileSync('git', args, { cwd: root, encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] })
   git('worktree', 'add', '--detach', folder, ref)
   const isSame = git('diff', '--name-only', ref, '--', 'package-lock.json') === ''
-  if (isSame && existsSync(join(root, 'node_modules'))) { symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules')) } else execFileSync('npm', ['ci'], { cwd: folder, stdio: 'ignore' })
+  if (isSame && existsSync(join(root, 'node_modules'))) {
+    symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'))
+  } else execFileSync('npm', ['ci'], { cwd: folder, stdio: 'ignore' })
   build(folder)
   return folder
 }

@@ -253,8 +253,9 @@ async function runOpen (load: Load & { rate: number }): Promise<LoadResult> {
   // A hundred at a time: a server has a queue for those that it has not met yet.
   while (all.length < connections) {
     all.push(
-      ...await Promise.all(Array.from({ length: Math.min(100, connections - all.length) }, () =>
-        openConnection(load, onIdle)))
+      ...await Promise.all(
+        Array.from({ length: Math.min(100, connections - all.length) }, () => openConnection(load, onIdle))
+      )
     )
   }
   idle.push(...all)

@@ -38,24 +38,22 @@ export function createLimits (world: World, service: Server) {
       fastify: async () => ['bare Fastify, same bytes', { kind: 'fastify', ...video }, atRoot],
       list: async () => ['bare node:http, same bytes', { kind: 'bytes', ...await answer('/videos?limit=20') }, atRoot],
       incr: async () => ['node:http and INCR alone', { kind: 'incr', redisUrl: world.redisUrl, ...video }, atRoot],
-      'video-query':
-        async () => ['node:http and pg, same statement', {
-          kind: 'statement',
-          connectionString,
-          text: videoById.text,
-          values: [],
-          isList: false,
-          headers: constant
-        }, alike],
-      'list-query':
-        async () => ['node:http and pg, same statement', {
-          kind: 'statement',
-          connectionString,
-          text: createListStatement({ live: undefined, adult: 'exclude' }, false).text,
-          values: [21],
-          isList: true,
-          headers: constant
-        }, alike]
+      'video-query': async () => ['node:http and pg, same statement', {
+        kind: 'statement',
+        connectionString,
+        text: videoById.text,
+        values: [],
+        isList: false,
+        headers: constant
+      }, alike],
+      'list-query': async () => ['node:http and pg, same statement', {
+        kind: 'statement',
+        connectionString,
+        text: createListStatement({ live: undefined, adult: 'exclude' }, false).text,
+        values: [21],
+        isList: true,
+        headers: constant
+      }, alike]
     }
     const [title, task, kinds] = await tasks[name]()
     return { title, server: await world.startBare(task), kinds }

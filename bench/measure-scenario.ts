@@ -32,10 +32,10 @@ export interface Row {
   bytes?: number
   /** The limit in the same rounds, and ratios to it. */
   limit?: {
-    title: string,
-    rate: Spread,
-    cpuMicros: Spread,
-    rateOfLimit: Spread,
+    title: string
+    rate: Spread
+    cpuMicros: Spread
+    rateOfLimit: Spread
     /** Ratio of the best rounds of both: what others do to a machine only ever adds CPU time. */
     cpuTimesLimit: number
   }

@@ -7,10 +7,10 @@ import type { Row, Spread } from './measure-scenario.ts'
 /** All that a run has found. */
 export interface Report {
   head: Checkout & {
-    machine: string,
-    command: string,
-    stores: string,
-    configuration: string,
+    machine: string
+    command: string
+    stores: string
+    configuration: string
     flags: string
   }
   rows: Row[]

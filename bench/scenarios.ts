@@ -125,10 +125,9 @@ export const scenarios: Scenario[] = [
     title: 'cold list of 20',
     limit: 'list-query',
     connections: 16,
-    kinds:
-      () => [
-        get('cold list', times(10_000, () => `${api}/videos?limit=20&offset=${Math.floor(Math.random() * 10_000)}`))
-      ]
+    kinds: () => [
+      get('cold list', times(10_000, () => `${api}/videos?limit=20&offset=${Math.floor(Math.random() * 10_000)}`))
+    ]
   },
   {
     name: 'like',
@@ -162,15 +161,14 @@ export const scenarios: Scenario[] = [
   {
     name: 'unauthorized',
     title: '401 flood',
-    kinds:
-      fixtures => [{
-        name: '401',
-        weight: 1,
-        method: 'POST',
-        paths: [`${hotVideo(fixtures)}/engagement/likes`],
-        headers: page,
-        expect: [401]
-      }]
+    kinds: fixtures => [{
+      name: '401',
+      weight: 1,
+      method: 'POST',
+      paths: [`${hotVideo(fixtures)}/engagement/likes`],
+      headers: page,
+      expect: [401]
+    }]
   },
   {
     name: 'limited',

@@ -10,7 +10,15 @@ import { createGenerator, type Generator, type LoadResult } from './generator.ts
 import { createHolder } from './holder.ts'
 import { createLimits } from './limits.ts'
 import { machine, median, residentBytes, watchMachine } from './measure.ts'
-import { countUnanswered, defaultAddresses, defaultConnections, run, spreadOf, type Sample, type Spread } from './measure-scenario.ts'
+import {
+  countUnanswered,
+  defaultAddresses,
+  defaultConnections,
+  run,
+  spreadOf,
+  type Sample,
+  type Spread
+} from './measure-scenario.ts'
 import { maxOpenFiles } from './connections.ts'
 import { scenarios, type Scenario } from './scenarios.ts'
 import { createWorld, print, progress, type Server, type World } from './world.ts'
@@ -361,13 +369,13 @@ async function benchOverload (world: World, generator: Generator): Promise<void>
       }/s (${(goodput / peak * 100).toFixed(0)} %) answered, p50 ${over.latency.p50.toFixed(0)} ms, p99 ${
         over.latency.p99.toFixed(0)
       } ms,`,
-      `  ${countUnanswered(over)} without an answer within 5 s, ${over.refusals.count} refused, p50 ${over.refusals.p50.toFixed(1)} ms, p99 ${
-        over.refusals.p99.toFixed(1)
-      } ms (a request costs ${busy.cpuMicros!.toFixed(0)} µs, the generator has ${
-        (over.generatorCpu * 100).toFixed(0)
-      } % of a CPU); bare node:http at this rate: p50 ${bare.latency.p50.toFixed(1)} ms, p99 ${
-        bare.latency.p99.toFixed(1)
-      } ms, ${busyBare.cpuMicros!.toFixed(0)} µs;`,
+      `  ${countUnanswered(over)} without an answer within 5 s, ${over.refusals.count} refused, p50 ${
+        over.refusals.p50.toFixed(1)
+      } ms, p99 ${over.refusals.p99.toFixed(1)} ms (a request costs ${
+        busy.cpuMicros!.toFixed(0)
+      } µs, the generator has ${(over.generatorCpu * 100).toFixed(0)} % of a CPU); bare node:http at this rate: p50 ${
+        bare.latency.p50.toFixed(1)
+      } ms, p99 ${bare.latency.p99.toFixed(1)} ms, ${busyBare.cpuMicros!.toFixed(0)} µs;`,
       `  then at 30 %: ${after.refusals.count} refused of ${after.answered + after.refusals.count}, p99 ${
         after.latency.p99.toFixed(1)
       } ms, by second ${bySecond(after.perTenth).join(', ')}`
@@ -457,9 +465,7 @@ async function benchSlowClients (world: World, generator: Generator): Promise<vo
       `${name}, 2,000 connections: service available ${
         available.length > 0 && available.every(word => word === 'YES')
           ? 'throughout'
-          : `in ${
-            available.filter(word => word === 'YES').length
-          } of ${available.length} looks`
+          : `in ${available.filter(word => word === 'YES').length} of ${available.length} looks`
       }; exit: ${
         /Exit status:\s*(.*)/.exec(plain)?.[1]?.trim() ?? '?'
       }; of 200/s others ${others.answered} answered, p99 ${others.latency.p99.toFixed(1)} ms, failed ${

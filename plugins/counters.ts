@@ -14,10 +14,10 @@ import { createEngagementService, type EngagementService } from '../services/eng
 declare module 'fastify' {
   interface FastifyInstance {
     counters: {
-      engagement: EngagementService,
-      store: CounterStore,
-      ledger: Ledger,
-      flusher: Flusher,
+      engagement: EngagementService
+      store: CounterStore
+      ledger: Ledger
+      flusher: Flusher
       /** Resolves when the counts of the Go service are in the ledger. */
       takenOver: Promise<void>
     }

@@ -6,9 +6,9 @@ declare module 'fastify' {
   interface FastifyInstance {
     loadShedding: {
       /** Milliseconds by which the event loop was late when it was last measured. */
-      readonly delayMs: number,
+      readonly delayMs: number
       /** Number of shed requests. */
-      readonly refused: number,
+      readonly refused: number
       /** Counts a shed request. @returns the error to answer with */
       refuse (): ApiError
     }
@@ -70,9 +70,10 @@ export default fp(async function loadShedding (app) {
     request.isCacheOnly = isOverloaded && cacheKey !== undefined
     const isServed = !isOverloaded || isProbe || isNeverShed || cacheKey !== undefined
     // Answered after the poll phase: a client that is answered within it sends its next request into the same turn of
-    // the
-    // loop, which may go on for 48 times 1,024 requests (uv__io_poll), some seconds, before its timers run.
-    setImmediate(() => { done(isServed ? undefined : refuse()) })
+    // the loop, which may go on for 48 times 1,024 requests (uv__io_poll), some seconds, before its timers run.
+    setImmediate(() => {
+      done(isServed ? undefined : refuse())
+    })
   })
   app.addHook('onReady', async () => {
     shedder.start()

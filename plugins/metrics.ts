@@ -9,9 +9,9 @@ import type { Workers } from '../services/runtime/worker.ts'
 declare module 'fastify' {
   interface FastifyInstance {
     metrics: {
-      contentType: string,
+      contentType: string
       /** Reads the metrics of all workers, merged. */
-      read(): Promise<string>,
+      read (): Promise<string>
       /** Port of `/metrics` (METRICS_PORT); null for that of the API. */
       readonly port: number | null
     }
@@ -37,43 +37,88 @@ export default fp<{ workers: Workers, logDestination: { readonly dropped: number
       ['halo_workers_wanted', 'Number of workers that should run', 'max', () => workers.state().wanted],
       ['halo_workers', 'Number of running workers that have reported their metrics', 'sum', () => 1],
       ['halo_resident_bytes', 'Resident memory of the processes', 'sum', () => process.memoryUsage.rss()],
-      ['halo_requests_total', 'Requests that are over: answered, refused, or aborted by the client', 'sum', () =>
-        requests.total],
-      ['halo_requests_in_flight', 'Requests in flight, without event streams', 'sum', () =>
-        requests.inFlight],
-      ['halo_requests_shed_total', 'Requests that were answered 503 because the process was overloaded', 'sum', () =>
-        loadShedding.refused],
-      ['halo_event_loop_delay_seconds', 'By how much a timer was late when it was last measured', 'max', () =>
-        loadShedding.delayMs / 1000],
-      ['halo_database_statements_running', 'Statements that requests wait for, running', 'sum', () =>
-        databaseQueue.stats.running],
-      ['halo_database_statements_waiting', 'Statements that wait in the queue', 'sum', () =>
-        databaseQueue.stats.waiting],
-      ['halo_counters_flush_lag_seconds', 'Flush lag: seconds since all counters were in PostgreSQL', 'max', () =>
-        flusher.stats.lagMs / 1000],
-      ['halo_counters_pending', 'Counters, likes and receipts that are not flushed to PostgreSQL yet', 'max', () =>
-        store.stats.pending],
-      ['halo_counters_flushed_total', 'Counters, likes and receipts that were flushed', 'sum', () =>
-        flusher.stats.flushed],
+      [
+        'halo_requests_total',
+        'Requests that are over: answered, refused, or aborted by the client',
+        'sum',
+        () => requests.total
+      ],
+      ['halo_requests_in_flight', 'Requests in flight, without event streams', 'sum', () => requests.inFlight],
+      [
+        'halo_requests_shed_total',
+        'Requests that were answered 503 because the process was overloaded',
+        'sum',
+        () => loadShedding.refused
+      ],
+      [
+        'halo_event_loop_delay_seconds',
+        'By how much a timer was late when it was last measured',
+        'max',
+        () => loadShedding.delayMs / 1000
+      ],
+      [
+        'halo_database_statements_running',
+        'Statements that requests wait for, running',
+        'sum',
+        () => databaseQueue.stats.running
+      ],
+      [
+        'halo_database_statements_waiting',
+        'Statements that wait in the queue',
+        'sum',
+        () => databaseQueue.stats.waiting
+      ],
+      [
+        'halo_counters_flush_lag_seconds',
+        'Flush lag: seconds since all counters were in PostgreSQL',
+        'max',
+        () => flusher.stats.lagMs / 1000
+      ],
+      [
+        'halo_counters_pending',
+        'Counters, likes and receipts that are not flushed to PostgreSQL yet',
+        'max',
+        () => store.stats.pending
+      ],
+      [
+        'halo_counters_flushed_total',
+        'Counters, likes and receipts that were flushed',
+        'sum',
+        () => flusher.stats.flushed
+      ],
       [
         'halo_counters_flush_failures_total',
         'Flushes that failed because a store was unavailable; they are repeated',
         'sum',
         () => flusher.stats.failures
       ],
-      ['halo_counters_last_flush_seconds', 'Duration of the last non-empty flush', 'max', () =>
-        flusher.stats.lastFlushMs / 1000],
-      ['halo_counters_recoveries_total', 'Generations that began because Redis had lost data, or may have', 'sum', () =>
-        store.stats.recoveries],
+      [
+        'halo_counters_last_flush_seconds',
+        'Duration of the last non-empty flush',
+        'max',
+        () => flusher.stats.lastFlushMs / 1000
+      ],
+      [
+        'halo_counters_recoveries_total',
+        'Generations that began because Redis had lost data, or may have',
+        'sum',
+        () => store.stats.recoveries
+      ],
       ...(['database', 'redis', 'schema'] as const).map((
         name
-      ): Metric => [`halo_${name}_up`, `Whether the last check of the ${name} succeeded (1) or failed (0)`, 'min', () =>
-        Number(app.services.healthChecks.last?.[name] ?? true)]
-      ),
-      ['halo_log_lines_dropped_total', 'Log lines that were dropped because standard output was not read', 'sum', () =>
-        logDestination.dropped],
-      ['halo_engagement_streams', 'Open event streams', 'sum', () =>
-        streams.stats.listeners],
+      ): Metric => [
+        `halo_${name}_up`,
+        `Whether the last check of the ${name} succeeded (1) or failed (0)`,
+        'min',
+        () => Number(app.services.healthChecks.last?.[name] ?? true)
+      ]),
+      [
+        'halo_log_lines_dropped_total',
+        'Log lines that were dropped because standard output was not read',
+        'sum',
+        () => logDestination.dropped
+      ],
+      ['halo_engagement_streams', 'Open event streams', 'sum', () => streams.stats.listeners],
       [
         'halo_engagement_streams_dropped_total',
         'Event streams that were closed because the client was too slow',
@@ -84,10 +129,18 @@ export default fp<{ workers: Workers, logDestination: { readonly dropped: number
     const { replicaRouter } = app
     if (replicaRouter) {
       numbers.push(
-        ['halo_replica_used', 'Whether reads go to the replica (1) or to the primary (0)', 'min', () =>
-          Number(replicaRouter.stats.isUsed)],
-        ['halo_replica_lag_seconds', 'Upper bound of the replication lag', 'max', () =>
-          Math.min(replicaRouter.stats.lagMs / 1000, 86_400)]
+        [
+          'halo_replica_used',
+          'Whether reads go to the replica (1) or to the primary (0)',
+          'min',
+          () => Number(replicaRouter.stats.isUsed)
+        ],
+        [
+          'halo_replica_lag_seconds',
+          'Upper bound of the replication lag',
+          'max',
+          () => Math.min(replicaRouter.stats.lagMs / 1000, 86_400)
+        ]
       )
     }
     for (const [name, help, aggregator, read] of numbers) {
@@ -104,8 +157,7 @@ export default fp<{ workers: Workers, logDestination: { readonly dropped: number
       )
     }
 
-    const readOwn = (): Promise<MetricObject[]> =>
-      registry.getMetricsAsJSON()
+    const readOwn = (): Promise<MetricObject[]> => registry.getMetricsAsJSON()
     workers.share(readOwn)
     app.decorate('workers', workers)
     const server = app.config.metricsPort === null ? undefined : createMetricsServer(app)
@@ -114,8 +166,7 @@ export default fp<{ workers: Workers, logDestination: { readonly dropped: number
       get port () {
         return (server?.address() as AddressInfo | null)?.port ?? null
       },
-      read: async () =>
-        await AggregatorRegistry.aggregate(await workers.collect(readOwn) as MetricObject[][]).metrics()
+      read: async () => await AggregatorRegistry.aggregate(await workers.collect(readOwn) as MetricObject[][]).metrics()
     })
     if (!server) { return }
     app.addHook('onReady', async () => {

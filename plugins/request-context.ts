@@ -10,13 +10,13 @@ declare module 'fastify' {
   interface FastifyInstance {
     requests: {
       /** Requests that were received and are neither answered nor aborted. Event streams are not among them. */
-      readonly inFlight: number,
+      readonly inFlight: number
       /** Requests that were received and are over: answered, refused, or aborted by the client. */
-      readonly total: number,
+      readonly total: number
       /** Fills the request context. The first hook calls it; `frameworkErrors` does for requests that reach no hook. */
-      begin(request: FastifyRequest, reply: FastifyReply): void,
+      begin (request: FastifyRequest, reply: FastifyReply): void
       /** The response stays open as an event stream: it does not count as in flight any more. */
-      markAsStream(request: FastifyRequest): void,
+      markAsStream(request: FastifyRequest): void
       /** Counts a request that Node could not read, and writes its log line. */
       logUnreadable(
         fields: { reqId: string, status: number, error: string, cause: string | undefined, ip: string | undefined }

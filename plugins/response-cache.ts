@@ -91,8 +91,8 @@ export default fp(async function responseCache (app) {
     else reply.raw.end(head.body)
   }
 
-  const serveHit =
-    (cacheKey: (request: FastifyRequest, view: AdultView) => string): onRequestHookHandler => (
+  const serveHit = (cacheKey: (request: FastifyRequest, view: AdultView) => string): onRequestHookHandler =>
+    (
       request,
       reply,
       done

@@ -6,7 +6,7 @@ declare module 'fastify' {
   interface FastifyInstance {
     responseHeaders: {
       /** The headers that every response to a request has: request id, Helmet, CORS and rate limit. */
-      of(request: FastifyRequest): Record<string, string>,
+      of(request: FastifyRequest): Record<string, string>
       /** The same as text (response-head.ts), without `Vary`: cached responses have a `Vary` of their own. */
       serialized (request: FastifyRequest): string
     }

@@ -36,7 +36,7 @@ const logLevels = ['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent']
 export const Environment = Type.Object({
   NODE_ENV: Type.Union([Type.Literal('development'), Type.Literal('production'), Type.Literal('test')], {
     default: 'development',
-    description: '`production` refuses to boot without real servers and a real secret',
+    description: '`production` requires real servers and real secrets',
     mend: 'use development, production or test'
   }),
 
@@ -46,13 +46,13 @@ export const Environment = Type.Object({
     mend: 'use an address of this machine, such as 127.0.0.1'
   }),
   SERVER_PORT: port('Port to listen on', 8080),
-  SERVER_READ_TIMEOUT: seconds('Seconds in which a whole request, headers and body, must have arrived; then 408', 10),
+  SERVER_READ_TIMEOUT: seconds('Seconds within which a request must be received completely; then 408', 10),
   SERVER_WRITE_TIMEOUT: seconds(
-    'Seconds without a byte moved, while a request is under way, after which its connection is cut; and seconds in which a client must take what it is answered',
+    'Seconds without traffic, during a request, after which the connection is closed; and seconds within which a client must read its response',
     10
   ),
   SERVER_IDLE_TIMEOUT: seconds(
-    'Seconds that an idle keep-alive connection is kept; must outlive the balancer’s own idle time',
+    'Seconds after which an idle keep-alive connection is closed; must be longer than the idle time of the load balancer',
     120
   ),
   SERVER_DRAIN_DELAY: Type.Integer({
@@ -60,32 +60,32 @@ export const Environment = Type.Object({
     maximum: 300,
     default: 0,
     description:
-      'Seconds between SIGTERM (from then on `/readyz` answers 503) and the moment when the port is closed; on Kubernetes 5',
+      'Seconds between SIGTERM (`/readyz` answers 503 from then on) and closing the port; 5 on Kubernetes',
     mend: 'use whole seconds from 0 to 300'
   }),
-  SERVER_DRAIN_TIMEOUT: seconds('Seconds that requests in flight have to finish after the port is closed', 15),
+  SERVER_DRAIN_TIMEOUT: seconds('Seconds for requests in flight to finish after the port is closed', 15),
   WEB_CONCURRENCY: Type.Optional(
     Type.Integer({
       minimum: 1,
       maximum: 256,
       description:
-        'Processes that serve, behind one port; as many as the container has CPUs when empty, and one without Redis',
+        'Number of worker processes; as many as the container has CPUs when empty, and one without Redis',
       mend: 'use a whole number from 1 to 256'
     })
   ),
-  TRUST_PROXY: text('Comma-separated CIDRs of the proxies whose `X-Forwarded-For` is believed; none when empty'),
+  TRUST_PROXY: text('Comma-separated CIDRs of proxies whose `X-Forwarded-For` is trusted; none when empty'),
   PUBLIC_URL: text(
-    'Address at which clients reach the service; prefixes the `type` of errors and stands in the API page'
+    'Public URL of the service; prefix of links and of the `type` of errors, and the server of the API page'
   ),
   LOG_LEVEL: Type.Union(logLevels.map(level => Type.Literal(level)), {
     default: 'info',
-    description: 'Least severe level that is logged, as JSON lines on standard output',
+    description: 'Minimum level of log lines (JSON, on standard output)',
     mend: `use one of ${logLevels.join(', ')}`
   }),
 
   DATABASE_URL: text('PostgreSQL as a URL; wins over the `DB_*` parts'),
   DATABASE_REPLICA_URL: text(
-    'A streaming replica, as a URL, for reads of videos and lists; the primary is read while it lags by half a second, or is unavailable'
+    'URL of a streaming replica for reads of videos and lists; the primary is read while the replica lags by half a second, or is unavailable'
   ),
   DB_HOST: text(
     'PostgreSQL host. With neither this nor `DATABASE_URL`, an embedded PostgreSQL is started (not in production)'
@@ -95,13 +95,13 @@ export const Environment = Type.Object({
   DB_PASSWORD: text('PostgreSQL password'),
   DB_NAME: text('PostgreSQL database', 'halo'),
   DB_MAX_OPEN_CONNS: count(
-    'Most connections to PostgreSQL for requests, of all `WEB_CONCURRENCY` processes together; each has up to 4 more for what no request waits for',
+    'Maximum connections to PostgreSQL for requests, of all `WEB_CONCURRENCY` processes together; each process has up to 4 more for background work',
     100,
     1,
     10_000
   ),
   DB_MAX_IDLE_CONNS: count(
-    'Of these, connections that stay open while idle; one beyond these is closed after 10 s without work',
+    'Of these, connections that stay open while idle; further ones are closed after 10 s',
     10,
     0,
     10_000
@@ -110,7 +110,7 @@ export const Environment = Type.Object({
   DB_PREPARED_STATEMENTS: Type.Union([Type.Literal('true'), Type.Literal('false')], {
     default: 'true',
     description:
-      '`false` behind PgBouncer: no named statements, no `statement_timeout` as a startup parameter (set it by `alter role … set statement_timeout`), and statements that nobody waits for are not stopped',
+      '`false` behind PgBouncer: no prepared statements, no `statement_timeout` as a startup parameter (set it by `alter role … set statement_timeout`), and abandoned statements are not cancelled',
     mend: 'use true or false'
   }),
   DATA_DIR: text('Folder of the embedded PostgreSQL', '.data'),
@@ -128,15 +128,15 @@ export const Environment = Type.Object({
   }),
   REDIS_CLUSTER: Type.Union([Type.Literal('true'), Type.Literal('false')], {
     default: 'false',
-    description: '`true` when the named Redis is a node of a Redis Cluster; the others are found through it',
+    description: '`true` when the Redis is a node of a Redis Cluster; the other nodes are discovered',
     mend: 'use true or false'
   }),
   REDIS_POOL_SIZE: count(
-    'Accepted for the Go service’s sake, without effect: one connection multiplexes all commands',
+    'Accepted for compatibility with the Go service; no effect: one connection multiplexes all commands',
     100
   ),
   REDIS_MIN_IDLE_CONNS: count(
-    'Accepted for the Go service’s sake, without effect: the one connection is always open',
+    'Accepted for compatibility with the Go service; no effect: the one connection is always open',
     10,
     0
   ),
@@ -151,13 +151,13 @@ export const Environment = Type.Object({
       minimum: 0,
       maximum: 65_535,
       description:
-        'Port that serves `/metrics` instead of `SERVER_PORT`, so that nothing passes it on to the outside; on `SERVER_PORT` when empty',
+        'Port of `/metrics`, so that it is not exposed with the API; `SERVER_PORT` when empty',
       mend: 'use a port from 0 (any free one) to 65535, other than SERVER_PORT'
     })
   ),
 
   READ_CACHE_MB: count(
-    'Megabytes of answers that each process keeps, for a second, for many who ask the same',
+    'Size of the response cache of each process, in megabytes',
     32,
     1,
     4096
@@ -165,21 +165,21 @@ export const Environment = Type.Object({
 
   JWT_SECRET_KEY: Type.Optional(Type.String({
     description:
-      'Secret that signs tokens, 32 bytes or more. Outside production one is made at each start when none is given, and tokens end with the process',
+      'Secret that signs tokens, 32 bytes or more. Outside production a random one is generated at each start if none is set, and tokens are valid until the process ends',
     mend: 'make one with: openssl rand -base64 48'
   })),
   JWT_EXPIRATION_HOURS: Type.Integer({
     minimum: 1,
     maximum: 8760,
     default: 24,
-    description: 'Hours that a token is valid',
+    description: 'Lifetime of an access token in hours',
     mend: 'use whole hours from 1 to 8760'
   }),
   JWT_PREVIOUS_KEYS: text(
-    'Keys that signed tokens before, with commas between them or as a JSON array: earlier values of `JWT_SECRET_KEY` and, behind `ed25519:`, of `JWT_SIGNING_KEY`. What they signed is taken until it expires'
+    'Earlier values of `JWT_SECRET_KEY` and, with the prefix `ed25519:`, of `JWT_SIGNING_KEY`, separated by commas or as a JSON array. Tokens that they signed are accepted until they expire'
   ),
   JWT_SIGNING_KEY: text(
-    'Ed25519 private key in base64 of its DER form: tokens are signed with it (EdDSA), and other services verify them by `/.well-known/jwks.json`. HS256 with `JWT_SECRET_KEY` when empty'
+    'Ed25519 private key (DER, base64) that signs tokens (EdDSA); other services verify them with `/.well-known/jwks.json`. HS256 with `JWT_SECRET_KEY` when empty'
   ),
   JWT_ISSUER: Type.String({ default: 'halo', description: '`iss` of the tokens', mend: 'use a name or an address' }),
   JWT_AUDIENCE: Type.String({
@@ -190,28 +190,28 @@ export const Environment = Type.Object({
   JWT_ACCEPT_LEGACY: Type.Union([Type.Literal('true'), Type.Literal('false')], {
     default: 'true',
     description:
-      'Whether tokens that the Go service signed are taken until they expire; `false` a day after it was switched off',
+      'Whether tokens of the Go service are accepted until they expire; set `false` a day after it was switched off',
     mend: 'use true or false'
   }),
   SESSION_LIFETIME_DAYS: Type.Integer({
     minimum: 1,
     maximum: 365,
     default: 30,
-    description: 'Days after which a session ends and its user logs in again, however often its tokens were refreshed',
+    description: 'Lifetime of a session in days, however often its tokens are refreshed',
     mend: 'use whole days from 1 to 365'
   }),
   PASSWORD_PEPPER: Type.Optional(Type.String({
     description:
-      'Secret that passwords are hashed with, 32 bytes or more, kept where the database’s backups are not. Without it nobody can log in: keep a copy. Must be set in production',
+      'Secret of password hashes, 32 bytes or more. Store it apart from backups of the database, and keep a copy: without it no user can log in. Required in production',
     mend: 'make one with: openssl rand -base64 48'
   })),
   PASSWORD_PREVIOUS_PEPPERS: text(
-    'Earlier values of `PASSWORD_PEPPER`, in the same form; hashes made with them still log in, and are made anew on the way'
+    'Earlier values of `PASSWORD_PEPPER`, in the same form; their hashes still work, and are replaced at login'
   ),
   PASSWORD_BLOCKLIST: Type.Union([Type.Literal('off'), Type.Literal('common')], {
     default: 'off',
     description:
-      '`common` refuses new passwords that are among the 49,000 most common ones, or are the username or the email',
+      '`common` refuses new passwords that are among the 49,000 most common ones, or equal the username or the email',
     mend: 'use off or common'
   }),
   PASSWORD_COST: Type.Integer({
@@ -225,13 +225,13 @@ export const Environment = Type.Object({
   ADULT_CONTENT_GATE: Type.Union([Type.Literal('server'), Type.Literal('client')], {
     default: 'server',
     description:
-      '`server`: adult content is for adults with adult mode on, and for its owner; `client`: everybody gets it, marked by `is_adult_content`, as the Go service did, for clients that filter by themselves',
+      '`server`: adult content is visible to adults in adult mode and to its owner; `client`: visible to everybody, flagged by `is_adult_content`, for clients that filter by themselves, as with the Go service',
     mend: 'use server or client'
   }),
   STRICT_QUERY: Type.Union([Type.Literal('on'), Type.Literal('off')], {
     default: 'on',
     description:
-      'Whether a query member that a route does not know is refused (400); `off` ignores it, as the Go service did, for the time of the change',
+      'Whether unknown query members are refused (400); `off` ignores them, as the Go service did, for the time of the migration',
     mend: 'use on or off'
   }),
 
@@ -239,32 +239,32 @@ export const Environment = Type.Object({
     'Comma-separated origins whose pages may call the API; `*` for every one (not in production)'
   ),
 
-  RATE_LIMIT_RPS: count('Requests a second that one client address may make for ever', 1000),
-  RATE_LIMIT_BURST: count('Requests that one client address may make at once after a pause', 2000),
+  RATE_LIMIT_RPS: count('Sustained requests a second of one client address', 1000),
+  RATE_LIMIT_BURST: count('Burst of one client address', 2000),
   RATE_LIMIT_LEGACY_HEADERS: Type.Union([Type.Literal('true'), Type.Literal('false')], {
     default: 'true',
-    description: 'Whether answers have `X-RateLimit-*` beside `RateLimit` and `RateLimit-Policy`',
+    description: 'Whether responses have `X-RateLimit-*` in addition to `RateLimit` and `RateLimit-Policy`',
     mend: 'use true or false'
   }),
   AUTH_RATE_LIMIT_RPS: count(
-    'The same a second for login, register and what asks for the password once more, which have a bucket of their own each',
+    'Sustained requests a second of one address for login, for registration, and for routes that ask for the password (a bucket each)',
     5
   ),
-  AUTH_RATE_LIMIT_BURST: count('The same at once for these', 20),
+  AUTH_RATE_LIMIT_BURST: count('Burst of these', 20),
   ENGAGEMENT_RATE_LIMIT_RPS: count(
-    'Likes, comments and heartbeats a second that one user may send for ever, from whatever address',
+    'Sustained likes, comments and heartbeats a second of one user',
     200
   ),
-  ENGAGEMENT_RATE_LIMIT_BURST: count('The same at once after a pause', 1000),
-  PUBLISHING_LIMIT_PER_HOUR: count('Videos that one user may publish an hour', 60),
-  PUBLISHING_LIMIT_BURST: count('The same at once after a pause', 30),
-  LIVE_VIDEOS_LIMIT: count('Videos of one user that may be live at the same time', 3, 1, 10_000),
+  ENGAGEMENT_RATE_LIMIT_BURST: count('Burst of these', 1000),
+  PUBLISHING_LIMIT_PER_HOUR: count('Sustained videos an hour that one user may publish', 60),
+  PUBLISHING_LIMIT_BURST: count('Burst of these', 30),
+  LIVE_VIDEOS_LIMIT: count('Maximum videos of one user that are live at the same time', 3, 1, 10_000),
   IDEMPOTENCY_KEYS_PER_HOUR: count(
-    'Comments with an `Idempotency-Key` that one user may send an hour; each takes memory of Redis for a day',
+    'Comments with an `Idempotency-Key` of one user an hour; each takes memory in Redis for a day',
     2000
   ),
   STREAMS_PER_ADDRESS: count(
-    'Event streams that one client address may hold open at each process; an address can be that of many people',
+    'Maximum open event streams of one client address on each process; many people can share an address',
     500
   )
 })

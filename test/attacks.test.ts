@@ -571,7 +571,10 @@ t.test('a client is known by its address, however its proxy writes it', async t 
   const startedAt = performance.now()
   const statuses: number[] = []
   for (let port = 50_000; port < 50_012; port++) statuses.push((await login(`203.0.113.9:${port}`)).statusCode)
-  t.ok(statuses.filter(status => status === 401).length <= 6 + (performance.now() - startedAt) / 1000, `each port is no client of its own: ${statuses.join()}`)
+  t.ok(
+    statuses.filter(status => status === 401).length <= 6 + (performance.now() - startedAt) / 1000,
+    `each port is no client of its own: ${statuses.join()}`
+  )
   t.equal((await login('"203.0.113.9:1"')).statusCode, 429, 'in quotes')
   t.equal((await login('198.51.100.1, 203.0.113.9 , 10.1.2.3')).statusCode, 429, 'behind another proxy')
   t.equal((await login('203.0.113.10')).statusCode, 401, 'another client')

@@ -8,13 +8,13 @@ import { Environment } from '../schemas/environment.ts'
 const root = join(import.meta.dirname, '..')
 const read = (name: string) => readFileSync(join(root, name), 'utf8')
 const packageJson = JSON.parse(read('package.json')) as {
-  scripts: Record<string, string>,
-  engines: { node: string },
-  devDependencies: Record<string, string>,
+  scripts: Record<string, string>
+  engines: { node: string }
+  devDependencies: Record<string, string>
   optionalDependencies: Record<string, string>
 }
 const buildConfig = JSON.parse(read('tsconfig.build.json')) as {
-  compilerOptions: { outDir: string },
+  compilerOptions: { outDir: string }
   include: string[]
 }
 
@@ -100,12 +100,12 @@ interface Compose {
   services: Record<
     string,
     {
-      image?: string,
-      build?: string,
-      command?: string,
-      environment?: Record<string, string>,
-      ports?: string[],
-      healthcheck?: { test: string },
+      image?: string
+      build?: string
+      command?: string
+      environment?: Record<string, string>
+      ports?: string[]
+      healthcheck?: { test: string }
       depends_on?: Record<string, { condition: string }>
     }
   >

@@ -82,9 +82,9 @@ async function everyRouteIsUnavailable (
   t: Test,
   app: App,
   { id, userId, authorization, person }: {
-    id: number,
-    userId: number,
-    authorization: Record<string, string>,
+    id: number
+    userId: number
+    authorization: Record<string, string>
     person: Record<string, unknown>
   }
 ): Promise<void> {

@@ -242,9 +242,9 @@ export async function readShown (world: World): Promise<string[]> {
   return await Promise.all(world.replicas.map(async ({ port }) => {
     const answer = await fetch(`http://127.0.0.1:${port}/api/v1/videos/engagement?ids=${ids.join(',')}`)
     const videos = await answer.json() as {
-      video_id: number,
-      like_count: number,
-      comment_count: number,
+      video_id: number
+      like_count: number
+      comment_count: number
       view_count: number
     }[]
     return videos.map(one => `${one.video_id}: ${one.like_count} ${one.comment_count} ${one.view_count}`).join('\n')

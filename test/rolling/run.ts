@@ -111,7 +111,9 @@ async function createReplica (world: World): Promise<Replica> {
   async function start (): Promise<void> {
     child = world.spawnService({ SERVER_PORT: String(port), SERVER_DRAIN_DELAY: String(drainDelay) }, logFile)
     for (
-      let tries = 0; !await fetch(`http://127.0.0.1:${port}/readyz`).then(answer => answer.ok, () => false); tries++
+      let tries = 0;
+      !await fetch(`http://127.0.0.1:${port}/readyz`).then(answer => answer.ok, () => false);
+      tries++
     ) {
       if (tries > 300 || child.exitCode !== null) throw new Error('a replica did not start')
       await sleep(50)

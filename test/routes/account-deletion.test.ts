@@ -109,8 +109,11 @@ onEachStore(
       false,
       'nor does a Go service on the same database log it in'
     )
-    await until('the presence ends', async () =>
-      (await app.inject(`/api/v1/videos/${theirs}/engagement`)).json<{ live_viewers: number }>().live_viewers === 0)
+    await until(
+      'the presence ends',
+      async () =>
+        (await app.inject(`/api/v1/videos/${theirs}/engagement`)).json<{ live_viewers: number }>().live_viewers === 0
+    )
     const again = await app.inject({ method: 'POST', url: '/api/v1/auth/register', payload: person })
     t.equal(again.statusCode, 201, 'email and username are free')
     t.not(again.json().user.id, owner.user.id)
@@ -121,8 +124,11 @@ onEachStore(
     t.equal(await videosOf(app, owner.user.id), 0)
     t.strictSame((await app.pg.query('select id from users where id = $1', [owner.user.id])).rows, [])
     t.strictSame((await app.pg.query('select user_id from deleted_users')).rows, [])
-    await until('the like goes', async () =>
-      (await app.inject(`/api/v1/videos/${theirs}/engagement`)).json<{ like_count: number }>().like_count === 1)
+    await until(
+      'the like goes',
+      async () =>
+        (await app.inject(`/api/v1/videos/${theirs}/engagement`)).json<{ like_count: number }>().like_count === 1
+    )
     t.match((await app.pg.query('select like_count from video_counters where video_id = $1', [theirs])).rows, [{
       like_count: 1
     }])
