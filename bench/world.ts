@@ -1,6 +1,6 @@
 import { execFileSync, fork, spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { openSync } from 'node:fs'
+import { openSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import pg from 'pg'
@@ -161,8 +161,14 @@ export async function createWorld ({
   }
 }
 
+/** The flags of V8 that production runs with. */
+function flagsOf (folder: string): string[] {
+  const { scripts } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as { scripts: Record<string, string> }
+  return scripts['start:production']!.split(' ').filter(word => word.startsWith('--'))
+}
+
 function spawnProcess (env: Record<string, string>, folder: string, logFile = '/dev/null'): ChildProcess {
-  return spawn(process.execPath, [join(folder, 'dist', 'server.js')], {
+  return spawn(process.execPath, [...flagsOf(folder), join(folder, 'dist', 'server.js')], {
     cwd: folder,
     env: { ...cleanEnvironment(), ...env },
     // The log is written, as in production.

@@ -140,3 +140,11 @@ t.test('docker-compose.yml starts postgres, redis, the migration and the service
     t.equal(loadConfig(filled).environment, 'production', 'the service boots with it')
   }
 })
+
+t.test('the image, npm start and start:production run with the same flags of V8', async t => {
+  const flags = (text: string) => text.match(/--max[\w-]+=\d+/g)
+  const expected = flags(packageJson.scripts['start:production']!)
+  t.ok(expected)
+  t.strictSame(flags(packageJson.scripts['start']!), expected)
+  t.strictSame(flags(read('Dockerfile')), expected)
+})
