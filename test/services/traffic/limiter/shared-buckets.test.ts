@@ -64,7 +64,8 @@ if (!hasServers) {
     const expected = limit.burst + limit.rate * seconds
     const got = granted.get('192.0.2.1')!
     t.ok(
-      Math.abs(got - expected) < 0.02 * expected,
+      // A busy machine delays leases, and a client gets less; how exact it is, bench:traffic measures.
+      got < 1.02 * expected && got > 0.9 * expected,
       `${got} of ${offered} in ${seconds.toFixed(2)} s, expected ${expected.toFixed(0)}`
     )
     const calls = buckets.reduce((sum, { stats }) => sum + stats.calls, 0)
