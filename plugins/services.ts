@@ -6,6 +6,7 @@ import { createAccountService } from '../services/accounts/accounts.ts'
 import { createCursors } from '../services/videos/cursors.ts'
 import { createHealthChecks } from '../services/stores/health-checks.ts'
 import { createEngagementStreams } from '../services/engagement/streams.ts'
+import { createExpiredRowsPurge } from '../services/accounts/expired-rows.ts'
 import { createLoginThrottle } from '../services/accounts/login-throttle.ts'
 import { createPasswordService } from '../services/accounts/passwords.ts'
 import { createRefreshTokens } from '../services/accounts/refresh-tokens.ts'
@@ -33,12 +34,14 @@ export default fp(async function services (app) {
   })
   app.addHook('onReady', async () => {
     services.accountPurge.start()
+    services.expiredRows.start()
   })
   app.addHook('preClose', async () => {
     services.streams.close()
   })
   app.addHook('onClose', async () => {
     services.revocations.close()
+    services.expiredRows.close()
     await services.accountPurge.close()
     await services.sessionActivity.close()
   })
@@ -63,7 +66,6 @@ function createServices (app: FastifyInstance, config: Config) {
   ])
   const revocations = createRevocations({
     database: app.watchDatabase,
-    background: app.backgroundDatabase,
     onProgress (known) {
       app.log.info({ known }, 'loading revocations')
     },
@@ -87,6 +89,7 @@ function createServices (app: FastifyInstance, config: Config) {
     passwords,
     engagement,
     accountPurge,
+    expiredRows: createExpiredRowsPurge({ database: app.backgroundDatabase }),
     users,
     refreshTokens,
     sessionActivity,

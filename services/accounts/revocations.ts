@@ -4,8 +4,6 @@ import type { Database } from '../stores/database.ts'
 export interface RevocationsOptions {
   /** Reads new revocations. */
   database: Database
-  /** Deletes expired rows. */
-  background: Database
   /** Milliseconds between two reads: every process knows a revocation within a second. */
   periodMs?: number
   /** Called when the revocations cannot be read for a while, and when they can be again. */
@@ -41,24 +39,11 @@ const readPage = {
 /** Rows per page: one statement for hundreds of thousands of rows would exceed its time limit. */
 const pageSize = 20_000
 
-// One process at a time, and a bounded number of rows at a time. Nothing waits for it.
-const purge = {
-  name: 'purge_sessions',
-  text: `
-    with mine as (select where pg_try_advisory_xact_lock(4242006)),
-      old_revocations as (delete from revocations where id = any(array(
-        select r.id from mine, revocations r where r.until < now() limit 5000))),
-      old_attempts as (delete from login_attempts where key = any(array(
-        select a.key from mine, login_attempts a where greatest(a.last_at, a.running_at) < now() - interval '1 day' limit 5000))),
-      old_addresses as (delete from known_addresses where ctid = any(array(
-        select k.ctid from mine, known_addresses k where k.last_at < now() - interval '90 days' limit 5000)))
-    delete from sessions where id = any(array(select s.id from mine, sessions s where s.expires_at < now() limit 5000))`
-}
-
 /** Milliseconds without a successful read after which `onChange` is called. */
 const staleMs = 2000
 
-const purgeMs = 60_000
+/** Milliseconds between two removals of expired entries from memory. */
+const forgetMs = 60_000
 
 /**
  * Seconds for which a session that ended on this process is kept at least, until its expiry is read from PostgreSQL.
@@ -73,7 +58,7 @@ export type Revocations = ReturnType<typeof createRevocations>
  * force. Redis is not involved.
  */
 export function createRevocations (
-  { database, background, periodMs = 400, onChange = () => {}, onProgress = () => {} }: RevocationsOptions
+  { database, periodMs = 400, onChange = () => {}, onProgress = () => {} }: RevocationsOptions
 ) {
   /** By session id: until when it is kept, by the monotonic clock. */
   const sessions = new Map<string, number>()
@@ -84,7 +69,7 @@ export function createRevocations (
   let isLoaded = false
   let currentAt = performance.now()
   let isAlarmed = false
-  let purgedAt = performance.now()
+  let forgotAt = performance.now()
   let timer: NodeJS.Timeout | undefined
   let isClosed = false
 
@@ -138,11 +123,9 @@ export function createRevocations (
     progress = undefined
     isLoaded = true
     currentAt = startedAt
-    if (performance.now() - purgedAt > purgeMs) {
-      purgedAt = performance.now()
+    if (performance.now() - forgotAt > forgetMs) {
+      forgotAt = performance.now()
       forgetExpired()
-      // Nothing waits for it; the next purge deletes what this one could not.
-      background.query(purge).catch(() => {})
     }
   }
 

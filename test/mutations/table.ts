@@ -440,14 +440,14 @@ export const mutations: Mutation[] = [
     why: 'the last use of a session goes back in time'
   },
   {
-    file: 'services/accounts/revocations.ts',
+    file: 'services/accounts/expired-rows.ts',
     from: 'sessions s where s.expires_at < now() limit',
     to: 'sessions s where s.expires_at > now() limit',
     test: 'test/services/accounts/sessions.test.ts',
     why: 'the purge deletes the sessions that go on'
   },
   {
-    file: 'services/accounts/revocations.ts',
+    file: 'services/accounts/expired-rows.ts',
     from: 'where r.until < now() limit',
     to: 'where r.until > now() limit',
     test: 'test/services/accounts/sessions.test.ts',

@@ -28,7 +28,6 @@ t.test('hundreds of thousands of revocations are loaded in pages, and the proces
         return await app.watchDatabase.query(...args)
       }
     },
-    background: app.backgroundDatabase,
     onProgress: known => {
       pages.push(known)
     }
@@ -82,7 +81,6 @@ t.test('a process that cannot load the revocations is not ready, and goes on whe
   )
   const revocations = createRevocations({
     periodMs: 5,
-    background: { query: async () => [] },
     database: {
       async query (statement, values) {
         asked = values!
