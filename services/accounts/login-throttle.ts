@@ -180,6 +180,7 @@ export function createLoginThrottle (
   { chance = Math.random, now = performance.now.bind(performance), onFallback = () => {} }: LoginAttemptOptions = {}
 ) {
   const memory = createMemoryThrottle(now)
+  const inMemory = new WeakSet<LoginAttempt>()
 
   /** Runs `work`; if PostgreSQL is unavailable, runs `fallback` in the memory of the process. */
   async function withFallback<T> (work: () => Promise<T>, fallback: () => T): Promise<T> {
@@ -251,6 +252,20 @@ export function createLoginThrottle (
   const backOffOf = ({ isKnownAddress }: LoginAttempt): BackOff =>
     isKnownAddress ? accountAndKnownAddress : accountAndAddress
 
+  /** Ends an attempt where it began: in PostgreSQL, one that began in memory would free the slot of another. */
+  async function end (
+    attempt: LoginAttempt,
+    outcome: 'failed' | 'succeeded' | 'withdrawn',
+    inDatabase: (keys: ReturnType<typeof keysOf>) => Promise<void>
+  ): Promise<void> {
+    const keys = keysOf(attempt)
+    const endInMemory = (): void => {
+      memory.end(keys.pair, outcome)
+    }
+    if (inMemory.delete(attempt)) endInMemory()
+    else await withFallback(() => inDatabase(keys), endInMemory)
+  }
+
   return {
     /** Whether a user has logged in from this address before; false when PostgreSQL is unavailable. */
     isKnownAddress: (userId: number, address: string): Promise<boolean> =>
@@ -266,37 +281,31 @@ export function createLoginThrottle (
      *   attempts run
      */
     begin: (attempt: LoginAttempt): Promise<boolean> =>
-      withFallback(() => beginInDatabase(attempt), () => memory.begin(keysOf(attempt).pair, backOffOf(attempt))),
+      withFallback(() => beginInDatabase(attempt), () => {
+        inMemory.add(attempt)
+        return memory.begin(keysOf(attempt).pair, backOffOf(attempt))
+      }),
 
     /** Ends an attempt with a wrong password. */
     async fail (attempt: LoginAttempt): Promise<void> {
-      const { pair, address } = keysOf(attempt)
-      await withFallback(async () => {
+      await end(attempt, 'failed', async ({ pair, address }) => {
         await database.query(fail, [[pair]])
         await database.query(countAddress, [address])
-      }, () => {
-        memory.end(pair, 'failed')
       })
     },
 
     /** Ends an attempt whose password was not verified. */
     async withdraw (attempt: LoginAttempt): Promise<void> {
-      const { pair } = keysOf(attempt)
-      await withFallback(async () => {
+      await end(attempt, 'withdrawn', async ({ pair }) => {
         await database.query(withdraw, [[pair]])
-      }, () => {
-        memory.end(pair, 'withdrawn')
       })
     },
 
     /** Ends an attempt with the right password. Failures from other addresses still count. */
     async succeed (attempt: LoginAttempt, userId: number): Promise<void> {
-      const { pair } = keysOf(attempt)
-      await withFallback(async () => {
+      await end(attempt, 'succeeded', async ({ pair }) => {
         await database.query(succeed, [pair])
         if (!attempt.isKnownAddress) await database.query(remember, [userId, clientKey(attempt.address)])
-      }, () => {
-        memory.end(pair, 'succeeded')
       })
     }
   }

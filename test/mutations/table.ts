@@ -322,6 +322,13 @@ export const mutations: Mutation[] = [
   },
   {
     file: 'services/accounts/login-throttle.ts',
+    from: 'if (inMemory.delete(attempt)) endInMemory()',
+    to: 'if (Number(inMemory.delete(attempt)) > 1) endInMemory()',
+    test: 'test/services/accounts/login-throttle.test.ts',
+    why: 'an attempt that began in memory frees the slot of another in PostgreSQL'
+  },
+  {
+    file: 'services/accounts/login-throttle.ts',
     from: 'set failures = 0, running',
     to: 'set failures = greatest(0, failures - 1), running',
     test: 'test/routes/login-attempts.test.ts',

@@ -1,5 +1,6 @@
 import t from 'tap'
 import { createLoginThrottle } from '../../../services/accounts/login-throttle.ts'
+import { ApiError } from '../../../services/shared/errors.ts'
 import { createApp } from '../../helpers/app.ts'
 import { onEachStore } from '../../helpers/stores.ts'
 
@@ -25,4 +26,24 @@ onEachStore(t, 'tries that run at once, more than failures are left, wait for th
   const next = attempts.begin(other)
   await attempts.succeed(other, 1)
   t.equal(await next, true, 'where the fifth is right the sixth is looked at')
+})
+
+t.test('an attempt that began in memory ends there, and frees no slot of another in PostgreSQL', async t => {
+  let isAvailable = false
+  const queries: string[] = []
+  const throttle = createLoginThrottle({
+    async query ({ name }) {
+      if (!isAvailable) throw new ApiError('service_unavailable')
+      queries.push(name)
+      return []
+    }
+  })
+  for (const end of ['fail', 'withdraw', 'succeed'] as const) {
+    const attempt = { account: 'a@example.com', address: '198.51.100.1', isKnownAddress: false }
+    isAvailable = false
+    t.equal(await throttle.begin(attempt), true)
+    isAvailable = true
+    await throttle[end](attempt, 1)
+  }
+  t.strictSame(queries, [])
 })
