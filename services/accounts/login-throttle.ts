@@ -48,7 +48,7 @@ const maxRetries = 25
 
 // An attempt is counted before the password is verified: of a hundred at once, only as many are verified as are free.
 // Running attempts are no failures: one more than `maxRunning` tries again. After an hour without a failure, counting
-// starts anew.
+// starts again at zero.
 const begin = {
   name: 'begin_login_attempt',
   text: `

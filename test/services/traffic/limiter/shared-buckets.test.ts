@@ -246,7 +246,7 @@ t.test('what is granted while a lease is late is owed when it comes, and forgott
   asked[2]!.lease.reject(new Error('Command timed out'))
   await turn()
   time = 100
-  t.equal(grantedOf(300), 300, 'whoever is unavailable is not asked, and refuses nobody')
+  t.equal(grantedOf(300), 300, 'an unavailable Redis is not called, and no client is refused')
   await turn()
   t.equal(asked.length, 3)
   time = 700
