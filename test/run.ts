@@ -24,8 +24,8 @@ Options:
 `
 
 /**
- * Least share of lines that the suite must run, in percent. It was 96 before lines were broken at 120 characters: the same
- * code has more lines since then, and 95.9 % of them run.
+ * Least share of lines that the suite must run, in percent. It was 96 before lines were broken at 120 characters: the
+ * same code has more lines since then, and 95.9 % of them run.
  */
 const lineFloor = 95.5
 
