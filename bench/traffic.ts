@@ -126,7 +126,7 @@ async function benchWorkers (world: World, generator: Generator): Promise<void> 
           print(
             `only ${
               sample.rate.toFixed(0)
-            } of ${rate}/s were answered in a round: what it costs is not that of this rate`
+            } of ${rate}/s were answered in a round: the measured cost is that of a lower rate`
           )
         }
         return sample.cpuMicros!

@@ -294,7 +294,7 @@ t.test('a file of the API page is kept under its one plain address, however many
   const bundle = '/docs/static/swagger-ui-bundle.js'
   const ask = (url: string) => app.inject({ url, headers: { 'accept-encoding': 'gzip' } })
   t.equal((await ask(bundle)).headers['content-encoding'], 'gzip', 'the control')
-  // Each would be compressed anew, which takes a tenth of a second, and kept for good.
+  // Compressing each spelling would take a tenth of a second, and its response would be kept for ever.
   for (
     const url of [
       bundle.replace('swagger', '%73wagger'),

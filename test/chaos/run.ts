@@ -84,8 +84,7 @@ const scenarios: Scenario[] = [
       replica.stop()
       await sleep(10_000)
       replica.resume()
-      // Heartbeats that it was sent were as good as none: those viewers begin to watch anew, and need time to be a
-      // view.
+      // Heartbeats to the stopped process were lost: their viewers start to watch again, and need time to become a view.
       await sleep(presenceMs)
     }
   },
