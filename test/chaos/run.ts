@@ -84,7 +84,7 @@ const scenarios: Scenario[] = [
       replica.stop()
       await sleep(10_000)
       replica.resume()
-      // Heartbeats to the stopped process were lost: their viewers start to watch again, and need time to become a view.
+      // Heartbeats to the stopped process were lost: their viewers start to watch again, and need time to be a view.
       await sleep(presenceMs)
     }
   },
