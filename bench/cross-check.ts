@@ -1,6 +1,7 @@
 import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
-import type { Generator, Kind } from './generator.ts'
+import type { Generator } from './generator.ts'
+import type { Kind } from './load.ts'
 import { run, UnexpectedAnswers } from './measure-scenario.ts'
 import type { Server } from './world.ts'
 import { runWrk } from './wrk.ts'

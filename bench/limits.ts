@@ -1,6 +1,6 @@
 import { createListStatement, videoById } from '../services/videos/videos.ts'
 import type { BareTask } from './bare-server.ts'
-import type { Kind } from './generator.ts'
+import type { Kind } from './load.ts'
 import type { LimitName } from './scenarios.ts'
 import { headersOf, type Server, type World } from './world.ts'
 

@@ -1,4 +1,5 @@
-import type { Generator, Load, LoadResult } from './generator.ts'
+import type { Generator, LoadResult } from './generator.ts'
+import type { Load } from './load.ts'
 import type { Summary } from './latency.ts'
 import type { Limit } from './limits.ts'
 import { median, watch, type Usage } from './measure.ts'

@@ -1,5 +1,5 @@
 import { demoLogin, seedUser } from '../db/seed-data.ts'
-import type { Kind } from './generator.ts'
+import type { Kind } from './load.ts'
 
 /** What a service has that is asked for. */
 export interface Fixtures {

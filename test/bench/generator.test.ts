@@ -1,7 +1,8 @@
 import { createServer, type RequestListener } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import t, { type Test } from 'tap'
-import { createGenerator, type Kind } from '../../bench/generator.ts'
+import { createGenerator } from '../../bench/generator.ts'
+import { type Kind } from '../../bench/load.ts'
 
 async function serve (t: Test, listener: RequestListener) {
   const server = createServer(listener)

@@ -41,7 +41,7 @@ export const mutations: Mutation[] = [
     why: 'a like of a deleted user comes back from a load that was under way (Redis)'
   },
   {
-    file: 'services/engagement/counters/ledger.ts',
+    file: 'services/engagement/counters/ledger-merge.ts',
     from: 'else greatest(c.view_n, excluded.view_n) end',
     to: 'else excluded.view_n end',
     test: 'test/services/engagement/counters/ledger.test.ts',
@@ -391,21 +391,21 @@ export const mutations: Mutation[] = [
     why: 'a load that began before a write overwrites what was read after it'
   },
   {
-    file: 'services/engagement/counters/ledger.ts',
+    file: 'services/engagement/counters/ledger-merge.ts',
     from: 'where g.generation >= coalesce(f.generation, 0)',
     to: 'where g.generation >= 0',
     test: 'test/services/engagement/counters/ledger.test.ts',
     why: 'a flush of a generation that was left is merged into the ledger'
   },
   {
-    file: 'services/engagement/counters/ledger.ts',
+    file: 'services/engagement/counters/ledger-merge.ts',
     from: 'where (excluded.generation, excluded.version) > (l.generation, l.version)',
     to: 'where excluded.generation >= l.generation',
     test: 'test/services/engagement/counters/ledger.test.ts',
     why: 'an older change of a like, arriving late, overwrites a newer one'
   },
   {
-    file: 'services/engagement/counters/ledger.ts',
+    file: 'services/engagement/counters/ledger-merge.ts',
     from: 'where excluded.generation >= c.generation',
     to: 'where excluded.generation >= 0',
     test: 'test/services/engagement/counters/ledger.test.ts',

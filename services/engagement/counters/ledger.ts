@@ -1,5 +1,6 @@
 import type { Database } from '../../stores/database.ts'
 import { isActive } from '../../accounts/account-row.ts'
+import { list, mergeBatches } from './ledger-merge.ts'
 import type { Batch, RecoveryLedger, Tombstone, TombstoneCursor } from './store.ts'
 
 /** The counters of a video in PostgreSQL. */
@@ -35,86 +36,6 @@ const readRows = {
     select v.id as video_id, v.user_id, v.is_adult_content, ${ledgerColumns}
     from videos v left join video_counters c on c.video_id = v.id
     where v.id = any($1::bigint[]) and ${isActive('v.user_id')}`
-}
-
-// Batches of a generation that is fenced off are not merged (counter_fences). The fence row stays locked until the
-// statement commits.
-const fenced = (columns: string): string => `
-    fence as materialized (select f.shard, f.generation from counter_fences f where f.shard in (select shard from given) order by f.shard for share),
-    incoming as materialized (
-      select ${columns} from given g left join fence f on f.shard = g.shard where g.generation >= coalesce(f.generation, 0)
-    )`
-
-// A total of the row's own generation wins if it is larger; a total of a later generation is added to the row; one of
-// an earlier generation is ignored. Videos are locked before their counters, in the order of their ids, as deletions
-// do: no deadlocks.
-const mergeTotals = {
-  name: 'ledger_merge_totals',
-  text: `
-    with given as materialized (
-      select * from unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[])
-        as u (shard, generation, video_id, views, comments, peak)
-    ), ${fenced('g.video_id, g.generation, g.views, g.comments, g.peak')}, present as materialized (
-      select v.id from videos v where v.id in (select video_id from incoming) order by v.id for no key update
-    ), merged as (
-      insert into video_counters as c (video_id, generation, view_n, comment_n, peak_live_viewers)
-      select i.video_id, i.generation, i.views, i.comments, i.peak
-      from present p join incoming i on i.video_id = p.id
-      order by i.video_id
-      on conflict (video_id) do update set
-        view_n = case when excluded.generation > c.generation then excluded.view_n
-          else greatest(c.view_n, excluded.view_n) end,
-        comment_base = c.comment_base + case when excluded.generation > c.generation then c.comment_n else 0 end,
-        comment_n = case when excluded.generation > c.generation then excluded.comment_n
-          else greatest(c.comment_n, excluded.comment_n) end,
-        generation = excluded.generation,
-        peak_live_viewers = greatest(c.peak_live_viewers, excluded.peak_live_viewers)
-      where excluded.generation >= c.generation
-    )
-    select i.video_id from incoming i left join present p on p.id = i.video_id where p.id is null`
-}
-
-// The change with the higher version wins, whichever arrives first. Lock order: users, videos, likes, counters.
-const mergeLikes = {
-  name: 'ledger_merge_likes',
-  text: `
-    with given as materialized (
-      select * from unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[], $5::boolean[], $6::bigint[])
-        as u (shard, generation, video_id, user_id, liked, version)
-    ), ${fenced('g.video_id, g.generation, g.user_id, g.liked, g.version')}, people as materialized (
-      select u.id from users u where u.id in (select user_id from incoming) and ${
-    isActive('u.id')
-  } order by u.id for key share
-    ), present as materialized (
-      select v.id from videos v where v.id in (select video_id from incoming) and (select count(*) from people) >= 0
-      order by v.id for key share
-    ), merged as (
-      insert into video_likes as l (video_id, user_id, liked, generation, version)
-      select i.video_id, i.user_id, i.liked, i.generation, i.version
-      from incoming i join present p on p.id = i.video_id join people u on u.id = i.user_id
-      order by i.video_id, i.user_id
-      on conflict (video_id, user_id) do update set
-        liked = excluded.liked, generation = excluded.generation, version = excluded.version
-      where (excluded.generation, excluded.version) > (l.generation, l.version)
-    )
-    select i.video_id, case when p.id is null then null else i.user_id end as user_id
-    from incoming i left join present p on p.id = i.video_id left join people u on u.id = i.user_id
-    where p.id is null or u.id is null`
-}
-
-const mergeReceipts = {
-  name: 'ledger_merge_receipts',
-  text: `
-    with given as materialized (
-      select * from unnest($1::int[], $2::bigint[], $3::bigint[], $4::text[], $5::text[])
-        as u (shard, generation, video_id, use, fingerprint)
-    ), ${fenced('g.video_id, g.use, g.fingerprint')}, present as materialized (
-      select v.id from videos v where v.id in (select video_id from incoming) order by v.id for key share
-    )
-    insert into comment_receipts (video_id, use, fingerprint)
-    select i.video_id, i.use, i.fingerprint from incoming i join present p on p.id = i.video_id
-    order by i.video_id, i.use
-    on conflict do nothing`
 }
 
 const raiseFence = {
@@ -195,9 +116,6 @@ const takeOver = {
     select count(*) as videos from merged`
 }
 
-/** Rows per statement: serialising more would block the event loop. */
-const chunkSize = 2500
-
 /** Likes per page. */
 const likersPageSize = 10_000
 
@@ -210,45 +128,12 @@ export type Ledger = ReturnType<typeof createLedger>
  * @param background for flushes, which may take longer and must not delay requests
  */
 export function createLedger (database: Database, background: Database) {
-  async function merge (batches: Batch[]): Promise<Tombstone[]> {
-    const gone: Tombstone[] = []
-    // Receipts first: if the rest never arrives, a comment may be lost with the store, but none is counted twice.
-    for (const part of chunks(batches.flatMap(rowsOf('receipts')))) {
-      await background.query(mergeReceipts, [
-        column(part, 'shard'),
-        column(part, 'generation'),
-        column(part, 'videoId'),
-        part.map(receipt => receipt.use),
-        part.map(receipt => receipt.fingerprint)
-      ])
-    }
-    for (const part of chunks(batches.flatMap(rowsOf('counters')))) {
-      const missing = await background.query<{ video_id: number }>(
-        mergeTotals,
-        (['shard', 'generation', 'videoId', 'views', 'comments', 'peak'] as const).map(name => column(part, name))
-      )
-      for (const row of missing) gone.push({ videoId: row.video_id, userId: null })
-    }
-    for (const part of chunks(batches.flatMap(rowsOf('likes')))) {
-      const missing = await background.query<{ video_id: number, user_id: number | null }>(
-        mergeLikes,
-        (['shard', 'generation', 'videoId', 'userId', 'isLiked', 'version'] as const).map(name => column(part, name))
-      )
-      for (const row of missing) gone.push({ videoId: row.video_id, userId: row.user_id })
-    }
-    return gone
-  }
-
   return {
     /** Reads the rows of the videos that exist, in any order. */
     read: (videoIds: number[]): Promise<VideoLedgerRow[]> => database.query<VideoLedgerRow>(readRows, [list(videoIds)]),
 
-    /**
-     * Merges batches; idempotent.
-     *
-     * @returns tombstones of the videos and users in the batches that do not exist any more
-     */
-    merge,
+    /** See {@link mergeBatches}. */
+    merge: (batches: Batch[]): Promise<Tombstone[]> => mergeBatches(background, batches),
 
     /** Reads the ids of the users who like a video, in pages. */
     async * likersOf (videoId: number): AsyncGenerator<number[]> {
@@ -327,7 +212,7 @@ export function createLedger (database: Database, background: Database) {
 
     recovery: {
       async merge (batch) {
-        await merge([batch])
+        await mergeBatches(background, [batch])
       },
       async nextGeneration (above) {
         const [row] = await background.query<{ generation: number }>(nextGeneration, [above])
@@ -338,19 +223,4 @@ export function createLedger (database: Database, background: Database) {
       }
     } satisfies RecoveryLedger
   }
-}
-
-/** Serialises an array of numbers or booleans for PostgreSQL: `pg` itself takes ten times as long. */
-const list = (values: (number | boolean)[]): string => `{${values.join(',')}}`
-
-const column = <Name extends string>(rows: Record<Name, number | boolean>[], name: Name): string =>
-  list(rows.map(row => row[name]))
-
-/** The changes of one kind in a batch, each with its shard and generation. */
-const rowsOf =
-  <Kind extends 'counters' | 'likes' | 'receipts'>(kind: Kind) => ({ shard, generation, ...batch }: Batch) =>
-    (batch[kind] as Batch[Kind][number][]).map(item => ({ ...item, shard, generation }))
-
-function * chunks<T> (items: T[]): Generator<T[]> {
-  for (let start = 0; start < items.length; start += chunkSize) yield items.slice(start, start + chunkSize)
 }

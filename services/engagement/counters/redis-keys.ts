@@ -33,6 +33,8 @@ export function createRedisKeys ({ isCluster }: { isCluster: boolean }) {
   }
 }
 
+export type RedisKeys = ReturnType<typeof createRedisKeys>
+
 export type GenerationKeys = ReturnType<typeof keysOfGeneration>
 
 function keysOfGeneration (prefix: string) {

@@ -1,15 +1,15 @@
 import { randomBytes } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Cluster, type Redis } from 'ioredis'
-import { steadyNow } from '../../shared/clock.ts'
 import { createBatcher } from './batcher.ts'
-import { burialClaimKey, burialKey, createRedisKeys, viewersPattern, type GenerationKeys } from './redis-keys.ts'
-import { scripts, scriptsOf, type CountingScript, type OtherScript, type Script } from './scripts.ts'
+import { burialClaimKey, burialKey, createRedisKeys, viewersPattern } from './redis-keys.ts'
+import { createCollector, isEmpty } from './redis-collector.ts'
+import { createGenerations, type Counted, type RecoveryEvent, type Shards } from './redis-generations.ts'
+import { createScriptCaller, isFenced } from './scripts.ts'
 import {
   BacklogError,
   counterLimits,
   counterTimes,
-  type Batch,
   type CounterLimits,
   type CounterStore,
   type CheckedUse,
@@ -19,6 +19,7 @@ import {
   type StoreStats,
   type Tombstone
 } from './store.ts'
+import { indexVideos } from './video-index.ts'
 
 export interface RedisStoreOptions {
   redis: Redis | Cluster
@@ -26,18 +27,7 @@ export interface RedisStoreOptions {
   times?: Partial<CounterTimes>
   limits?: Partial<CounterLimits>
   /** Called when the data of a shard was lost, or may have been, and a new generation has begun. */
-  onRecovery?: (event: { shard: number, from: number, to: number, ms: number }) => void
-}
-
-/** The state of a shard as this process knows it; `generation` is 0 when the shard has none. */
-interface Shard {
-  generation: number
-  /** Number of collections of the shard that this process knows of; data with fewer is an older snapshot. */
-  looks: number
-  /** When this process learned of the generation, by steadyNow(). */
-  seenAt: number
-  keys: GenerationKeys
-  scripts: Record<CountingScript, Script>
+  onRecovery?: (event: RecoveryEvent) => void
 }
 
 type Row = [views: number, comments: number, likes: number, viewers: number, liked: number]
@@ -60,28 +50,8 @@ interface CommentOperation extends Operation {
   use: CheckedUse | undefined
 }
 
-/** The result of one operation of a script, and the generation in which it ran. */
-interface Counted<Answer> {
-  generation: number
-  row: Answer
-}
-
-interface Call {
-  keys: string[]
-  args: (string | number)[]
-}
-
-/** Milliseconds after which a write that waits for a recovery is rejected. */
-const patienceMs = 230
-
 /** Operations per script call: it blocks Redis for about two milliseconds. */
 const maxOperations = 200
-
-/** Milliseconds after which another process takes over a recovery. */
-const claimMs = 3000
-
-/** Milliseconds between two checks whether the recovery by another process has finished. */
-const claimRetryMs = 15
 
 /** Milliseconds after which another process takes over the removal of deleted videos. */
 const burialClaimMs = 3000
@@ -96,145 +66,12 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
   const limits = { ...counterLimits, ...options.limits }
   const names = createRedisKeys({ isCluster: redis instanceof Cluster })
   const { shardCount, shardOf } = names
-  const shards: (Shard | undefined)[] = []
-  const settling: (Promise<void> | undefined)[] = []
   const stats: StoreStats = { pending: 0, recoveries: 0, flushedUntil: undefined }
-  /** By shard: the time up to which the ledger is complete, by the clock of Redis. */
-  const flushedUntil: number[] = []
-
-  const evalsha = (script: Script, { keys, args }: Call): Promise<unknown> =>
-    redis.evalsha(script.sha, keys.length, ...keys, ...args)
-
-  /** For scripts that are not fenced by their hash: sends the text when the server does not know it. */
-  async function call (name: OtherScript, keys: string[], args: (string | number)[]): Promise<unknown> {
-    const script = scripts[name]
-    return await evalsha(script, { keys, args }).catch((error: unknown) => {
-      if (!isMissingScript(error)) throw error
-      return redis.eval(script.text, keys.length, ...keys, ...args)
-    })
-  }
-
-  /** Runs a counting script in the generation that takes writes; recovers first when there is none. */
-  async function count<Answer> (
-    shard: number,
-    name: CountingScript,
-    build: (state: Shard) => Call
-  ): Promise<{ generation: number, answer: Answer }> {
-    const deadline = performance.now() + patienceMs
-    for (;;) {
-      const state = shards[shard]
-      if (state && state.generation > 0) {
-        try {
-          return { generation: state.generation, answer: await evalsha(state.scripts[name], build(state)) as Answer }
-        } catch (error) {
-          if (!isMissingScript(error) && !isFenced(error)) throw error
-        }
-      }
-      const patience = deadline - performance.now()
-      if (patience <= 0) throw new Error('The counters are being recovered')
-      await within(patience, settle(shard, state?.generation))
-    }
-  }
-
-  async function countEach<Answer> (
-    shard: number,
-    name: CountingScript,
-    build: (state: Shard) => Call
-  ): Promise<Counted<Answer>[]> {
-    const { generation, answer } = await count<Answer[]>(shard, name, build)
-    return answer.map(row => ({ generation, row }))
-  }
-
-  /** Returns the present generation, or begins one, when the given one does not take writes. */
-  function settle (shard: number, seen: number | undefined): Promise<void> {
-    if (shards[shard]?.generation !== seen) return Promise.resolve()
-    settling[shard] ??= (async () => {
-      const found = await adopt(shard)
-      if (found === 0 || found === seen) await recover(shard, found)
-    })().finally(() => {
-      settling[shard] = undefined
-    })
-    return settling[shard]
-  }
-
-  async function adopt (shard: number): Promise<number> {
-    const [generation, looks] = await redis.hmget(names.meta(shard), 'generation', 'looks')
-    const found = Number(generation ?? 0)
-    if (shards[shard]?.generation !== found) {
-      shards[shard] = {
-        generation: found,
-        looks: Number(looks ?? 0),
-        seenAt: steadyNow(),
-        keys: names.ofGeneration(shard, found),
-        scripts: scriptsOf(found)
-      }
-    }
-    return found
-  }
-
-  /**
-   * Recovery: closes a generation, flushes what survived of it, and begins the next one. Any number of processes may
-   * try this at once, and may be killed at any point: merging is idempotent, one process at a time has the claim, and
-   * an overtaken one does not begin the generation. The ledger is fenced before the generation opens, so that a
-   * delayed flush of the old one is ignored. The scripts are loaded before it, too: if the server is restarted in
-   * between, they are missing, and the next write notices.
-   */
-  async function recover (shard: number, from: number): Promise<void> {
-    const startedAt = performance.now()
-    const next = await recovery.nextGeneration(
-      Math.max(from, Number(await redis.hget(names.meta(shard), 'claim') ?? 0))
-    )
-    const [found, claim] = await call('close', [names.meta(shard)], [from, next, claimMs]) as [string, string]
-    if (Number(found) !== from) {
-      await adopt(shard)
-      return
-    }
-    if (Number(claim) !== next) {
-      // Another process recovers: it takes some milliseconds.
-      await sleep(claimRetryMs)
-      return
-    }
-    try {
-      if (from > 0) await mergeSurvivors(shard, from)
-      await recovery.fence(shard, next)
-      await load(scriptsOf(next))
-    } catch (error) {
-      // Release the claim, so that the next process need not wait until it expires.
-      await redis.hdel(names.meta(shard), 'claimed_at').catch(() => {})
-      throw error
-    }
-    const opened = Number(await call('open', [names.meta(shard)], [from, next]))
-    if (opened === next) {
-      if (from > 0) await dropGeneration(shard, from)
-      stats.recoveries++
-      onRecovery({ shard, from, to: next, ms: Math.round(performance.now() - startedAt) })
-    }
-    await adopt(shard)
-  }
-
-  async function mergeSurvivors (shard: number, generation: number): Promise<void> {
-    for (;;) {
-      const collected = await collectShard(shard, generation, { gapMs: 0, isClosing: true }).catch((error: unknown) => {
-        // Slower than its claim: another process has begun the next generation.
-        if (!isFenced(error)) throw error
-        return undefined
-      })
-      if (!collected || isEmpty(collected.batch)) return
-      await recovery.merge(collected.batch)
-      await acknowledge(collected.batch)
-    }
-  }
-
-  async function load (texts: Record<CountingScript, Script>): Promise<void> {
-    const nodes = redis instanceof Cluster ? redis.nodes('master') : [redis]
-    await Promise.all(nodes.flatMap(node => Object.values(texts).map(({ text }) => node.script('LOAD', text))))
-  }
-
-  async function dropGeneration (shard: number, generation: number): Promise<void> {
-    const { views, comments, peaks, dirty, pending, unflushed, receipts } = names.ofGeneration(shard, generation)
-    // Sets of likes expire by themselves once nothing of them is pending.
-    await redis.unlink(views, comments, peaks, dirty, pending, unflushed, receipts)
-  }
+  const shards: Shards = []
+  const call = createScriptCaller(redis)
+  const shared = { redis, keys: names, call, recovery, shards, stats, times, limits }
+  const { collectShard, acknowledge, mergeSurvivors } = createCollector(shared)
+  const { count, countEach, settle, adopt } = createGenerations({ ...shared, mergeSurvivors, onRecovery })
 
   const warming = new Map<number, Promise<void>>()
   const burialToken = randomBytes(9).toString('base64url')
@@ -396,92 +233,6 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
     return await readShard(shard, videoIds, userId, true)
   }
 
-  async function collectShard (
-    shard: number,
-    generation: number,
-    { gapMs, isClosing = false }: { gapMs: number, isClosing?: boolean }
-  ) {
-    const keys = names.ofGeneration(shard, generation)
-    const answer = await call('collect', [
-      names.meta(shard),
-      keys.views,
-      keys.comments,
-      keys.peaks,
-      keys.dirty,
-      keys.pending,
-      keys.receipts
-    ], [generation, isClosing ? 0 : shards[shard]?.looks ?? 0, gapMs, limits.batchSize, isClosing ? '1' : '0']) as [
-      string,
-      string
-    ] | [string, string, string, string, string, number, string[], string[], string[]]
-    const state = shards[shard]
-    if (state?.generation === generation) state.looks = Math.max(state.looks, Number(answer[0]))
-    noteFlushed(shard, Number(answer[1]))
-    if (answer.length === 2) return undefined
-    const [, , lookedAt, run, currentRun, waiting, counters, likes, receipts] = answer
-    if (waiting === 0) noteFlushed(shard, Number(lookedAt))
-    const batch: Batch = {
-      shard,
-      generation,
-      counters: groups(counters, 4).map(([id, views, comments, peak]) => ({
-        videoId: Number(id),
-        views: Number(views),
-        comments: Number(comments),
-        peak: Number(peak)
-      })),
-      likes: groups(likes, 2).map(([field, value]) => {
-        const [videoId, userId] = field!.split(':')
-        const [flag, version] = value!.split(':')
-        return { videoId: Number(videoId), userId: Number(userId), isLiked: flag === '1', version: Number(version) }
-      }),
-      receipts: groups(receipts, 2).map(([field, fingerprint]) => {
-        const [videoId, use] = field!.split(':')
-        return { videoId: Number(videoId), use: use!, fingerprint: fingerprint! }
-      }),
-      isPartial: false,
-      lookedAt: Number(lookedAt)
-    }
-    batch.isPartial = waiting > batch.counters.length + batch.likes.length + batch.receipts.length
-    return { batch, waiting, isSameServer: run === currentRun }
-  }
-
-  function noteFlushed (shard: number, until: number): void {
-    if (until > 0) flushedUntil[shard] = until
-    const known = Object.values(flushedUntil)
-    // A shard without a generation has nothing to flush.
-    stats.flushedUntil = known.length > 0 ? Math.min(...known) : undefined
-  }
-
-  async function acknowledge (
-    { shard, generation, counters, likes, receipts, isPartial, lookedAt }: Batch
-  ): Promise<void> {
-    const keys = names.ofGeneration(shard, generation)
-    const videos = indexVideos(likes)
-    await call('acknowledge', [
-      names.meta(shard),
-      keys.views,
-      keys.comments,
-      keys.peaks,
-      keys.dirty,
-      keys.pending,
-      keys.unflushed,
-      keys.receipts,
-      ...videos.ids.map(id => keys.likes(id))
-    ], [
-      generation,
-      times.warmMs,
-      isPartial ? 0 : lookedAt,
-      counters.length,
-      ...counters.flatMap(({ videoId, views, comments, peak }) => [videoId, views, comments, peak]),
-      likes.length,
-      ...likes.flatMap((
-        { videoId, userId, isLiked, version }
-      ) => [`${videoId}:${userId}`, `${isLiked ? 1 : 0}:${version}`, videoId, videos.indexOf(videoId)]),
-      ...receipts.map(({ videoId, use }) => `${videoId}:${use}`)
-    ])
-    if (!isPartial) noteFlushed(shard, lookedAt)
-  }
-
   return {
     stats,
 
@@ -635,15 +386,6 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
   }
 }
 
-/** The videos of the operations, each once, and their 1-based positions for Lua. */
-function indexVideos (operations: Operation[]) {
-  const positions = new Map<number, number>()
-  for (const { videoId } of operations) {
-    if (!positions.has(videoId)) positions.set(videoId, positions.size + 1)
-  }
-  return { ids: [...positions.keys()], indexOf: (videoId: number): number => positions.get(videoId)! }
-}
-
 function toCounters ([views, comments, likes, liveViewers, liked]: Row, generation: number): StoredCounters {
   return {
     generation,
@@ -652,28 +394,5 @@ function toCounters ([views, comments, likes, liveViewers, liked]: Row, generati
     likes: likes < 0 ? null : likes,
     liveViewers,
     isLiked: liked < 0 ? null : liked === 1
-  }
-}
-
-function isEmpty ({ counters, likes, receipts }: Batch): boolean {
-  return counters.length + likes.length + receipts.length === 0
-}
-
-function groups<T> (flat: T[], size: number): T[][] {
-  return Array.from({ length: flat.length / size }, (_, index) => flat.slice(index * size, (index + 1) * size))
-}
-
-const isMissingScript = (error: unknown): boolean => error instanceof Error && error.message.startsWith('NOSCRIPT')
-
-const isFenced = (error: unknown): boolean => error instanceof Error && error.message.includes('FENCED')
-
-async function within (ms: number, work: Promise<void>): Promise<void> {
-  const { promise, reject } = Promise.withResolvers<never>()
-  const timer = setTimeout(() => reject(new Error(`No answer within ${Math.round(ms)} ms`)), ms)
-  work.catch(() => {})
-  try {
-    await Promise.race([work, promise])
-  } finally {
-    clearTimeout(timer)
   }
 }

@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import type { Cluster, Redis } from 'ioredis'
 
 /** A script and the hash by which EVALSHA names it. */
 export interface Script {
@@ -40,6 +41,25 @@ export function scriptsOf (generation: number): Record<CountingScript, Script> {
 export const scripts = Object.fromEntries(
   otherScripts.map(name => [name, toScript(`${prelude}\n${read(name)}`)])
 ) as Record<OtherScript, Script>
+
+/** Returns a function that runs a script; it sends the text when the server does not know the hash. */
+export function createScriptCaller (redis: Redis | Cluster) {
+  return async (name: OtherScript, keys: string[], args: (string | number)[]): Promise<unknown> => {
+    const script = scripts[name]
+    return await redis.evalsha(script.sha, keys.length, ...keys, ...args).catch((error: unknown) => {
+      if (!isMissingScript(error)) throw error
+      return redis.eval(script.text, keys.length, ...keys, ...args)
+    })
+  }
+}
+
+export type ScriptCaller = ReturnType<typeof createScriptCaller>
+
+export const isMissingScript = (error: unknown): boolean =>
+  error instanceof Error && error.message.startsWith('NOSCRIPT')
+
+/** Whether a script was refused because its generation is closed, or its data is an older snapshot. */
+export const isFenced = (error: unknown): boolean => error instanceof Error && error.message.includes('FENCED')
 
 function toScript (text: string): Script {
   return { text, sha: createHash('sha1').update(text).digest('hex') }
