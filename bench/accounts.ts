@@ -91,7 +91,7 @@ async function benchStorm (): Promise<void> {
         seconds,
         kinds: [{ name: 'read', weight: 1, method: 'GET', paths: [`/api/v1/videos/${world.videos[0]}`], expect: [200] }]
       })
-    // Each of an address of its own, so that none meets its limit.
+    // One client address each, so that no rate limit is reached.
     const post = (path: string, rate: number, seconds: number, expect: number[], bodies: string[]) =>
       attackers.run({
         ...service,
@@ -103,7 +103,7 @@ async function benchStorm (): Promise<void> {
       })
     const login = (rate: number, seconds: number) =>
       post('/api/v1/auth/login', rate, seconds, [200, 503], emails.map(email => JSON.stringify({ email, password })))
-    // The thread is up, and each hash is one of today's form: the first login makes it anew.
+    // Warm-up: starts the thread, and lets the first login re-hash each password in today's form.
     await login(6, 30)
     await read(3)
 

@@ -26,7 +26,7 @@ export interface Scenario {
   isQuick?: boolean
   /** Whether it needs what only a service of the bench's own has. */
   isLocal?: boolean
-  /** Made anew for each run, so that what must be new is. */
+  /** Called for each run, so that bodies that must be unique are. */
   kinds: (fixtures: Fixtures) => Kind[]
 }
 

@@ -22,7 +22,7 @@ const faults: Record<string, (proxy: FaultyProxy) => void | Promise<void>> = {
 /** The contract's second, and what a noisy machine may add to its timers. */
 const boundMs = 1000 + 300
 
-/** A write that finds no Redis is answered sooner: whoever watches sends the next one soon. */
+/** Milliseconds for a write without Redis: shorter, because a heartbeat is repeated soon anyway. */
 const engagementBoundMs = 250 + 150
 
 async function timed<T> (t: Test, name: string, work: Promise<T>, bound = boundMs): Promise<T> {

@@ -143,7 +143,7 @@ async function tap (
       `${isOk ? 'ok    ' : 'FAILED'} ${seconds.toFixed(1).padStart(6)} s ${String(assertions).padStart(6)}  ${file}\n`
     )
   })
-  // The whole of it, for whoever wants to know more of a failure.
+  // The complete output, for details of a failure.
   const raw = createWriteStream(join(root, '.tap', 'output.tap'))
   for await (const line of createInterface(child.stdout)) {
     reader.line(line)

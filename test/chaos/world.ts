@@ -159,7 +159,7 @@ async function createSingle (owner: Parameters<typeof createFaultyProxy>[0]): Pr
       await master.restart(snapshot)
     },
     async promote () {
-      // The old master goes on for a moment: whoever is still connected to it counts there, and that is lost.
+      // The old master goes on for a moment: clients still connected to it count there, and those counts are lost.
       await replica.client.replicaof('NO', 'ONE')
       proxy.retarget(replica.url)
       await master.kill()

@@ -17,7 +17,7 @@ export interface FaultyProxy {
   retarget(target: string): void
 }
 
-/** Who ends what was started: a test, or whoever plays one. */
+/** Ends what was started: a test, or a program that calls the helpers. */
 export interface Owner {
   teardown(end: () => unknown): void
 }

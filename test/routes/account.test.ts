@@ -203,7 +203,7 @@ t.test('an account with very many videos and likes is deleted all the same', asy
   t.equal(rows[0]!.count, 0)
 })
 
-t.test('hashes of the Go service and of another cost are made anew at login, and the password goes on to work', async t => {
+t.test('a login re-hashes a hash of the Go service or of another cost, and the password still works', async t => {
   const app = await createApp(t, { stores: anyStores(), env: { PASSWORD_COST: '5' } })
   const client = createClient(app)
   const long = 'x'.repeat(72)
@@ -230,7 +230,7 @@ t.test('hashes of the Go service and of another cost are made anew at login, and
     'from then on every byte counts'
   )
 
-  // Of a longer one Go knew 72 bytes: whoever mistypes the rest must not make that the password.
+  // Go used only 72 bytes of a longer password: a login that mistypes the rest must not store the mistyped text.
   const { rows: [row] } = await app.pg.query<{ id: number }>(
     "insert into users (email, username, password_hash, display_name) values ('longer@example.com', 'longer', $1, 'x') returning id",
     [bcrypt.hashSync(`${long}right`, 4)]

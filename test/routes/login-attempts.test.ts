@@ -61,10 +61,10 @@ onEachStore(t, 'who guesses waits, longer with each guess, and the owner elsewhe
     'what was tried while waiting made it no longer'
   )
   t.equal((await login(app, attacker, person.email, 'guess')).statusCode, 401)
-  t.equal((await login(app, attacker, person.email, person.password)).statusCode, 200, 'and it begins anew')
+  t.equal((await login(app, attacker, person.email, person.password)).statusCode, 200, 'and the count starts again')
 })
 
-t.test('the wait doubles up to a quarter of an hour, to a minute where the owner has been, and after a quiet hour it begins anew', async t => {
+t.test('the wait doubles up to a quarter of an hour, to a minute where the owner has been, and after a quiet hour the count starts again', async t => {
   const { app } = await scene(t)
   const attempts = createLoginThrottle(app.database)
   const unknown = { account: 'a@example.com', address: '198.51.100.1', isKnownAddress: false }

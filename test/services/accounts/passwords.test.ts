@@ -47,7 +47,7 @@ t.test('an unknown user costs the same work as a known one, of whatever hash', a
   }
 })
 
-t.test('passwords, more than can wait, are refused at once and the event loop stays free', async t => {
+t.test('passwords beyond the bound of the queue are refused immediately, and the event loop stays free', async t => {
   const passwords = createPasswordService({ cost: 10, threads: 1, maxQueue: 4, pepper })
   t.teardown(() => passwords.close())
   await passwords.hash('the thread is up')

@@ -21,7 +21,7 @@ onEachStore(
     )
     t.equal(await app.services.users.replaceHash(user.id, 'none', 'changed'), true)
     t.equal(await sessions.create({ userId: user.id, passwordHash: 'none', ...client }), undefined)
-    t.equal(await app.services.users.replaceHash(user.id, 'none', 'made anew from the old one'), false)
+    t.equal(await app.services.users.replaceHash(user.id, 'none', 'a re-hash of the old one'), false)
     t.strictSame((await app.pg.query('select password_hash from users where id = $1', [user.id])).rows, [{
       password_hash: 'changed'
     }])

@@ -43,7 +43,7 @@ async function exchange (
   }
 }
 
-t.test('a serialized head is that of writeHead, whoever asks and how', async t => {
+t.test('a serialized head equals that of writeHead, for every method and HTTP version', async t => {
   const requests = {
     'HTTP/1.1': 'GET / HTTP/1.1\r\nHost: x\r\n\r\n',
     'HTTP/1.1, the last one': 'GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n',

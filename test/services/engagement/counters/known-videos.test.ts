@@ -51,7 +51,7 @@ t.test('a video is asked for once, all of one turn together, and one that does n
   t.strictSame(asked, [[1, 2, 3, 100], [100]])
 })
 
-t.test('a row grows old: first it is renewed behind the scenes, later whoever asks waits', async t => {
+t.test('a stale row is refreshed in the background; an expired one is awaited', async t => {
   const { known, asked, pass, like } = scene()
   await known.get([1])
   like()

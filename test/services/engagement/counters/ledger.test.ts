@@ -128,6 +128,6 @@ onEachStore(t, 'of two changes of a like the later one wins, whichever arrives f
   t.strictSame(await change(1, 6, false), { liked: true, likes: 1 }, 'an earlier version')
   t.strictSame(await change(1, 7, true), { liked: true, likes: 1 }, 'the same once more')
   t.strictSame(await change(1, 8, false), { liked: false, likes: 0 }, 'a later version')
-  t.strictSame(await change(2, 1, true), { liked: true, likes: 1 }, 'versions begin anew with a generation')
+  t.strictSame(await change(2, 1, true), { liked: true, likes: 1 }, 'versions start again with each generation')
   t.strictSame(await change(1, 9, false), { liked: true, likes: 1 }, 'of an earlier generation')
 })

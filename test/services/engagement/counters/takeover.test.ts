@@ -62,7 +62,7 @@ t.test('what the Go service had counted is taken over once, and counting goes on
     { like_count: 43, comment_count: 8 },
     'by maximum: nothing is added twice'
   )
-  t.equal(await redis.client.get('video:1001:likes'), '42', 'the key stays, for whoever goes back')
+  t.equal(await redis.client.get('video:1001:likes'), '42', 'the key stays, for a way back to the Go service')
 })
 
 t.test('the counts of the Go service, taken over while PostgreSQL is unavailable, follow when it is back', async t => {

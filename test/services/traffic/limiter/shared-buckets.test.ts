@@ -116,7 +116,7 @@ if (!hasServers) {
     t.equal(quiet.reduce((sum, { stats }) => sum + stats.calls, 0), 0)
   })
 
-  t.test('whoever asks each of many processes a little gets of a small limit what flows in, in the long run', async t => {
+  t.test('a client that spreads its requests over many processes gets the rate of a small limit in the long run', async t => {
     const redis = await startRedis()
     t.teardown(() => redis.stop())
     const buckets = await processes(t, redis, 20, { rate: 5, burst: 20 })
