@@ -29,15 +29,19 @@ export interface SessionValues {
 /** The outcome of a refresh token that was issued by this service. */
 export type Refreshed =
   | { kind: 'refreshed', session: Session, account: Account }
-  /** Reuse: the token had been used before, so two parties have it. */
+  /** Reuse: two parties have tokens of the family. The session has ended. */
   | { kind: 'reused', userId: number }
-  | { kind: 'ended' }
+  /** The session has ended before, or the token is one that another tab has just rotated. */
+  | { kind: 'refused' }
 
 /** Sessions per user, at the most; a further login ends the least recently used one. */
 const maxSessions = 100
 
-/** Grace time in seconds: a refresh token may be repeated because its response was lost (RFC 9700 §4.14.2). */
+/** Grace time in seconds after the rotation of a refresh token (RFC 9700 §4.14.2). */
 const graceSeconds = 10
+
+/** Maximum rotations of the grace time that are remembered; a late tab of an earlier one ends the session. */
+const maxRecentRotations = 32
 
 /** Characters of a User-Agent that are stored. */
 const maxUserAgent = 255
@@ -56,26 +60,43 @@ const insertSession = {
     returning expires_at`
 }
 
+// One statement that locks the row: concurrent refreshes of a session, also on different processes, are decided one
+// after the other.
 const refreshSession = {
   name: 'refresh_session',
   text: `
-    with refreshed as (
-      update sessions set generation = generation + 1, refreshed_at = now(), last_used_at = now(), address = $3, user_agent = $4,
-        tokens_until = now() + $5 * interval '1 second'
-      where id = $1 and generation = $2 and expires_at > now()
-      returning user_id, generation, expires_at
+    with found as materialized (
+      select s.id, s.user_id, s.generation, s.generation - 1 - s.superseded as rotated, s.refreshed_at, s.expires_at,
+        array(select rotation from unnest(s.recent_rotations, s.recent_rotated_at) as recent (rotation, at)
+          where at > now() - $6 * interval '1 second') as recent_rotations
+      from sessions s where s.id = $1 and s.expires_at > now()
+      for update
+    ), decided as (
+      select *, case
+        when $2 > generation then 'unknown'
+        when $2 = generation then 'rotated'
+        when $2 = rotated and refreshed_at > now() - $6 * interval '1 second' then 'repeated'
+        when $2 = rotated then 'replaced'
+        when $2 = any(recent_rotations) then 'late'
+        else 'reused' end as outcome
+      from found
+    ), changed as (
+      update sessions s set generation = d.generation + 1, refreshed_at = now(), last_used_at = now(),
+        superseded = case d.outcome when 'replaced' then s.superseded + 1 else 0 end,
+        (recent_rotations, recent_rotated_at) = (
+          select coalesce(array_agg(rotation), '{}'), coalesce(array_agg(at), '{}') from (
+            select rotation, at
+            from unnest(s.recent_rotations || d.rotated, s.recent_rotated_at || d.refreshed_at) as recent (rotation, at)
+            where at > now() - $6 * interval '1 second' order by rotation desc limit $7) as kept),
+        address = $3, user_agent = $4, tokens_until = now() + $5 * interval '1 second'
+      from decided d where s.id = d.id and d.outcome in ('rotated', 'replaced')
+      returning s.generation
+    ), ended as (
+      delete from sessions s using decided d where s.id = d.id and d.outcome = 'reused'
     )
-    select r.generation as session_generation, r.expires_at as session_expires_at, ${accountColumns('u')}
-    from refreshed r join users u on u.id = r.user_id`
-}
-
-const sessionAfterRefresh = {
-  name: 'session_after_refresh',
-  text: `
-    select s.generation as session_generation, s.expires_at as session_expires_at,
-      s.refreshed_at > now() - $2 * interval '1 second' as is_recent, ${accountColumns('u')}
-    from sessions s join users u on u.id = s.user_id
-    where s.id = $1 and s.expires_at > now()`
+    select d.outcome, coalesce(c.generation, d.generation) as session_generation, d.expires_at as session_expires_at,
+      ${accountColumns('u')}
+    from decided d join users u on u.id = d.user_id left join changed c on true`
 }
 
 const sessionsOfUser = {
@@ -126,7 +147,7 @@ const noteUse = {
 interface RefreshRow extends AccountRow {
   session_generation: number
   session_expires_at: Date
-  is_recent: boolean
+  outcome: 'unknown' | 'rotated' | 'repeated' | 'replaced' | 'late' | 'reused'
 }
 
 export type SessionService = ReturnType<typeof createSessionService>
@@ -142,12 +163,6 @@ export interface SessionOptions {
 export function createSessionService (database: Database, { lifetimeSeconds, tokenSeconds }: SessionOptions) {
   // A response that is repeated in the grace time has a token that is valid slightly longer.
   const tokensUntil = tokenSeconds + graceSeconds + 50
-
-  const refreshed = (sid: string, row: RefreshRow): Refreshed => ({
-    kind: 'refreshed',
-    session: { sid, generation: row.session_generation, expiresAt: row.session_expires_at },
-    account: toAccount(row)
-  })
 
   const prepare = ({ address, userAgent }: Pick<NewSession, 'address' | 'userAgent'>): SessionValues => ({
     sid: createSessionId(),
@@ -178,27 +193,33 @@ export function createSessionService (database: Database, { lifetimeSeconds, tok
     },
 
     /**
-     * Rotates a session, if the given rotation number is the present one. The one before gets the same response again
-     * within the grace time; any older one ends the session.
+     * Rotates a session, if the given token is the newest one. A token whose successor was never presented is good at
+     * any age, because its response may have been lost: it gets the same successor again within the grace time, and a
+     * new one later, which revokes the unused one. A revoked token, and one whose successor was presented, ends the
+     * session: two parties have the family (RFC 9700 §4.14.2). Within the grace time of its rotation the latter is
+     * only refused, because tabs refresh in turn.
      */
     async refresh (
       { sid, generation }: RefreshClaim,
       { address, userAgent }: Pick<NewSession, 'address' | 'userAgent'>
     ): Promise<Refreshed> {
-      const [next] = await database.query<RefreshRow>(refreshSession, [
+      const [row] = await database.query<RefreshRow>(refreshSession, [
         sid,
         generation,
         address,
         shorten(userAgent),
-        tokensUntil
+        tokensUntil,
+        graceSeconds,
+        maxRecentRotations
       ])
-      if (next) return refreshed(sid, next)
-      const [row] = await database.query<RefreshRow>(sessionAfterRefresh, [sid, graceSeconds])
-      // A database that was restored from a backup has a lower rotation number than was issued.
-      if (!row || row.session_generation < generation) return { kind: 'ended' }
-      if (row.session_generation === generation + 1 && row.is_recent) return refreshed(sid, row)
-      await database.query(endSession, [sid, row.id])
-      return { kind: 'reused', userId: row.id }
+      // `unknown`: a database that was restored from a backup has a lower rotation number than was issued.
+      if (!row || row.outcome === 'unknown' || row.outcome === 'late') return { kind: 'refused' }
+      if (row.outcome === 'reused') return { kind: 'reused', userId: row.id }
+      return {
+        kind: 'refreshed',
+        session: { sid, generation: row.session_generation, expiresAt: row.session_expires_at },
+        account: toAccount(row)
+      }
     },
 
     async list (userId: number, currentSid: string): Promise<SessionInfo[]> {

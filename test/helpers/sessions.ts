@@ -33,3 +33,12 @@ export function createClient (app: App, remoteAddress = '203.0.113.1') {
     statusOf: async (token: string): Promise<number> => (await send('GET', 'me', { token })).statusCode
   }
 }
+
+/** Moves all rotations of refresh tokens into the past, as if seconds had passed. */
+export async function passTime (app: App, seconds: number): Promise<void> {
+  await app.pg.query(
+    `update sessions set refreshed_at = refreshed_at - $1 * interval '1 second',
+      recent_rotated_at = array(select at - $1 * interval '1 second' from unnest(recent_rotated_at) with ordinality as r (at, n) order by n)`,
+    [seconds]
+  )
+}

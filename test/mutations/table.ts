@@ -434,8 +434,8 @@ export const mutations: Mutation[] = [
   },
   {
     file: 'services/accounts/sessions.ts',
-    from: 'if (!row || row.session_generation < generation)',
-    to: 'if (!row)',
+    from: 'when $2 > generation then \'unknown\'',
+    to: 'when $2 > generation then \'reused\'',
     test: 'test/services/accounts/sessions.test.ts',
     why: 'after a restore of the database a good refresh token is taken for a stolen one'
   },
@@ -483,8 +483,8 @@ export const mutations: Mutation[] = [
   },
   {
     file: 'services/accounts/sessions.ts',
-    from: 'await database.query(endSession, [sid, row.id])',
-    to: 'await Promise.resolve()',
+    from: 'where s.id = d.id and d.outcome = \'reused\'',
+    to: 'where s.id = d.id and d.outcome = \'never\'',
     test: 'test/routes/sessions.test.ts',
     why: 'a stolen refresh token that comes again does not end the session'
   },

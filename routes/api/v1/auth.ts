@@ -33,7 +33,7 @@ const loginSchema = {
 const refreshSchema = {
   summary: 'New tokens for a session',
   description:
-    'Each refresh token is good once; within 10 seconds it gives the same answer again, and later it ends the session: somebody else has it.',
+    'Each refresh token is used once. If the response was lost, repeat the request: the token works until its successor is used. After that it ends the session, because two parties have it; within 10 seconds of its rotation it is only refused.',
   tags,
   body: RefreshRequest,
   response: responses({ 200: Session }, [...ofBody, 'invalid_refresh_token'])

@@ -39,7 +39,7 @@ onEachStore(
     const { sid } = (await sessions.create({ userId: user.id, ...client }))!
     t.strictSame(
       await sessions.refresh({ sid, generation: 5 }, client),
-      { kind: 'ended' },
+      { kind: 'refused' },
       'a generation that the database does not know of'
     )
     t.match(
