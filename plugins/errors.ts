@@ -4,8 +4,9 @@ import type { Socket } from 'node:net'
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { catalogue, type ErrorCode } from '../schemas/error-catalogue.ts'
-import { ApiError, problem, type Violation } from '../services/shared/errors.ts'
+import { ApiError, problem } from '../services/shared/errors.ts'
 import { STATUS_CODES } from '../services/http/node-http.ts'
+import { toViolations } from '../services/http/violations.ts'
 
 const contentType = 'application/problem+json; charset=utf-8'
 
@@ -131,11 +132,7 @@ function toApiError (error: unknown): ApiError {
   const { validation, validationContext, statusCode, message } = error as FastifyError
   if (validation) {
     const part = partOfContext[validationContext as keyof typeof partOfContext] ?? 'body'
-    const violations: Violation[] = validation.slice(0, 20).map(({ instancePath, params, message, keyword }) => ({
-      in: part,
-      pointer: `${instancePath}${memberOf(keyword, params)}`,
-      detail: detailOf(keyword, params) ?? message ?? 'is not valid'
-    }))
+    const violations = toViolations(validation, part)
     const first = violations[0]
     const code = part === 'path' ? codeOfParameter[first?.pointer.slice(1) ?? ''] : undefined
     if (code) return new ApiError(code, { violations })
@@ -150,31 +147,4 @@ function toApiError (error: unknown): ApiError {
     return code ? new ApiError(code, { cause: error }) : new ApiError('internal_error', { cause: error })
   }
   return new ApiError(code, code === 'invalid_request' ? { message, cause: error } : { cause: error })
-}
-
-/** Returns the JSON pointer (RFC 6901) of the member that an error of its object is about. */
-function memberOf (keyword: string, params: Record<string, unknown>): string {
-  const name = keyword === 'required'
-    ? params['missingProperty']
-    : keyword === 'additionalProperties'
-      ? params['additionalProperty']
-      : undefined
-  return typeof name === 'string' ? `/${name.slice(0, 100).replaceAll('~', '~0').replaceAll('/', '~1')}` : ''
-}
-
-/** Describes a violation where Ajv's own message is not clear. */
-function detailOf (keyword: string, params: Record<string, unknown>): string | undefined {
-  if (keyword === 'enum') return `must be one of ${(params['allowedValues'] as string[]).join(', ')}`
-  if (keyword === 'additionalProperties') return 'is not known here'
-  if (keyword === 'minProperties') return 'must not be empty'
-  if (keyword === 'format' && params['format'] === 'http-url') {
-    return 'must be an http or https address of at most 2048 characters, without user information, spaces, quotes or backslashes'
-  }
-  if (keyword === 'format' && params['format'] === 'username') {
-    return 'must be of one alphabet, without invisible characters, NUL, half of a surrogate pair, or a space at either end'
-  }
-  if (keyword === 'format' && params['format'] === 'text') {
-    return 'has a character that cannot be stored: NUL or half of a surrogate pair'
-  }
-  return undefined
 }

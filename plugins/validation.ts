@@ -1,6 +1,5 @@
 import { Type } from '@sinclair/typebox'
-import { Ajv, type ErrorObject } from 'ajv'
-import formats from 'ajv-formats'
+import { Ajv, type ErrorObject, type SchemaValidateFunction } from 'ajv'
 import buildSerializer, { type Schema } from 'fast-json-stringify'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
@@ -8,7 +7,9 @@ import { visit } from 'jsonc-parser'
 import { Problem } from '../schemas/problem.ts'
 import { ApiError } from '../services/shared/errors.ts'
 import { isHttpUrl, maxUrlLength } from '../services/http/urls.ts'
+import { isEmail } from '../services/accounts/emails.ts'
 import { isPlainName } from '../services/accounts/usernames.ts'
+import { faultOfText, isStorable, trimInvisible } from '../services/shared/visible-text.ts'
 
 /** Maximum items of a query list that are parsed: one more than any schema accepts. */
 const maxListItems = 101
@@ -36,8 +37,11 @@ export default fp(async function validation (app) {
 }, { name: 'halo:validation', dependencies: ['halo:config', 'halo:errors'] })
 
 interface ObjectSchema {
+  required?: string[]
   properties?: Record<string, { type?: string, items?: { type?: string } }>
 }
+
+const maxTextUnits = 64 * 1024
 
 /**
  * Text formats, each with the maximum length in UTF-16 code units: a longer text fails without being checked. With
@@ -45,22 +49,43 @@ interface ObjectSchema {
  * marks.
  */
 const textFormats: Record<string, [maxUnits: number, isValid: (text: string) => boolean]> = {
-  text: [64 * 1024, isStorable],
+  storable: [maxTextUnits, isStorable],
+  line: [maxTextUnits, text => faultOfText(text, { isLine: true }) === undefined],
+  text: [maxTextUnits, text => faultOfText(text, { isLine: false }) === undefined],
   'http-url': [maxUrlLength, isHttpUrl],
   username: [60, text => isStorable(text) && isPlainName(text)],
-  email: [255, text => emailPattern.test(text)],
+  email: [255, isEmail],
   // Formats of responses: Ajv compiles them and never runs them.
   'date-time': [64, () => true],
   'uri-reference': [maxUrlLength, () => true]
 }
 
-const emailPattern = formats.default.get('email') as RegExp
-
 function createAjv (): Ajv {
-  const ajv = new Ajv({ allErrors: true, useDefaults: true, coerceTypes: false, removeAdditional: false, strict: true })
+  const ajv = new Ajv({
+    allErrors: true,
+    useDefaults: true,
+    coerceTypes: false,
+    removeAdditional: false,
+    strict: true,
+    // Errors contain the value: the sentence for a text says what is wrong with it.
+    verbose: true
+  })
   for (const [name, [maxUnits, isValid]] of Object.entries(textFormats)) {
     ajv.addFormat(name, text => text.length <= maxUnits && isValid(text))
   }
+  ajv.addKeyword({
+    keyword: 'x-trimmed',
+    type: 'string',
+    schemaType: 'boolean',
+    before: 'maxLength',
+    modifying: true,
+    validate: ((isTrimmed, text: string, schema, context) => {
+      if (isTrimmed === true && text.length <= maxTextUnits) {
+        context!.parentData[context!.parentDataProperty] = trimInvisible(text)
+      }
+      return true
+    }) satisfies SchemaValidateFunction
+  })
   return ajv
 }
 
@@ -85,10 +110,12 @@ function createMemo<Compiled> (compile: (schema: object) => Compiled): (schema: 
 function compileValidator (schema: unknown, httpPart: string | undefined, isStrict: boolean) {
   const validate = validators(schema)
   const read = httpPart === 'params' || httpPart === 'querystring' ? createTextReader(schema as ObjectSchema) : () => {}
+  const dropNulls = httpPart === 'body' ? createNullFilter(schema as ObjectSchema) : () => {}
   const takeUnknown = httpPart === 'querystring' ? createQueryFilter(schema as ObjectSchema) : () => []
   const wrapped = (data: Record<string, unknown>): boolean => {
     const unknown = takeUnknown(data)
     read(data)
+    dropNulls(data)
     const isValid = validate(data)
     wrapped.errors = unknown.length > 0 && isStrict
       ? [...unknown.map(unknownMember), ...validate.errors ?? []]
@@ -126,9 +153,15 @@ function createQueryFilter (
   }
 }
 
-/** Whether PostgreSQL can store a text (no NUL) and UTF-8 can encode it (no unpaired surrogate). */
-function isStorable (text: string): boolean {
-  return text.isWellFormed() && !text.includes('\0')
+/** Returns a function that removes optional members that are null: as with the Go service, they count as left out. */
+function createNullFilter ({ properties = {}, required = [] }: ObjectSchema): (body: unknown) => void {
+  const optional = Object.keys(properties).filter(name => !required.includes(name))
+  return body => {
+    if (typeof body !== 'object' || body === null) return
+    for (const name of optional) {
+      if ((body as Record<string, unknown>)[name] === null) Reflect.deleteProperty(body, name)
+    }
+  }
 }
 
 /**

@@ -1,9 +1,6 @@
 import { Type } from '@sinclair/typebox'
 
-/**
- * Parts of other schemas. `format: 'text'` refuses what PostgreSQL cannot store (NUL) and what UTF-8 cannot encode
- * (unpaired surrogates); plugins/validation.ts defines it.
- */
+/** Parts of other schemas. The formats are defined in plugins/validation.ts. */
 
 export const Id = Type.Integer({ minimum: 1, maximum: Number.MAX_SAFE_INTEGER, description: 'Id', examples: [42] })
 
@@ -17,7 +14,14 @@ export const Timestamp = Type.String({
   examples: ['2026-02-09T12:00:00.000Z']
 })
 
+/** One line that others are shown, with a visible character (services/shared/visible-text.ts). */
+export const Line = (options: Record<string, unknown>) => Type.String({ format: 'line', ...options })
+
+/** Lines that others are shown; may be empty. */
 export const Text = (options: Record<string, unknown>) => Type.String({ format: 'text', ...options })
+
+/** Any characters that can be stored: no NUL, no unpaired surrogate. */
+export const Storable = (options: Record<string, unknown>) => Type.String({ format: 'storable', ...options })
 
 export const Count = (description: string, options: Record<string, unknown> = {}) =>
   Type.Integer({ minimum: 0, description, examples: [7], ...options })

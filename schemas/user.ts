@@ -1,5 +1,5 @@
 import { Type, type Static } from '@sinclair/typebox'
-import { Id, Text, Timestamp } from './atoms.ts'
+import { Id, Line, Storable, Text, Timestamp } from './atoms.ts'
 
 /** A user as they see themselves; the only schema with the email. No schema has the password hash. */
 export const Account = Type.Object({
@@ -28,27 +28,29 @@ export const Profile = Type.Object({
 export type Profile = Static<typeof Profile>
 
 const Password = (minLength: number) =>
-  Text({
+  Storable({
     minLength,
     maxLength: 256,
     description: 'The password, of any characters',
     examples: ['password123']
   })
 
-const DisplayName = Text({ minLength: 1, maxLength: 50, pattern: '\\S', examples: ['Test User'] })
+const DisplayName = Line({ minLength: 1, maxLength: 50, description: 'One line', examples: ['Test User'] })
 
 export const Registration = Type.Object({
-  email: Text({
+  email: Type.String({
+    'x-trimmed': true,
     format: 'email',
     maxLength: 255,
-    description: 'Unique in any letter case',
+    description: 'Unique in any letter case; spaces around it are removed',
     examples: ['test@example.com']
   }),
-  username: Text({
+  username: Type.String({
+    'x-trimmed': true,
     minLength: 3,
     maxLength: 30,
     format: 'username',
-    description: 'Unique in any letter case; of one alphabet, without invisible characters, no space at either end',
+    description: 'Unique in any letter case; of one alphabet, without invisible characters; spaces around it are removed',
     examples: ['testuser']
   }),
   password: Password(8),
@@ -58,7 +60,7 @@ export const Registration = Type.Object({
 export type Registration = Static<typeof Registration>
 
 export const Credentials = Type.Object({
-  email: Text({ minLength: 1, maxLength: 255, examples: ['test@example.com'] }),
+  email: Storable({ 'x-trimmed': true, minLength: 1, maxLength: 255, examples: ['test@example.com'] }),
   password: Password(1)
 }, { title: 'Credentials' })
 export type Credentials = Static<typeof Credentials>

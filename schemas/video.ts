@@ -1,5 +1,5 @@
 import { Type, type Static } from '@sinclair/typebox'
-import { Id, OneOf, Text, Timestamp } from './atoms.ts'
+import { Id, Line, OneOf, Text, Timestamp } from './atoms.ts'
 import { CounterFields } from './engagement.ts'
 
 export const Video = Type.Object({
@@ -25,11 +25,10 @@ const Address = (description: string, example: string) =>
   })
 
 const fields = {
-  title: Text({
+  title: Line({
     minLength: 1,
     maxLength: 255,
-    pattern: '\\S',
-    description: 'Kept exactly as sent',
+    description: 'One line, kept exactly as sent',
     examples: ['Sunset over the harbour']
   }),
   description: Text({ maxLength: 10_000, description: 'Kept exactly as sent', examples: ['A quiet hour.'] }),

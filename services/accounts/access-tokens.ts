@@ -39,8 +39,8 @@ const tokenType = 'at+jwt'
 /** Maximum characters of a token; ours have about 600. */
 const maxLength = 4096
 
-/** Clock skew in seconds that is allowed between two processes. */
-const maxSkewSeconds = 5
+/** Clock skew in seconds that is allowed for `iat` and `nbf` (RFC 7519 §4.1.5), not for `exp`. */
+const maxSkewSeconds = 60
 
 const tokenForm = /^bearer ([\w-]+)\.([\w-]+)\.([\w-]+)$/i
 
@@ -89,7 +89,7 @@ export function createAccessTokens (options: AccessTokenOptions) {
     if (!Number.isSafeInteger(userId) || (userId as number) < 1) throw new Error('user_id is no id')
     if (typeof email !== 'string' || typeof username !== 'string') throw new Error('email or username is no text')
     if (!isTime(exp) || exp <= now) throw new Error('exp is no time to come')
-    if (iat !== undefined && !isTime(iat)) throw new Error('iat is no time')
+    if (iat !== undefined && !(isTime(iat) && iat <= now + maxSkewSeconds)) throw new Error('iat is no time in the past')
     if (nbf !== undefined && !(isTime(nbf) && nbf <= now + maxSkewSeconds)) throw new Error('It is not valid yet')
     if (isLegacy) {
       if (iss !== undefined || aud !== undefined || sub !== undefined || jti !== undefined || sid !== undefined) {

@@ -3,6 +3,7 @@ import { accountColumns, isActive, toAccount, type AccountRow } from './account-
 import { isUserTaken } from '../stores/constraints.ts'
 import type { Database } from '../stores/database.ts'
 import type { Session, SessionValues } from './sessions.ts'
+import { withoutJoiners } from './usernames.ts'
 import { ApiError } from '../shared/errors.ts'
 import { serializeUrl } from '../http/urls.ts'
 
@@ -103,11 +104,11 @@ const userByEmail = {
 }
 
 /**
- * Returns the form in which emails and usernames are compared: normalised (NFKC) and case-folded (ß is ss, a final ς
- * is σ).
+ * Returns the form in which emails and usernames are compared: normalised (NFKC), case-folded (ß is ss, a final ς is
+ * σ) and without joiners.
  */
 export const comparisonKey = (text: string): string =>
-  text.normalize('NFKC').toUpperCase().toLowerCase().replaceAll('ς', 'σ').normalize('NFKC')
+  withoutJoiners(text).normalize('NFKC').toUpperCase().toLowerCase().replaceAll('ς', 'σ').normalize('NFKC')
 
 export type UserService = ReturnType<typeof createUserService>
 

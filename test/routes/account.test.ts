@@ -62,7 +62,7 @@ onEachStore(
         [{ avatar_url: `https://x.example/${'y'.repeat(10_000)}` }, 'avatar_url'],
         [{ is_adult: 'true' }, 'is_adult'],
         [{ adult_mode: 1 }, 'adult_mode'],
-        [{ bio: null }, 'bio']
+        [{ bio: 7 }, 'bio']
       ] as const
     ) {
       hasProblem(t, await patch(payload), 'invalid_request', {
@@ -351,14 +351,14 @@ t.test('usernames that would pass for another one are refused', async t => {
       'a zero width space': 'ad\u200bmin',
       'a direction': 'ad\u202emin',
       'a soft hyphen': 'ad\u00admin',
-      'a space before': ' admin',
-      'a wide space after': 'admin\u3000',
       'a NUL': 'ad\0min',
       'private use': 'ad\ue000min',
-      'a variation selector': 'admin\ufe0f',
+      'a variation selector': 'adm\ufe0fin',
       'a grapheme joiner': 'ad\u034fmin',
-      'a Hangul filler': 'root\u115f',
-      'a Braille blank': 'moder\u2800',
+      'a Hangul filler': 'ro\u115fot',
+      'a Braille blank': 'mo\u2800der',
+      'a joiner in a Latin name': 'ad\u200cmin',
+      'a joiner before a vowel sign': 'क\u094d\u200dी',
       'nothing to see': '\u3164\u3164\u3164',
       'two spaces': 'bob  smith',
       'signs alone': '---'
@@ -372,7 +372,7 @@ t.test('usernames that would pass for another one are refused', async t => {
       name
     )
   }
-  for (const username of ['пользователь', 'χρήστης', '東京タワー', 'user東京', 'Jürgen 1', '이용자', 'مستخدم']) {
+  for (const username of ['пользователь', 'χρήστης', '東京タワー', 'user東京', 'Jürgen 1', '이용자', 'مستخدم', 'نامه\u200cای', 'ක්\u200dෂමා', 'श्\u200dयाम']) {
     t.equal(
       (await client.send('POST', 'register', { payload: { ...randomUser(), username } })).statusCode,
       201,
@@ -398,4 +398,85 @@ t.test('usernames that would pass for another one are refused', async t => {
       other
     )
   }
+})
+
+t.test('what a keyboard adds around an email or a username is removed, and costs no attempt', async t => {
+  const app = await createApp(t, { stores: anyStores() })
+  const client = createClient(app)
+  const { email, username, password } = randomUser()
+  const registered = await client.send('POST', 'register', {
+    payload: { email: ` ${email}\u200b `, username: `\u00a0${username}\ufeff\n`, password, display_name: 'A Person' }
+  })
+  t.match(registered.json(), { user: { email, username } })
+  hasProblem(
+    t,
+    await client.send('POST', 'register', { payload: { ...randomUser(), username: ` ${username}` } }),
+    'user_exists'
+  )
+  for (let attempt = 0; attempt < 8; attempt++) {
+    t.equal((await client.send('POST', 'login', { payload: { email: `\t${email}\u2060 `, password } })).statusCode, 200)
+  }
+  hasProblem(t, await client.send('POST', 'login', { payload: { email: ' \u200b', password } }), 'invalid_request', {
+    message: 'email must not be empty'
+  })
+})
+
+t.test('names that differ in a joiner alone are one name', async t => {
+  const app = await createApp(t, { stores: anyStores() })
+  const client = createClient(app)
+  const payload = { ...randomUser(), username: 'می\u200cخواهم' }
+  t.equal((await client.send('POST', 'register', { payload })).statusCode, 201)
+  hasProblem(
+    t,
+    await client.send('POST', 'register', { payload: { ...randomUser(), username: 'میخواهم' } }),
+    'user_exists'
+  )
+})
+
+t.test('registration takes international addresses, and null for what may be left out', async t => {
+  const app = await createApp(t, { stores: anyStores() })
+  const client = createClient(app)
+  for (const email of ['jörg@example.com', 'jorg@exämple.de', 'δοκιμή@παράδειγμα.δοκιμή', '用户@例子.广告']) {
+    const payload = { ...randomUser(), email, is_adult: null }
+    const answer = await client.send('POST', 'register', { payload })
+    t.match(answer.json(), { user: { email, is_adult: false } })
+    t.equal((await client.send('POST', 'login', { payload: { email, password: payload.password } })).statusCode, 200)
+  }
+  for (
+    const email of ['jörg', 'jörg@', 'a@b@example.com', 'a b@example.com', 'a@-example.com', 'a@example', 'a@\u05d0a.com', 'a..b@example.com']
+  ) {
+    hasProblem(t, await client.send('POST', 'register', { payload: { ...randomUser(), email } }), 'invalid_request', {
+      message: 'email must be an email address, such as name@example.com'
+    }, email)
+  }
+  const { token } = await client.login('jörg@example.com', randomUser().password)
+  const changed = await client.send('PATCH', 'me', { token, payload: { bio: 'Hello', display_name: null } })
+  t.match(changed.json(), { bio: 'Hello', display_name: 'A Person' })
+  hasProblem(t, await client.send('PATCH', 'me', { token, payload: { bio: null } }), 'invalid_request', {
+    message: 'body must not be empty'
+  })
+})
+
+t.test('validation errors are sentences for people', async t => {
+  const app = await createApp(t, { stores: anyStores() })
+  const client = createClient(app)
+  const sentences: [change: Record<string, unknown>, message: string][] = [
+    [{ password: 'short' }, 'password must have at least 8 characters'],
+    [{ password: 'x'.repeat(300) }, 'password must have at most 256 characters'],
+    [{ username: undefined }, 'username is missing'],
+    [{ username: 7 }, 'username must be a text'],
+    [{ display_name: '' }, 'display_name must not be empty'],
+    [{ display_name: '\u200b' }, 'display_name has no visible character'],
+    [{ is_adult: 'yes' }, 'is_adult must be true or false']
+  ]
+  for (const [change, message] of sentences) {
+    hasProblem(t, await client.send('POST', 'register', { payload: { ...randomUser(), ...change } }), 'invalid_request', {
+      message
+    })
+  }
+  const page = (query: string) => app.inject(`/api/v1/videos?${query}`)
+  hasProblem(t, await page('limit=0'), 'invalid_request', { message: 'limit must be 1 or more' })
+  hasProblem(t, await page('limit=101'), 'invalid_request', { message: 'limit must be 100 or less' })
+  hasProblem(t, await page('limit=x'), 'invalid_request', { message: 'limit must be a whole number' })
+  hasProblem(t, await page('adult=maybe'), 'invalid_request', { message: 'adult must be one of include, exclude, only' })
 })
