@@ -207,7 +207,7 @@ async function keepSchemaCurrent (app: App, connection: ServerConnection): Promi
   }
   for (let attempt = 1; ; attempt++) {
     try {
-      const applied = await migrate(connection)
+      const applied = await migrate(connection, { onNotice: message => logger.warn(message) })
       if (applied.length > 0) logger.info({ applied }, 'database migrated')
       return
     } catch (error) {

@@ -10,11 +10,11 @@ const world = await createWorld({ videos: 1_000_000 })
 try {
   const { port } = await world.startService()
   const base = `http://127.0.0.1:${port}/api/v1`
-  const { rows: [row] } = await world.pool.query<{ id: number, micros: number }>(`
-    select id, (extract(epoch from created_at) * 1000000)::bigint as micros from videos
+  const { rows: [row] } = await world.pool.query<{ id: number, micros: string }>(`
+    select id, (extract(epoch from created_at) * 1000000)::bigint::text as micros from videos
     where not is_adult_content order by created_at desc, id desc limit 1 offset 99999`)
-  const far = createCursors(secret).encode(
-    { createdMicros: row!.micros, id: row!.id },
+  const far = createCursors([secret]).encode(
+    { createdMicros: BigInt(row!.micros), id: row!.id },
     JSON.stringify([null, null, null])
   )
   const pages = { 'page 1': '', 'page 5,000': `&cursor=${far}` }

@@ -21,6 +21,9 @@ try {
       onWait (message) {
         if (!messages.has(message)) process.stderr.write(`${message}\n`)
         messages.add(message)
+      },
+      onNotice (message) {
+        process.stderr.write(`${message}\n`)
       }
     })
     process.stdout.write(

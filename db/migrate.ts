@@ -22,6 +22,38 @@ const lockTimeoutMs = 2000
 const maxTries = 30
 const retryMs = 1000
 
+/**
+ * Triggers of other services on `users` and `videos` are off while a migration updates rows: the Go service's tables
+ * may have one that sets updated_at. The statements that switch them on again are kept in a setting of the transaction.
+ */
+const disableForeignTriggers = `
+  do $do$
+  declare
+    found record;
+    enable text := '';
+  begin
+    for found in
+      select c.oid::regclass as table_name, t.tgname from pg_trigger t join pg_class c on c.oid = t.tgrelid
+        join pg_proc p on p.oid = t.tgfoid
+      where c.oid in (to_regclass('users'), to_regclass('videos')) and not t.tgisinternal and t.tgenabled = 'O'
+        and t.tgtype & 16 = 16 and p.proname not in ('users_fill_keys', 'keep_updated_at')
+    loop
+      execute format('alter table %s disable trigger %I', found.table_name, found.tgname);
+      enable := enable || format('alter table %s enable trigger %I;', found.table_name, found.tgname);
+    end loop;
+    perform set_config('halo.enable_triggers', enable, true);
+  end
+  $do$`
+const enableForeignTriggers = `
+  do $do$
+  begin
+    if current_setting('halo.enable_triggers') <> '' then execute current_setting('halo.enable_triggers'); end if;
+  end
+  $do$`
+
+/** Beginning of notices of migrations that operators should read. */
+const noticePrefix = 'HALO: '
+
 export interface MigrateOptions {
   /** Schema version to reach; the newest when left out. */
   target?: number | undefined
@@ -32,6 +64,8 @@ export interface MigrateOptions {
   /** Milliseconds to wait for another migrator. */
   patienceMs?: number
   onWait?: (message: string) => void
+  /** Called with what a migration has to say, such as rows that it repaired. */
+  onNotice?: (message: string) => void
 }
 
 /** A migration that was not started, for a reason that the operator can remove. */
@@ -54,9 +88,10 @@ export class MigrationRefused extends Error {
  */
 export async function migrate (
   connection: ServerConnection,
-  { target, allowsDataLoss = false, directory = ownDirectory, patienceMs = 300_000, onWait = () => {} }:
-  MigrateOptions = {}
+  options: MigrateOptions = {}
 ): Promise<string[]> {
+  const { target, allowsDataLoss = false, directory = ownDirectory, patienceMs = 300_000 } = options
+  const { onWait = () => {}, onNotice = () => {} } = options
   const newest = await newestVersion(directory)
   if (target !== undefined && (target < 0 || target > newest)) {
     throw new MigrationRefused(`There is no schema version ${target}: versions go from 0 to ${newest}`)
@@ -64,6 +99,9 @@ export async function migrate (
   const client = new pg.Client({ ...connection, connectionTimeoutMillis: 5000 })
   // An error on an idle client would end the process; the query under way reports it.
   client.on('error', () => {})
+  client.on('notice', ({ message = '' }) => {
+    if (message.startsWith(noticePrefix)) onNotice(message.slice(noticePrefix.length))
+  })
   await client.connect()
   try {
     await lock(client, patienceMs, onWait)
@@ -149,7 +187,9 @@ async function postgrator (
       }
       await client.query(`begin; set local lock_timeout = ${lockTimeoutMs}`)
       isOpen = true
+      await client.query(disableForeignTriggers)
       await client.query(script)
+      await client.query(enableForeignTriggers)
     }
   })
   runner.on('migration-finished', ({ version, action, name }) => {

@@ -2,6 +2,7 @@ import fastifyCors from '@fastify/cors'
 import fp from 'fastify-plugin'
 
 const exposedHeaders = [
+  'ETag',
   'Retry-After',
   'X-Request-Id',
   'RateLimit',
@@ -33,7 +34,16 @@ export default fp(async function cors (app) {
   const forAnyOrigin = { 'access-control-allow-origin': '*', ...exposed }
   const forOrigin = new Map(
     (origins === '*' ? [] : origins).map(
-      origin => [origin, { ...vary, 'access-control-allow-origin': origin, ...exposed }]
+      origin => [
+        origin,
+        {
+          ...vary,
+          'access-control-allow-origin': origin,
+          // As with the Go service, for pages that call with `credentials: 'include'`; a token is never in a cookie.
+          'access-control-allow-credentials': 'true',
+          ...exposed
+        }
+      ]
     )
   )
   app.decorate('corsHeaders', origin => {
@@ -51,6 +61,7 @@ export const corsPreflight = fp(async function corsPreflight (app) {
   app.register(async function preflight (scope) {
     await scope.register(fastifyCors, {
       origin: origins === '*' ? '*' : origins,
+      credentials: origins !== '*',
       methods: ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE'],
       maxAge: 600,
       strictPreflight: false

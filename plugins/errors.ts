@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
-import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import type { ConnectionError, FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { catalogue, type ErrorCode } from '../schemas/error-catalogue.ts'
 import { ApiError, problem } from '../services/shared/errors.ts'
@@ -29,6 +29,9 @@ const codeOfStatus: Record<number, ErrorCode> = {
   431: 'headers_too_large',
   503: 'service_unavailable'
 }
+
+/** Bytes of an unreadable request in which its Origin is looked for. */
+const maxScanned = 32 * 1024
 
 /** Converts errors to HTTP: every response that is not 2xx or 304 comes from here. */
 export default fp(async function errors (app) {
@@ -60,7 +63,7 @@ export function frameworkErrors (error: FastifyError, request: FastifyRequest, r
  * Answers what Node cannot parse as a request (not HTTP, too slow, too large): there is a socket and no response
  * object.
  */
-export function clientErrorHandler (this: FastifyInstance, error: Error & { code?: string }, socket: Socket): void {
+export function clientErrorHandler (this: FastifyInstance, error: ConnectionError, socket: Socket): void {
   if (error.code === 'ECONNRESET' || socket.destroyed) return
   const code: ErrorCode = error.code === 'HPE_HEADER_OVERFLOW'
     ? 'headers_too_large'
@@ -75,16 +78,30 @@ export function clientErrorHandler (this: FastifyInstance, error: Error & { code
     this,
     socket,
     new ApiError(code, code === 'invalid_request' ? { message: 'This is not an HTTP/1.1 request' } : {}),
-    error.code
+    error.code,
+    originIn(error.rawPacket)
   )
 }
 
+/** The Origin in the bytes that Node could not read, so that a page can read the answer. */
+const originIn = (bytes: unknown): string | undefined =>
+  Buffer.isBuffer(bytes)
+    ? /^origin:[ \t]{0,9}([\x21-\x7e]{1,300})\r?$/im.exec(bytes.toString('latin1', 0, maxScanned))?.[1]
+    : undefined
+
 /** Writes a problem to a socket, with the common headers, and its log line. */
-function answerOnSocket (app: FastifyInstance, socket: Socket, refusal: ApiError, cause: string | undefined): void {
+function answerOnSocket (
+  app: FastifyInstance,
+  socket: Socket,
+  refusal: ApiError,
+  cause: string | undefined,
+  origin?: string
+): void {
   const requestId = randomUUID()
   const body = JSON.stringify(problem(refusal, app.config?.publicUrl ?? '', '', requestId))
   const headers = {
     ...app.securityHeaders,
+    ...app.corsHeaders?.(origin),
     'x-request-id': requestId,
     'content-type': contentType,
     'cache-control': 'no-store',

@@ -99,7 +99,9 @@ function keepResponses (scope: { addHook: Function }): void {
   scope.addHook('onSend', async (request: FastifyRequest, reply: FastifyReply, payload: unknown) => {
     const path = pathOf(request)
     if (request.method !== 'GET' || reply.statusCode !== 200 || kept.has(path) || !plainPath.test(path)) return payload
-    const response = createStaticResponse(await bytesOf(payload), String(reply.getHeader('content-type') ?? ''))
+    const body = await bytesOf(payload)
+    // Another request may have compressed it meanwhile.
+    const response = kept.get(path) ?? createStaticResponse(body, String(reply.getHeader('content-type') ?? ''))
     kept.set(path, response)
     return encode(request, reply, response, fileMaxAge) ?? ''
   })

@@ -8,6 +8,10 @@ declare module 'fastify' {
     /** Users who have written within the last second: their reads bypass the response cache. */
     recentWriters: RecentWriters
   }
+  interface FastifyContextConfig {
+    /** The route changes no content: its callers keep reading from the response cache. */
+    isNoContentWrite?: boolean
+  }
 }
 
 /**
@@ -26,7 +30,8 @@ export default fp(async function recentWriters (app) {
   app.decorate('recentWriters', writers)
 
   app.addHook('onSend', (request, reply, payload, done) => {
-    if (request.method !== 'GET' && request.method !== 'HEAD' && reply.statusCode < 300 && request.user) {
+    const isRead = request.method === 'GET' || request.method === 'HEAD' || request.routeOptions.config.isNoContentWrite
+    if (!isRead && reply.statusCode < 300 && request.user) {
       writers.add(request.user.user_id)
     }
     done()

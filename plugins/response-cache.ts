@@ -37,7 +37,9 @@ export interface LoadContext {
 }
 
 /** Loads the value that the route's response schema serialises, and headers that belong to it. */
-export type LoadValue = (context: LoadContext) => Promise<{ value: unknown, headers?: LoadedResponse['headers'] }>
+export type LoadValue = (
+  context: LoadContext
+) => Promise<{ value: unknown } & Pick<LoadedResponse, 'headers' | 'version'>>
 
 export const contentType = 'application/json; charset=utf-8'
 
@@ -122,8 +124,8 @@ export default fp(async function responseCache (app) {
     const view = await readView(userId)
     const key = request.routeOptions.config.cacheKey!(request, view)
     const response = await cache.get(key, async (isFresh, signal) => {
-      const { value, headers } = await load({ view, isFresh, signal })
-      return { body: this.serialize(value) as string, headers: headers ?? {} }
+      const { value, headers, version } = await load({ view, isFresh, signal })
+      return { body: this.serialize(value) as string, headers: headers ?? {}, version }
     }, {
       isFresh: userId !== undefined && recentWriters.has(userId),
       signal: () => abortedWith(this)

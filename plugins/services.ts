@@ -60,10 +60,8 @@ function createServices (app: FastifyInstance, config: Config) {
   const passwords = createPasswordService(config.passwords)
   const sessions = createSessionService(app.database, { ...config.sessions, tokenSeconds: config.jwt.expiresInSeconds })
   const sessionActivity = createSessionActivity(sessions)
-  const refreshTokens = createRefreshTokens([
-    config.jwt.secret,
-    ...config.jwt.previousKeys.filter(key => !key.startsWith(ed25519Prefix))
-  ])
+  const secrets = [config.jwt.secret, ...config.jwt.previousKeys.filter(key => !key.startsWith(ed25519Prefix))]
+  const refreshTokens = createRefreshTokens(secrets)
   const revocations = createRevocations({
     database: app.watchDatabase,
     onProgress (known) {
@@ -82,7 +80,7 @@ function createServices (app: FastifyInstance, config: Config) {
   const videos = createVideoService(
     { database: app.database, readDatabase: app.readDatabase },
     engagement,
-    createCursors(config.jwt.secret),
+    createCursors(secrets),
     { maxLive: config.quotas.liveVideos, gate: config.adultContentGate }
   )
   return {

@@ -29,3 +29,14 @@ export const Count = (description: string, options: Record<string, unknown> = {}
 /** One of several words. `enum` gives better errors and OpenAPI than TypeBox's union of literals. */
 export const OneOf = <const T extends readonly string[]>(words: T, options: Record<string, unknown> = {}) =>
   Type.Unsafe<T[number]>({ type: 'string', enum: [...words], ...options })
+
+/** The header Idempotency-Key, with what it does on the route. */
+export const IdempotencyKey = (description: string) =>
+  Type.Optional(
+    Type.String({
+      minLength: 1,
+      maxLength: 255,
+      description: `${description}; any text that the client has not used before`,
+      examples: ['8e03978e-40d5-43dd-bc93-6894a57f9324']
+    })
+  )

@@ -45,6 +45,11 @@ export const catalogue = {
     title: 'Idempotency key in flight',
     message: 'A request with this Idempotency-Key is in progress; repeat it shortly'
   },
+  precondition_failed: {
+    status: 412,
+    title: 'Precondition failed',
+    message: 'It has changed since the version in If-Match: read it again'
+  },
   payload_too_large: { status: 413, title: 'Payload too large', message: 'The body of the request is too large' },
   unsupported_media_type: {
     status: 415,

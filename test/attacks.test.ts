@@ -222,7 +222,7 @@ t.test('no map in the process grows with a million clients', async t => {
   })
   for (let n = 0; n < million; n++) {
     writers.add(n)
-    beats.get(String(n), async () => n).catch(() => {})
+    beats.get(String(n), '', async () => n).catch(() => {})
     buckets.take(String(n), 0)
     uses.note(String(n))
     bearers.read(String(n))

@@ -2,6 +2,7 @@ import { createHmac } from 'node:crypto'
 import type { Account, AccountPatch, Credentials, Registration, SessionInfo } from '../../schemas/user.ts'
 import type { Claims } from './access-tokens.ts'
 import { ApiError } from '../shared/errors.ts'
+import { useOf } from '../shared/idempotency.ts'
 import type { LoginAttempt, LoginThrottle } from './login-throttle.ts'
 import type { PasswordService } from './passwords.ts'
 import type { RefreshTokens } from './refresh-tokens.ts'
@@ -122,24 +123,31 @@ export function createAccountService (
 
   return {
     /**
-     * Registers a user and begins a session.
+     * Registers a user and begins a session. Repeated with the same Idempotency-Key and the same password, it logs the
+     * user in: no password and no token is kept for the key.
      *
-     * @throws ApiError `user_exists`; `password_too_common`; `server_busy` when too many passwords wait to be hashed
+     * @throws ApiError `user_exists`; `password_too_common`; `server_busy` when too many passwords wait to be hashed;
+     *   `idempotency_key_reused`; `invalid_credentials` for a repetition with another password
      */
-    async register (registration: Registration, client: Client): Promise<LoggedIn> {
-      const { email, username, password } = registration
+    async register (
+      registration: Registration,
+      client: Client,
+      key?: string
+    ): Promise<LoggedIn & { isReplay: boolean }> {
+      const { email, username, password, ...profile } = registration
       passwords.requireRoom()
       // Outside of any transaction: a hash takes a tenth of a second, in which no connection should be held.
       const passwordHash = await passwords.hash(password, [username, email])
-      const { account, session } = await users.create({
+      const created = await users.create({
         email,
         username,
         passwordHash,
-        displayName: registration.display_name,
-        isAdult: registration.is_adult ?? false
-      }, sessions.prepare(client))
-      client.audit('register', { userId: account.id, sessionId: session.sid })
-      return { account, session }
+        displayName: profile.display_name,
+        isAdult: profile.is_adult ?? false
+      }, sessions.prepare(client), key === undefined ? undefined : useOf(`register:${email}`, key, [username, profile]))
+      if (!created) return { ...await this.login({ email, password }, client), isReplay: true }
+      client.audit('register', { userId: created.account.id, sessionId: created.session.sid })
+      return { ...created, isReplay: false }
     },
 
     /**

@@ -10,7 +10,9 @@ const deleteExpired = {
       old_attempts as (delete from login_attempts where key = any(array(
         select a.key from mine, login_attempts a where greatest(a.last_at, a.running_at) < now() - interval '1 day' limit 5000))),
       old_addresses as (delete from known_addresses where ctid = any(array(
-        select k.ctid from mine, known_addresses k where k.last_at < now() - interval '90 days' limit 5000)))
+        select k.ctid from mine, known_addresses k where k.last_at < now() - interval '90 days' limit 5000))),
+      old_receipts as (delete from creation_receipts where use = any(array(
+        select c.use from mine, creation_receipts c where c.created_at < now() - interval '1 day' limit 5000)))
     delete from sessions where id = any(array(select s.id from mine, sessions s where s.expires_at < now() limit 5000))`
 }
 
@@ -21,7 +23,7 @@ export interface ExpiredRowsOptions {
   periodMs?: number
 }
 
-/** Deletes expired sessions, revocations, login attempts and known addresses, once a minute. */
+/** Deletes expired sessions, revocations, login attempts, known addresses and creation receipts, once a minute. */
 export function createExpiredRowsPurge ({ database, periodMs = 60_000 }: ExpiredRowsOptions) {
   let timer: NodeJS.Timeout | undefined
 

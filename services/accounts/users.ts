@@ -1,10 +1,12 @@
 import type { Account, AccountPatch, Profile } from '../../schemas/user.ts'
 import { accountColumns, isActive, toAccount, type AccountRow } from './account-row.ts'
 import { isUserTaken } from '../stores/constraints.ts'
+import { createOnce } from '../stores/creation-receipts.ts'
 import type { Database } from '../stores/database.ts'
 import type { Session, SessionValues } from './sessions.ts'
 import { withoutJoiners } from './usernames.ts'
 import { ApiError } from '../shared/errors.ts'
+import type { IdempotentUse } from '../shared/idempotency.ts'
 import { serializeUrl } from '../http/urls.ts'
 
 export interface NewUser {
@@ -34,6 +36,9 @@ const insertUser = {
       insert into sessions (id, user_id, expires_at, tokens_until, address, user_agent)
       select $8, id, now() + $9 * interval '1 second', now() + $10 * interval '1 second', $11, $12 from added
       returning expires_at
+    ), receipt as (
+      insert into creation_receipts (use, fingerprint, created_id)
+      select $13::text, $14::text, id from added where $13::text is not null
     )
     select added.*, session.expires_at as session_expires_at from added, session`
 }
@@ -113,32 +118,45 @@ export const comparisonKey = (text: string): string =>
 export type UserService = ReturnType<typeof createUserService>
 
 export function createUserService (database: Database) {
+  async function insert (user: NewUser, session: SessionValues, once: IdempotentUse | undefined) {
+    const [row] = await database.query<AccountRow & { session_expires_at: Date }>(insertUser, [
+      user.email,
+      user.username,
+      comparisonKey(user.email),
+      comparisonKey(user.username),
+      user.passwordHash,
+      user.displayName,
+      user.isAdult,
+      session.sid,
+      session.lifetimeSeconds,
+      session.tokensUntil,
+      session.address,
+      session.userAgent,
+      once?.use,
+      once?.fingerprint
+    ])
+    return {
+      account: toAccount(row!),
+      session: { sid: session.sid, generation: 0, expiresAt: row!.session_expires_at }
+    }
+  }
+
   return {
     /**
-     * Inserts a user with their first session.
+     * Inserts a user with their first session; with an Idempotency-Key once, however often it is called.
      *
-     * @throws ApiError `user_exists` when the email or the username is taken in any letter case
+     * @returns undefined when the key was used before
+     * @throws ApiError `user_exists` when the email or the username is taken in any letter case;
+     *   `idempotency_key_reused`
      */
-    async create (user: NewUser, session: SessionValues): Promise<{ account: Account, session: Session }> {
+    async create (
+      user: NewUser,
+      session: SessionValues,
+      once?: IdempotentUse
+    ): Promise<{ account: Account, session: Session } | undefined> {
       try {
-        const [row] = await database.query<AccountRow & { session_expires_at: Date }>(insertUser, [
-          user.email,
-          user.username,
-          comparisonKey(user.email),
-          comparisonKey(user.username),
-          user.passwordHash,
-          user.displayName,
-          user.isAdult,
-          session.sid,
-          session.lifetimeSeconds,
-          session.tokensUntil,
-          session.address,
-          session.userAgent
-        ])
-        return {
-          account: toAccount(row!),
-          session: { sid: session.sid, generation: 0, expiresAt: row!.session_expires_at }
-        }
+        const result = await createOnce(database, once, () => insert(user, session, once))
+        return 'created' in result ? result.created : undefined
       } catch (error) {
         throw isUserTaken(error) ? new ApiError('user_exists', { cause: error }) : error
       }

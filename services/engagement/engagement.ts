@@ -1,9 +1,9 @@
-import { createHash } from 'node:crypto'
 import type { Counters, CountersOfVideo, Engagement } from '../../schemas/engagement.ts'
 import type { KnownVideo, KnownVideos } from './counters/known-videos.ts'
 import type { Ledger, LedgerRow } from './counters/ledger.ts'
-import type { CheckedUse, CounterStore, IdempotentUse, Replay, StoredCounters } from './counters/store.ts'
+import type { CheckedUse, CounterStore, Replay, StoredCounters } from './counters/store.ts'
 import { ApiError } from '../shared/errors.ts'
+import { useOf, type IdempotentUse } from '../shared/idempotency.ts'
 import { ExpiringMap } from '../shared/expiring-map.ts'
 import { isShown, type AdultAccess } from '../accounts/adult-access.ts'
 
@@ -116,7 +116,7 @@ export function createEngagementService ({ store, ledger, known, adultAccess, fl
     payload: unknown
   ): Promise<{ body: Engagement, isReplay: boolean }> {
     const videoId = row.video_id
-    const once = { use: hash(`${userId}:${key}`), fingerprint: hash(JSON.stringify(payload) ?? '') }
+    const once = useOf(String(userId), key, payload)
     const claim = `${videoId}:${once.use}`
     const claimed = inFlight.get(claim)
     if (claimed !== undefined) {
@@ -190,18 +190,18 @@ export function createEngagementService ({ store, ledger, known, adultAccess, fl
       return { body: recorded(await answer(row, stored, userId)), isReplay: false }
     },
 
-    /** Records a heartbeat. Repeated heartbeats of one viewer within a second are answered from memory. */
-    async heartbeat (videoId: number, userId: number): Promise<Counters> {
+    /** Records a heartbeat. Repeated heartbeats of one client within a second are answered from memory. */
+    async heartbeat (videoId: number, userId: number, client: string): Promise<Counters> {
       const row = await existing(videoId, userId)
-      const stored = beats.get(`${videoId}:${userId}`, () => store.heartbeat(videoId, userId))
+      const stored = beats.get(`${videoId}:${userId}`, client, () => store.heartbeat(videoId, userId, client))
       return await answer(row, await available(() => stored), userId)
     },
 
-    /** Ends the presence of a viewer. */
-    async leave (videoId: number, userId: number): Promise<Counters> {
+    /** Ends the part of one client in the presence of a viewer. */
+    async leave (videoId: number, userId: number, client: string): Promise<Counters> {
       const row = await existing(videoId, userId)
       beats.delete(`${videoId}:${userId}`)
-      return await answer(row, await available(() => store.leave(videoId, userId)), userId)
+      return await answer(row, await available(() => store.leave(videoId, userId, client)), userId)
     },
 
     /** Returns the counters of one video. @throws ApiError `not_found`; `adult_content_restricted` */
@@ -312,16 +312,19 @@ async function available<T> (work: () => Promise<T>): Promise<T> {
   }
 }
 
-/** Reuses the result of a call for the next calls with the same key, for `maxAgeMs`. */
+/** Reuses the result of a call for the next calls with the same key and variant, for `maxAgeMs`. */
 export function createRecent<T> (maxAgeMs: number) {
-  const answers = new ExpiringMap<string, { at: number, answer: Promise<T> }>({ maxAgeMs, maxSize: maxRecent })
+  const answers = new ExpiringMap<string, { at: number, variant: string, answer: Promise<T> }>({
+    maxAgeMs,
+    maxSize: maxRecent
+  })
   return {
-    get (key: string, ask: () => Promise<T>): Promise<T> {
+    get (key: string, variant: string, ask: () => Promise<T>): Promise<T> {
       const at = performance.now()
       const last = answers.get(key)
-      if (last && at - last.at < maxAgeMs) return last.answer
+      if (last && last.variant === variant && at - last.at < maxAgeMs) return last.answer
       const answer = ask()
-      answers.set(key, { at, answer })
+      answers.set(key, { at, variant, answer })
       // A failure is not reused.
       answer.catch(() => answers.delete(key))
       return answer
@@ -334,5 +337,3 @@ export function createRecent<T> (maxAgeMs: number) {
     }
   }
 }
-
-const hash = (text: string): string => createHash('sha256').update(text).digest('base64url')

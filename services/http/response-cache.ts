@@ -17,6 +17,7 @@ export interface CachedResponse {
   isCompressible: boolean
   /** Compressed by gzip, once a client has asked for it. */
   compressed: Buffer | undefined
+  compressing: Promise<Buffer> | undefined
   /** Its heads by variant, made when they are first needed (plugins/response-cache.ts). */
   heads: unknown[]
 }
@@ -24,6 +25,8 @@ export interface CachedResponse {
 export interface LoadedResponse {
   body: string
   headers?: Record<string, string>
+  /** Version of the content, which becomes part of the ETag (entityTag). */
+  version?: number | undefined
 }
 
 /**
@@ -74,6 +77,9 @@ const sameBytesMs = 10_000
 const minCompressedBytes = 1400
 
 const compress = promisify(gzip)
+
+/** Maximum tags of an If-Match that are compared. */
+const maxTags = 20
 
 interface Entry {
   response: CachedResponse
@@ -143,13 +149,13 @@ export function createResponseCache ({ maxBytes, now = performance.now.bind(perf
 
   function store (
     key: string,
-    { body, headers = {} }: LoadedResponse,
+    { body, headers = {}, version }: LoadedResponse,
     loadedAt: number,
     before: Entry | undefined
   ): CachedResponse {
     const isSame = before !== undefined && loadedAt - before.renderedAt < sameBytesMs &&
       saysTheSame(before.response, body, headers)
-    const response = isSame ? { ...before.response, loadedAt } : toResponse(body, headers, loadedAt)
+    const response = isSame ? { ...before.response, loadedAt } : toResponse({ body, headers, version }, loadedAt)
     drop(key)
     const entry: Entry = { response, renderedAt: isSame ? before.renderedAt : loadedAt, failedAt: -Infinity, bytes: 0 }
     entry.bytes = sizeOf(key, response)
@@ -249,17 +255,38 @@ function sizeOf (key: string, { body, headers }: CachedResponse): number {
   return 2 * (key.length + body.length + ofHeaders) + 4 * (ofHeaders + 700) + 500
 }
 
-function toResponse (body: string, headers: Record<string, string>, loadedAt: number): CachedResponse {
+function toResponse ({ body, headers = {}, version }: LoadedResponse, loadedAt: number): CachedResponse {
   const isShort = Buffer.byteLength(body) < minCompressedBytes
   return {
     body: isShort ? body : Buffer.from(body),
-    etag: `"${hash('sha1', body, 'base64url')}"`,
+    etag: entityTag(body, version),
     headers,
     loadedAt,
     isCompressible: !isShort,
     compressed: undefined,
+    compressing: undefined,
     heads: []
   }
+}
+
+/**
+ * Returns the ETag of a response: a hash of its bytes, after the version of its content if it has one. The counters of
+ * a video change all the time; a conditional update (If-Match) compares the version only.
+ */
+export function entityTag (body: string, version: number | undefined): string {
+  return `"${version === undefined ? '' : `${version.toString(36)}.`}${hash('sha1', body, 'base64url')}"`
+}
+
+/**
+ * Returns the versions in an If-Match header; undefined without one, or for `*`. Weak tags never match (RFC 9110
+ * §13.1.1).
+ */
+export function versionsOf (condition: string | undefined): number[] | undefined {
+  if (condition === undefined || condition.trim() === '*') return undefined
+  return condition.split(',', maxTags).flatMap(tag => {
+    const [, version] = /^"([0-9a-z]{1,11})\.[\w-]+"$/.exec(tag.trim()) ?? []
+    return version === undefined ? [] : [Number.parseInt(version, 36)]
+  })
 }
 
 /**
@@ -287,10 +314,12 @@ function saysTheSame (response: CachedResponse, body: string, headers: Record<st
 /** Matches members only: a quote within a JSON string is escaped. */
 const withoutTimes = (body: string): string => body.replace(/"as_of":"[^"]*"/g, '')
 
-/** Compresses a response when it is first needed, once. */
-export async function compressResponse (response: CachedResponse): Promise<Buffer> {
-  response.compressed ??= await compress(response.body)
-  return response.compressed
+/** Compresses a response when it is first needed: once for all requests that wait for it. */
+export async function compressResponse (response: CachedResponse): Promise<void> {
+  response.compressing ??= compress(response.body).finally(() => {
+    response.compressing = undefined
+  })
+  response.compressed = await response.compressing
 }
 
 /** Whether a load failed because a dependency is unavailable: then a stale response is better than none. */

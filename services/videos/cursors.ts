@@ -4,7 +4,7 @@ import { ApiError } from '../shared/errors.ts'
 /** A position in a list that is ordered by time and id, newest first. */
 export interface Position {
   /** Microseconds since 1970, as exact as PostgreSQL keeps them. */
-  createdMicros: number
+  createdMicros: bigint
   id: number
 }
 
@@ -13,24 +13,24 @@ export type Cursors = ReturnType<typeof createCursors>
 const signatureBytes = 12
 
 /**
- * Positions as texts that clients hand back: signed, and bound to the filters of their list, so that one that
- * was made up, altered or carried over to another list is refused and not misunderstood.
+ * Cursors: positions as texts that clients send back. They are signed, and bound to the filters of their list, so that
+ * one that was made up, altered, or is of another list is refused.
  *
- * @param secret the service's own; a key for cursors alone is derived from it
+ * @param secrets the first signs; all of them verify. A key for cursors alone is derived from each
  */
-export function createCursors (secret: string) {
-  const key = createHmac('sha256', secret).update('halo:cursors:1').digest()
+export function createCursors (secrets: readonly string[]) {
+  const keys = secrets.map(secret => createHmac('sha256', secret).update('halo:cursors:1').digest())
 
-  const sign = (place: Buffer, filters: string): Buffer =>
+  const sign = (key: Buffer, place: Buffer, filters: string): Buffer =>
     createHmac('sha256', key).update(place).update(filters).digest().subarray(0, signatureBytes)
 
   return {
     /** @param filters text that identifies the list: the same filters, the same text */
     encode ({ createdMicros, id }: Position, filters: string): string {
       const place = Buffer.alloc(16)
-      place.writeBigInt64BE(BigInt(createdMicros), 0)
+      place.writeBigInt64BE(createdMicros, 0)
       place.writeBigInt64BE(BigInt(id), 8)
-      return Buffer.concat([place, sign(place, filters)]).toString('base64url')
+      return Buffer.concat([place, sign(keys[0]!, place, filters)]).toString('base64url')
     },
 
     /** @throws ApiError `invalid_cursor` for what `encode` has not made for these filters */
@@ -41,8 +41,16 @@ export function createCursors (secret: string) {
         throw new ApiError('invalid_cursor')
       }
       const place = bytes.subarray(0, 16)
-      if (!timingSafeEqual(bytes.subarray(16), sign(place, filters))) throw new ApiError('invalid_cursor')
-      return { createdMicros: Number(place.readBigInt64BE(0)), id: Number(place.readBigInt64BE(8)) }
+      const signature = bytes.subarray(16)
+      if (!keys.some(key => timingSafeEqual(signature, sign(key, place, filters)))) throw new ApiError('invalid_cursor')
+      return { createdMicros: place.readBigInt64BE(0), id: Number(place.readBigInt64BE(8)) }
     }
   }
+}
+
+/** Writes microseconds since 1970 as PostgreSQL reads a timestamp, exactly, from year 1 to 9999. */
+export function timestampOf (micros: bigint): string {
+  const fraction = ((micros % 1000n) + 1000n) % 1000n
+  const ms = Number((micros - fraction) / 1000n)
+  return new Date(ms).toISOString().replace('Z', `${String(fraction).padStart(3, '0')}Z`)
 }

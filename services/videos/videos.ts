@@ -3,10 +3,12 @@ import { maxOffset, type NewVideo, type Video, type VideoListQuery, type VideoPa
 import { steadyNow } from '../shared/clock.ts'
 import { ledgerColumns, type LedgerRow } from '../engagement/counters/ledger.ts'
 import { createBatcher } from '../engagement/counters/batcher.ts'
-import type { Cursors, Position } from './cursors.ts'
+import { timestampOf, type Cursors, type Position } from './cursors.ts'
+import { createOnce } from '../stores/creation-receipts.ts'
 import type { Database, Statement } from '../stores/database.ts'
 import type { EngagementService } from '../engagement/engagement.ts'
 import { ApiError } from '../shared/errors.ts'
+import { useOf, type IdempotentUse } from '../shared/idempotency.ts'
 import type { ReadDatabase } from '../stores/replica-router.ts'
 import { serializeUrl } from '../http/urls.ts'
 import { isActive } from '../accounts/account-row.ts'
@@ -22,7 +24,15 @@ interface VideoRow extends LedgerRow {
   is_adult_content: boolean
   created_at: Date
   updated_at: Date
-  created_micros: number
+  /** Microseconds since 1970, as text: more than a number holds exactly. */
+  created_micros: string
+  /** Changes with each update of the content. */
+  version: number
+}
+
+/** A video and the version of its content: two versions of a video never have the same number. */
+export interface StoredVideo extends Video {
+  version: number
 }
 
 export interface VideoPage {
@@ -41,7 +51,8 @@ export type PageRequest = Pick<VideoListQuery, 'limit' | 'offset' | 'cursor'>
 
 const columns = `
   select v.id as video_id, v.user_id, v.title, v.description, v.thumbnail_url, v.stream_url, v.is_live, v.is_adult_content,
-    v.created_at, v.updated_at, (extract(epoch from v.created_at) * 1000000)::bigint as created_micros, ${ledgerColumns}`
+    v.created_at, v.updated_at, (extract(epoch from v.created_at) * 1000000)::bigint::text as created_micros,
+    floor(extract(epoch from v.updated_at) * 1000)::bigint as version, ${ledgerColumns}`
 
 const select = `${columns} from videos v left join video_counters c on c.video_id = v.id`
 
@@ -72,27 +83,35 @@ const insertVideo = {
       insert into videos (user_id, title, description, thumbnail_url, stream_url, is_live, is_adult_content)
       select id, $2, $3, $4, $5, $6, $7 from owner where has_room and may_publish
       returning id
+    ), receipt as (
+      insert into creation_receipts (use, fingerprint, created_id)
+      select $10::text, $11::text, id from added where $10::text is not null
     )
     select has_room, may_publish, (select id from added) as id from owner`
 }
 
-// A column that was not named keeps its value: two changes at once of different columns both stay.
+// A column that was not named keeps its value: two changes at once of different columns both stay. `for update` makes
+// the second of two conditional changes see the version of the first; updated_at grows by a millisecond at least, the
+// unit of versions.
 const updateVideo = {
   name: 'update_video',
   text: `
     with own as materialized (
       select v.id, v.is_live or not coalesce($7, false) or live_videos_of(v.user_id) < $9::int as has_room,
-        v.is_adult_content or u.is_adult or not (coalesce($8, false) and $10::boolean) as may_publish
-      from videos v join users u on u.id = v.user_id where v.id = $1 and v.user_id = $2
+        v.is_adult_content or u.is_adult or not (coalesce($8, false) and $10::boolean) as may_publish,
+        $11::bigint[] is null or floor(extract(epoch from v.updated_at) * 1000)::bigint = any($11::bigint[]) as is_expected
+      from videos v join users u on u.id = v.user_id where v.id = $1 and v.user_id = $2 for no key update of v
     ), updated as (
       update videos set
         title = coalesce($3, title), description = coalesce($4, description), thumbnail_url = coalesce($5, thumbnail_url),
         stream_url = coalesce($6, stream_url), is_live = coalesce($7, is_live),
-        is_adult_content = coalesce($8, is_adult_content), updated_at = now()
-      where id in (select id from own where has_room and may_publish) and user_id = $2
+        is_adult_content = coalesce($8, is_adult_content),
+        updated_at = greatest(now(), least(updated_at, now()) + interval '1 millisecond')
+      where id in (select id from own where has_room and may_publish and is_expected) and user_id = $2
       returning id
     )
-    select exists (select from updated) as is_done, user_id = $2 as is_own, coalesce((select has_room from own), true) as has_room, coalesce((select may_publish from own), true) as may_publish
+    select exists (select from updated) as is_done, user_id = $2 as is_own, coalesce((select has_room from own), true) as has_room,
+      coalesce((select may_publish from own), true) as may_publish, coalesce((select is_expected from own), true) as is_expected
     from videos where id = $1`
 }
 
@@ -100,7 +119,8 @@ const deleteVideo = {
   name: 'delete_video',
   text: `
     with deleted as (delete from videos where id = $1 and user_id = $2 returning id)
-    select exists (select from deleted) as is_done, user_id = $2 as is_own, true as has_room, true as may_publish from videos where id = $1`
+    select exists (select from deleted) as is_done, user_id = $2 as is_own, true as has_room, true as may_publish, true as is_expected
+    from videos where id = $1`
 }
 
 /**
@@ -119,7 +139,7 @@ export function createListStatement (
     ownerId === undefined
       ? ''
       : `(not v.is_adult_content or v.user_id = $${2 + Number(isKeyset) + 1 + Number(userId !== undefined)})`,
-    isKeyset ? "(v.created_at, v.id) < (timestamptz 'epoch' + $2 * interval '1 microsecond', $3)" : '',
+    isKeyset ? '(v.created_at, v.id) < ($2::timestamptz, $3)' : '',
     userId === undefined ? '' : `v.user_id = $${isKeyset ? 4 : 3}`
   ].filter(Boolean)
   // The page first, then its counters: counters of rows that `offset` skips are not read.
@@ -170,7 +190,7 @@ export function createVideoService (
     statement: Statement,
     values: unknown[],
     { source = readDatabase, signal }: { source?: ReadDatabase, signal?: AbortSignal | undefined } = {}
-  ): Promise<{ rows: VideoRow[], videos: Video[] }> {
+  ): Promise<{ rows: VideoRow[], videos: StoredVideo[] }> {
     const readAt = steadyNow() - source.maxAgeMs
     const rows = await source.query<VideoRow>(statement, values, signal)
     const counters = await engagement.read(rows, readAt)
@@ -190,7 +210,7 @@ export function createVideoService (
   const sourceFor = ({ isFresh = false }: Reader): ReadDatabase => isFresh ? primary : readDatabase
 
   /** Reads the videos of all requests of one turn of the event loop by one statement and one read of the counters. */
-  const readTogether = createBatcher<{ videoId: number }, Video | undefined>({
+  const readTogether = createBatcher<{ videoId: number }, StoredVideo | undefined>({
     shardOf: () => 0,
     maxSize: maxTogether,
     send: async (shard, wanted) => {
@@ -200,7 +220,7 @@ export function createVideoService (
     }
   })
 
-  async function get (id: number): Promise<Video> {
+  async function get (id: number): Promise<StoredVideo> {
     const { videos: [video] } = await read(videoById, [id], { source: primary })
     if (!video) throw missing(id)
     return video
@@ -208,10 +228,15 @@ export function createVideoService (
 
   /** Changes or deletes a video of a user. The statement checks the ownership and tells the refusals apart. */
   async function change (statement: Statement, id: number, userId: number, values: unknown[] = []): Promise<void> {
-    const [row] = await database.query<{ is_done: boolean, is_own: boolean, has_room: boolean, may_publish: boolean }>(
-      statement,
-      [id, userId, ...values]
-    )
+    interface Row {
+      is_done: boolean
+      is_own: boolean
+      has_room: boolean
+      may_publish: boolean
+      is_expected: boolean
+    }
+    const [row] = await database.query<Row>(statement, [id, userId, ...values])
+    if (row?.is_own && !row.is_expected) throw new ApiError('precondition_failed')
     if (row?.is_own && !row.may_publish) throw notAnAdult()
     if (row?.is_own && !row.has_room) throw tooManyLive()
     // The user's own video that was not changed was deleted at the same moment.
@@ -219,11 +244,32 @@ export function createVideoService (
     if (!row.is_done) throw new ApiError('forbidden', { message: `Video ${id} belongs to somebody else` })
   }
 
+  /** @returns the id of the video */
+  async function insert (userId: number, video: NewVideo, once: IdempotentUse | undefined): Promise<number> {
+    const [row] = await database.query<{ id: number | null, has_room: boolean, may_publish: boolean }>(insertVideo, [
+      userId,
+      video.title,
+      video.description ?? '',
+      serializeUrl(video.thumbnail_url ?? ''),
+      serializeUrl(video.stream_url ?? ''),
+      video.is_live ?? false,
+      video.is_adult_content ?? false,
+      maxLive,
+      gate === 'server',
+      once?.use,
+      once?.fingerprint
+    ])
+    if (!row) throw new ApiError('unauthorized', { message: 'The user of this token no longer exists' })
+    if (!row.may_publish) throw notAnAdult()
+    if (row.id === null) throw tooManyLive()
+    return row.id
+  }
+
   return {
     /**
      * @throws ApiError `not_found`; `adult_content_restricted`
      */
-    async get (id: number, reader: Reader): Promise<Video> {
+    async get (id: number, reader: Reader): Promise<StoredVideo> {
       const video = reader.isFresh ? await get(id) : await readTogether({ videoId: id })
       if (!video) throw missing(id)
       if (!isShown(video, reader.view)) throw new ApiError('adult_content_restricted')
@@ -259,7 +305,7 @@ export function createVideoService (
       // One row more than requested shows whether there is a next page.
       const { rows, videos } = await read(createListStatement(shown, after !== undefined), [
         limit + 1,
-        ...(after ? [after.createdMicros, after.id] : [offset]),
+        ...(after ? [timestampOf(after.createdMicros), after.id] : [offset]),
         ...(filters.userId === undefined ? [] : [filters.userId]),
         ...('ownerId' in shown ? [shown.ownerId] : [])
       ], { source: sourceFor(reader), signal: reader.signal })
@@ -267,27 +313,31 @@ export function createVideoService (
       return { videos: videos.slice(0, limit), nextCursor: last && cursors.encode(positionOf(last), scope) }
     },
 
-    /** @throws ApiError `unauthorized` when the user is no longer there; `too_many_live_videos`; `not_an_adult` */
-    async create (userId: number, video: NewVideo): Promise<Video> {
-      const [row] = await database.query<{ id: number | null, has_room: boolean, may_publish: boolean }>(insertVideo, [
-        userId,
-        video.title,
-        video.description ?? '',
-        serializeUrl(video.thumbnail_url ?? ''),
-        serializeUrl(video.stream_url ?? ''),
-        video.is_live ?? false,
-        video.is_adult_content ?? false,
-        maxLive,
-        gate === 'server'
-      ])
-      if (!row) throw new ApiError('unauthorized', { message: 'The user of this token no longer exists' })
-      if (!row.may_publish) throw notAnAdult()
-      if (row.id === null) throw tooManyLive()
-      return await get(row.id)
+    /**
+     * Publishes a video; with an Idempotency-Key once, however often it is sent.
+     *
+     * @throws ApiError `unauthorized` when the user is no longer there; `too_many_live_videos`; `not_an_adult`;
+     *   `idempotency_key_reused`; `not_found` when the video of the key was deleted
+     */
+    async create (
+      userId: number,
+      video: NewVideo,
+      key: string | undefined
+    ): Promise<{ video: StoredVideo, isReplay: boolean }> {
+      const once = key === undefined ? undefined : useOf(`video:${userId}`, key, video)
+      const result = await createOnce(database, once, () => insert(userId, video, once))
+      return 'created' in result
+        ? { video: await get(result.created), isReplay: false }
+        : { video: await get(result.replayedId), isReplay: true }
     },
 
-    /** Changes the given members. @throws ApiError `not_found`; `forbidden`; `too_many_live_videos` */
-    async update (id: number, userId: number, patch: VideoPatch): Promise<Video> {
+    /**
+     * Changes the given members.
+     *
+     * @param versions of which the video must have one; any when left out
+     * @throws ApiError `not_found`; `forbidden`; `precondition_failed`; `too_many_live_videos`; `not_an_adult`
+     */
+    async update (id: number, userId: number, patch: VideoPatch, versions?: number[]): Promise<StoredVideo> {
       await change(updateVideo, id, userId, [
         patch.title,
         patch.description,
@@ -296,7 +346,8 @@ export function createVideoService (
         patch.is_live,
         patch.is_adult_content,
         maxLive,
-        gate === 'server'
+        gate === 'server',
+        versions
       ])
       engagement.refresh(id)
       return await get(id)
@@ -315,10 +366,11 @@ const notAnAdult = (): ApiError =>
 
 const missing = (id: number): ApiError => new ApiError('not_found', { message: `There is no video ${id}` })
 
-const positionOf = (row: VideoRow): Position => ({ createdMicros: row.created_micros, id: row.video_id })
+const positionOf = (row: VideoRow): Position => ({ createdMicros: BigInt(row.created_micros), id: row.video_id })
 
-function toVideo (row: VideoRow, counters: Counters): Video {
+function toVideo (row: VideoRow, counters: Counters): StoredVideo {
   return {
+    version: row.version,
     id: row.video_id,
     user_id: row.user_id,
     title: row.title,

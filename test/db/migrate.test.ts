@@ -300,3 +300,45 @@ t.test('a migration may create an index concurrently, and two migrators do not w
   t.ok(messages.some(message => message.startsWith('a table is in use')), messages.join())
   await holder
 })
+
+onEachStore(t, 'migrations keep the times of rows that a trigger of the Go service sets, and so do later flushes', async (t, stores) => {
+  const url = await createDatabase(t, stores, { isMigrated: false })
+  await runSql(url, goTables)
+  await runSql(
+    url,
+    `update users set updated_at = '2025-03-02 12:00:00'; update videos set updated_at = '2025-06-01 10:00:00';
+    create function set_updated_at() returns trigger language plpgsql as $$ begin new.updated_at := now(); return new; end $$;
+    create trigger set_updated_at before update on users for each row execute function set_updated_at();
+    create trigger set_updated_at before update on videos for each row execute function set_updated_at();`
+  )
+  await migrate({ connectionString: url })
+  const times = async (table: string) =>
+    (await runSql(url, `select distinct updated_at as at from ${table} order by 1`)).map(row =>
+      (row as { at: Date }).at.toISOString()
+    )
+  t.strictSame(await times('users'), ['2025-03-02T12:00:00.000Z'])
+  t.strictSame(await times('videos'), ['2025-06-01T10:00:00.000Z'])
+  await runSql(url, 'update videos set view_count = view_count + 1')
+  t.strictSame(await times('videos'), ['2025-06-01T10:00:00.000Z'], 'counted views change no content')
+  await runSql(url, "update videos set title = 'another'")
+  t.strictNotSame(await times('videos'), ['2025-06-01T10:00:00.000Z'], 'a trigger of another service works')
+})
+
+onEachStore(t, 'times that JSON cannot express are repaired by the migration, which says so, and refused later', async (t, stores) => {
+  const url = await createDatabase(t, stores, { isMigrated: false })
+  await runSql(url, goTables)
+  await runSql(
+    url,
+    `update videos set created_at = 'infinity' where id = 1; update videos set created_at = '12345-01-01' where id = 2;
+    update users set updated_at = '-infinity' where id = 1`
+  )
+  const notices: string[] = []
+  await migrate({ connectionString: url }, { onNotice: message => notices.push(message) })
+  t.strictSame(notices.map(notice => notice.split(' had ')[0]), ['1 rows of users.updated_at', '2 rows of videos.created_at'])
+  const app = await createApp(t, { stores, databaseUrl: url, redisUrl: stores.redisUrl })
+  const list = (await app.inject('/api/v1/videos')).json<{ id: number, created_at: string }[]>()
+  t.match(list, [{ id: 2, created_at: '9999-12-31T23:59:59.999Z' }, { id: 1, created_at: /^20/ }])
+  for (const time of ['infinity', '-infinity', '10000-01-01', '0001-01-01 BC']) {
+    await t.rejects(runSql(url, `update videos set created_at = '${time}'`), /videos_created_at_range/)
+  }
+})

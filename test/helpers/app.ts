@@ -131,7 +131,7 @@ export async function signUp (app: App, overrides?: Record<string, unknown>): Pr
       passwordHash: 'none',
       isAdult: false
     }, { sid, lifetimeSeconds: 86_400, tokensUntil: 86_400, address: '203.0.113.1', userAgent: 'a test' })
-    const session = app.tokensOf(loggedIn)
+    const session = app.tokensOf(loggedIn!)
     return { ...session, authorization: { authorization: `Bearer ${session.token}` } }
   }
   const response = await app.inject({

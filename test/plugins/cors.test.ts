@@ -1,3 +1,5 @@
+import { connect, type AddressInfo } from 'node:net'
+import { text } from 'node:stream/consumers'
 import t from 'tap'
 import { createApp } from '../helpers/app.ts'
 import { anyStores } from '../helpers/stores.ts'
@@ -8,7 +10,7 @@ const preflight = (origin: string) => ({
   headers: {
     origin,
     'access-control-request-method': 'POST',
-    'access-control-request-headers': 'authorization,content-type'
+    'access-control-request-headers': 'authorization,content-type,x-client-id'
   }
 })
 
@@ -23,13 +25,15 @@ t.test('a page of an allowed origin may call and read; one of another origin may
     t.match(asked.headers, {
       'access-control-allow-origin': origin,
       'access-control-allow-methods': 'GET, HEAD, POST, PUT, PATCH, DELETE',
-      'access-control-allow-headers': 'authorization,content-type',
-      'access-control-max-age': '600'
+      'access-control-allow-headers': 'authorization,content-type,x-client-id',
+      'access-control-max-age': '600',
+      'access-control-allow-credentials': 'true'
     })
-    for (const url of ['/api/v1/videos', '/api/v1/nope', '/api/v1/auth/me', '/api/v1/videos/abc']) {
+    for (const url of ['/api/v1/videos', '/api/v1/nope', '/api/v1/auth/me', '/api/v1/videos/abc', '/api/v1/%']) {
       const { headers } = await app.inject({ url, headers: { origin } })
       t.equal(headers['access-control-allow-origin'], origin, `${url}: errors can be read as well`)
-      t.match(headers['access-control-expose-headers'], /Retry-After/)
+      t.equal(headers['access-control-allow-credentials'], 'true')
+      t.match(headers['access-control-expose-headers'], /ETag.*Retry-After/)
       t.match(headers['vary'], /Origin/)
     }
   }
@@ -58,6 +62,23 @@ t.test('any origin, in development, may call', async t => {
     '*'
   )
   t.equal((await app.inject('/livez')).headers['access-control-allow-origin'], undefined)
+})
+
+t.test('a page can read what Node refuses before there is a request', async t => {
+  const app = await createApp(t, { stores: anyStores(), env: { CORS_ALLOWED_ORIGINS: 'https://app.example' } })
+  await app.listen({ port: 0, host: '127.0.0.1' })
+  const { port } = app.server.address() as AddressInfo
+  const answerTo = async (head: string): Promise<string> => {
+    const socket = connect(port, '127.0.0.1')
+    socket.end(head)
+    return await text(socket)
+  }
+  const long = `X-Long: ${'x'.repeat(20_000)}\r\n\r\n`
+  const head = (origin: string): string => `GET /livez HTTP/1.1\r\nHost: x\r\nOrigin: ${origin}\r\n${long}`
+  const allowed = await answerTo(head('https://app.example'))
+  t.match(allowed, /^HTTP\/1.1 431 /)
+  t.match(allowed, /\r\naccess-control-allow-origin: https:\/\/app.example\r\n/)
+  t.notMatch(await answerTo(head('https://evil.example')), /access-control-allow-origin/)
 })
 
 t.test('every answer has the headers of helmet, errors among them', async t => {

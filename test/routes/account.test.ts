@@ -480,3 +480,21 @@ t.test('validation errors are sentences for people', async t => {
   hasProblem(t, await page('limit=x'), 'invalid_request', { message: 'limit must be a whole number' })
   hasProblem(t, await page('adult=maybe'), 'invalid_request', { message: 'adult must be one of include, exclude, only' })
 })
+
+onEachStore(t, 'a registration that is repeated with its Idempotency-Key answers with a session of the same user', async (t, stores) => {
+  const app = await createApp(t, { stores })
+  const person = randomUser()
+  const register = (key: string, payload: object) =>
+    app.inject({ method: 'POST', url: '/api/v1/auth/register', headers: { 'idempotency-key': key }, payload })
+  const both = await Promise.all([register('one', person), register('one', person)])
+  const again = await register('one', person)
+  const answers = [...both, again]
+  t.strictSame(answers.map(answer => answer.statusCode), [201, 201, 201])
+  t.equal(new Set(answers.map(answer => answer.json<Tokens>().user.id)).size, 1)
+  t.equal(answers.filter(answer => answer.headers['idempotency-replayed'] === 'true').length, 2)
+  t.equal(await createClient(app).statusOf(again.json<Tokens>().token), 200)
+  hasProblem(t, await register('one', { ...person, password: 'another password' }), 'invalid_credentials')
+  hasProblem(t, await register('one', { ...person, display_name: 'Somebody else' }), 'idempotency_key_reused')
+  hasProblem(t, await register('two', person), 'user_exists')
+  hasProblem(t, await createClient(app).send('POST', 'register', { payload: person }), 'user_exists')
+})

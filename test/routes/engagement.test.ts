@@ -478,3 +478,23 @@ t.test('two processes on one Redis count as one', async t => {
     [{ n: 40 }]
   )
 })
+
+onEachStore(t, 'one of two tabs leaves, and the viewer stays', async (t, stores) => {
+  const { app, owner, id } = await setUp(t, stores, { counterTimes: {} })
+  const path = `${id}/engagement/live_viewers`
+  const tab = (name: string) => ({ 'x-client-id': name })
+  t.match(await engage(t, app, owner, 'POST', path, tab('left')), { live_viewers: 1 })
+  t.match(await engage(t, app, owner, 'POST', path, tab('right')), { live_viewers: 1 }, 'within a second')
+  t.match(await engage(t, app, owner, 'DELETE', path, tab('left')), { live_viewers: 1 })
+  t.match(await counted(app, id), { live_viewers: 1 })
+  t.match(await engage(t, app, owner, 'DELETE', path, tab('right')), { live_viewers: 0 })
+  for (const name of ['x'.repeat(65), 'a b', 'ü']) {
+    hasProblem(
+      t,
+      await app.inject({ method: 'POST', url: `/api/v1/videos/${path}`, headers: { ...owner.authorization, ...tab(name) } }),
+      'invalid_request',
+      { message: /^x-client-id / },
+      name
+    )
+  }
+})

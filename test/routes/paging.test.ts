@@ -1,7 +1,7 @@
 import t from 'tap'
-import { addVideo, createApp, signUp, type App } from '../helpers/app.ts'
+import { addVideo, createApp, createDatabase, secret, signUp, type App } from '../helpers/app.ts'
 import { hasProblem } from '../helpers/problem.ts'
-import { onEachStore } from '../helpers/stores.ts'
+import { anyStores, onEachStore } from '../helpers/stores.ts'
 
 const isAdult = { is_adult: true }
 
@@ -257,4 +257,28 @@ onEachStore(t, 'adult content is shown to adults who have adult mode on, and to 
   await app.pg.query('update users set adult_mode = false where id = $1', [adult.user.id])
   await new Promise(resolve => setTimeout(resolve, 1000))
   await isRefused(adult.authorization, 'within a second of turning it off')
+})
+
+onEachStore(t, 'a walk by cursor is exact for times far from now, to the microsecond', async (t, stores) => {
+  const app = await createApp(t, { stores })
+  const { user } = await signUp(app)
+  const times = ['0001-01-01 00:00:00', '1969-12-31 23:59:59.999999', '2255-06-05 23:47:34.740991', '2255-06-05 23:47:34.740993', '5000-01-01 00:00:00.000001', '5000-01-01 00:00:00.000002', '9999-12-31 23:59:59.999998', '9999-12-31 23:59:59.999999']
+  const ids: number[] = []
+  for (const time of times) ids.push(await addVideo(app, user.id, { created_at: `${time}Z` }))
+  for (const limit of [1, 2, 3]) t.strictSame(await walk(app, `/api/v1/videos?limit=${limit}`), ids.toReversed())
+})
+
+t.test('a cursor stays valid after a change of the secret, while the old one is among the previous keys', async t => {
+  const stores = anyStores()
+  const databaseUrl = await createDatabase(t, stores)
+  const options = { stores, databaseUrl, redisUrl: stores.redisUrl }
+  const before = await createApp(t, options)
+  const { user } = await signUp(before)
+  const ids = [await addVideo(before, user.id), await addVideo(before, user.id)]
+  const { next } = await page(before, '/api/v1/videos?limit=1')
+  const changed = { JWT_SECRET_KEY: 'another secret of the tests, long enough to sign with' }
+  const after = await createApp(t, { ...options, env: { ...changed, JWT_PREVIOUS_KEYS: JSON.stringify([secret]) } })
+  t.strictSame((await page(after, `/api/v1/videos?limit=1&cursor=${next}`)).ids, [ids[0]])
+  const later = await createApp(t, { ...options, env: changed })
+  hasProblem(t, await later.inject(`/api/v1/videos?limit=1&cursor=${next}`), 'invalid_cursor')
 })

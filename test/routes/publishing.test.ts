@@ -276,3 +276,74 @@ t.test('texts that hide, reorder or overprint what stands beside them are refuse
     t.ok((await sendText('कर्\u200dता می\u200cخواهم 👩\u200d👩\u200d👧 ❤\ufe0f \u2067שלום\u2069')).statusCode < 300, field)
   }
 })
+
+onEachStore(t, 'a repeated POST with the same Idempotency-Key publishes one video', async (t, stores) => {
+  const app = await createApp(t, { stores, env: { LIVE_VIDEOS_LIMIT: '1' } })
+  const owner = await signUp(app)
+  const publish = (key: string, payload: object, person: Session = owner) =>
+    app.inject({
+      method: 'POST',
+      url: '/api/v1/videos',
+      headers: { ...person.authorization, 'idempotency-key': key },
+      payload
+    })
+  const live = { title: 'On air', is_live: true }
+  const first = await publish('one', live)
+  const again = await publish('one', live)
+  t.strictSame([first.statusCode, again.statusCode], [201, 201], 'the second live video does not count against the limit')
+  t.equal(again.json<Video>().id, first.json<Video>().id)
+  t.equal(again.headers['location'], first.headers['location'])
+  t.strictSame([first.headers['idempotency-replayed'], again.headers['idempotency-replayed']], [undefined, 'true'])
+  hasProblem(t, await publish('one', { title: 'Another' }), 'idempotency_key_reused')
+  hasProblem(t, await publish('two', live), 'too_many_live_videos', { message: /./ })
+  await send(app, owner, 'PATCH', `/${first.json<Video>().id}`, { is_live: false })
+  t.equal((await publish('two', live)).statusCode, 201, 'a refused request has used no key')
+
+  const others = await Promise.all(Array.from({ length: 8 }, () => publish('three', { title: 'At once' })))
+  t.strictSame([...new Set(others.map(answer => answer.statusCode))], [201])
+  t.equal(new Set(others.map(answer => answer.json<Video>().id)).size, 1)
+  t.equal(others.filter(answer => answer.headers['idempotency-replayed'] === undefined).length, 1)
+
+  const stranger = await signUp(app)
+  t.not((await publish('three', { title: 'At once' }, stranger)).json<Video>().id, others[0]!.json<Video>().id)
+  await send(app, stranger, 'DELETE', `/${(await publish('three', { title: 'At once' }, stranger)).json<Video>().id}`)
+  hasProblem(t, await publish('three', { title: 'At once' }, stranger), 'not_found', { message: /./ }, 'it was deleted')
+  for (const key of ['', 'x'.repeat(256)]) hasProblem(t, await publish(key, live), 'invalid_request', { message: /./ })
+})
+
+onEachStore(t, 'a change with If-Match changes only the version that was read', async (t, stores) => {
+  const app = await createApp(t, { stores })
+  const [owner, viewer] = [await signUp(app), await signUp(app)]
+  const { id } = (await send(app, owner, 'POST', '', { title: 'first' })).json<Video>()
+  const read = () => app.inject({ url: `/api/v1/videos/${id}`, headers: owner.authorization })
+  const patch = (title: string, condition: string) =>
+    app.inject({
+      method: 'PATCH',
+      url: `/api/v1/videos/${id}`,
+      headers: { ...owner.authorization, 'if-match': condition },
+      payload: { title }
+    })
+  const etag = String((await read()).headers['etag'])
+  await app.inject({ method: 'POST', url: `/api/v1/videos/${id}/engagement/comments`, headers: viewer.authorization })
+  const second = await patch('second', etag)
+  t.equal(second.statusCode, 200, 'a counted comment changes no content')
+  hasProblem(t, await patch('third', etag), 'precondition_failed')
+  t.match((await read()).json(), { title: 'second' })
+  t.equal((await patch('third', String(second.headers['etag']))).statusCode, 200, 'the ETag of the answer goes on')
+  const gzip = String((await read()).headers['etag']).replace(/"$/, '-gzip"')
+  t.equal((await patch('fourth', `"other", ${gzip}`)).statusCode, 200, 'one of a list')
+  t.equal((await patch('fifth', '*')).statusCode, 200, 'any version')
+  for (const condition of ['"x"', `W/${String((await read()).headers['etag'])}`, 'nonsense', '""', ',']) {
+    hasProblem(t, await patch('sixth', condition), 'precondition_failed', {}, condition)
+  }
+  const tag = String((await read()).headers['etag'])
+  const both = await Promise.all([patch('one', tag), patch('two', tag)])
+  t.strictSame(both.map(answer => answer.statusCode).sort(), [200, 412], 'of two at once one wins')
+  const other = await signUp(app)
+  hasProblem(
+    t,
+    await app.inject({ method: 'PATCH', url: `/api/v1/videos/${id}`, headers: { ...other.authorization, 'if-match': '"x"' }, payload: { title: 'x' } }),
+    'forbidden',
+    { message: /./ }
+  )
+})

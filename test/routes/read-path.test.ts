@@ -68,7 +68,7 @@ onEachStore(t, 'a 304 is for who has these bytes, and has no body and no type', 
   const id = await addVideo(app, user.id)
   const url = `/api/v1/videos/${id}`
   const { headers: { etag } } = await app.inject(url)
-  t.match(etag, /^"[\w-]{27}"$/)
+  t.match(etag, /^"[0-9a-z]+\.[\w-]{27}"$/)
   const ask = (condition: string) => app.inject({ url, headers: { 'if-none-match': condition } })
   for (const condition of [etag!, `W/${etag!}`, `"x", ${etag!}`, '*', ` ${etag!} `]) {
     const answer = await ask(condition)
@@ -183,4 +183,22 @@ t.test('while PostgreSQL is unavailable, what was read goes on being served and 
     await new Promise(resolve => setTimeout(resolve, 300))
     t.notOk((await app.inject(url)).headers['cache-status'], `${url} is fresh again`)
   }
+})
+
+onEachStore(t, 'viewers who send heartbeats keep reading from the response cache', async (t, stores) => {
+  const app = await createApp(t, { stores })
+  const { user, authorization } = await signUp(app)
+  const id = await addVideo(app, user.id)
+  const reads = countReads(app)
+  const beat = (method: 'POST' | 'DELETE') =>
+    app.inject({ method, url: `/api/v1/videos/${id}/engagement/live_viewers`, headers: authorization })
+  for (const method of ['POST', 'DELETE'] as const) {
+    t.equal((await beat(method)).statusCode, 200)
+    t.notOk(app.recentWriters.has(user.id), method)
+  }
+  const url = `/api/v1/videos/${id}`
+  for (let n = 0; n < 20; n++) await app.inject({ url, headers: authorization })
+  t.ok(reads() <= 2, `${reads()} statements`)
+  await app.inject({ method: 'POST', url: `/api/v1/videos/${id}/engagement/likes`, headers: authorization })
+  t.ok(app.recentWriters.has(user.id), 'the control: a like is a write')
 })

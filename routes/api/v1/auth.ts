@@ -1,4 +1,5 @@
 import { Type } from '@sinclair/typebox'
+import { IdempotencyKey } from '../../../schemas/atoms.ts'
 import { responses } from '../../../schemas/problem.ts'
 import type { Handler, Routes } from '../../../schemas/route.ts'
 import {
@@ -20,9 +21,19 @@ const nothing = Type.Null({ title: 'Nothing' })
 
 const registerSchema = {
   summary: 'Register',
+  description:
+    'A request that is repeated with the same `Idempotency-Key` within a day answers with a new session of the user that the first one registered.',
   tags,
+  headers: Type.Object({ 'idempotency-key': IdempotencyKey('Repeated with the same key, the user is registered once') }),
   body: Registration,
-  response: responses({ 201: Session }, [...ofBody, 'user_exists', 'password_too_common', 'server_busy'])
+  response: responses({ 201: Session }, [
+    ...ofBody,
+    'invalid_credentials',
+    'user_exists',
+    'password_too_common',
+    'idempotency_key_reused',
+    'server_busy'
+  ])
 }
 const loginSchema = {
   summary: 'Log in',
@@ -116,7 +127,9 @@ const routes: Routes = async app => {
 export default routes
 
 const register: Handler<typeof registerSchema> = async function (request, reply) {
-  const loggedIn = await this.services.accounts.register(request.body, request.client)
+  const { body, client, headers } = request
+  const { isReplay, ...loggedIn } = await this.services.accounts.register(body, client, headers['idempotency-key'])
+  if (isReplay) reply.header('idempotency-replayed', 'true')
   return await reply.code(201).header('cache-control', 'no-store').send(this.tokensOf(loggedIn))
 }
 

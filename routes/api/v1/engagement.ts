@@ -1,6 +1,6 @@
 import { Type } from '@sinclair/typebox'
 import type { FastifyReply, FastifyRequest, onRequestAsyncHookHandler } from 'fastify'
-import { Id, PathId } from '../../../schemas/atoms.ts'
+import { Id, IdempotencyKey, PathId } from '../../../schemas/atoms.ts'
 import { Counters, CountersOfVideo, Engagement, Metric } from '../../../schemas/engagement.ts'
 import { responses } from '../../../schemas/problem.ts'
 import type { Handler, Routes } from '../../../schemas/route.ts'
@@ -32,14 +32,7 @@ const commentSchema = {
   tags,
   params,
   headers: Type.Object({
-    'idempotency-key': Type.Optional(
-      Type.String({
-        minLength: 1,
-        maxLength: 255,
-        description: 'Any text that the client has not used before',
-        examples: ['8e03978e-40d5-43dd-bc93-6894a57f9324']
-      })
-    )
+    'idempotency-key': IdempotencyKey('Repeated with the same key, the comment counts once')
   }),
   response: responses({ 200: Engagement }, [
     ...ofWriting,
@@ -52,15 +45,26 @@ const commentSchema = {
 const heartbeatSchema = {
   summary: 'I am watching: send it every 15 seconds',
   description:
-    'A viewer counts at once and for 45 seconds after the last heartbeat. The first heartbeat 30 seconds or more after the first one is a view, once in half an hour.',
+    'A viewer counts at once and for 45 seconds after the last heartbeat. The first heartbeat 30 seconds or more after the first one is a view, once in half an hour. A user who watches in several tabs or on several devices is one viewer.',
   tags,
   params,
+  headers: Type.Object({
+    'x-client-id': Type.Optional(
+      Type.String({
+        pattern: '^[\\x21-\\x7e]{0,64}$',
+        description:
+          'Name of the tab or device, chosen by the client: a departure ends the part of this client only. At most 8 of a user and video are kept',
+        examples: ['tab-5f2c']
+      })
+    )
+  }),
   response: responses({ 200: Engagement }, [...ofWriting])
 }
 const leaveSchema = {
   ...heartbeatSchema,
   summary: 'I have stopped watching',
-  description: 'Without it a viewer is gone 45 seconds after the last heartbeat.'
+  description:
+    'Without it a viewer is gone 45 seconds after the last heartbeat. A user with another client that is watching stays.'
 }
 const otherMetricSchema = {
   ...likeSchema,
@@ -120,8 +124,9 @@ const routes: Routes = async app => {
       schema: commentSchema,
       onRequest: [onRequest, onlyWithKey(scope.limited('idempotency', { isSilent: true }))]
     }, comment)
-    scope.post('/videos/:id/engagement/live_viewers', { schema: heartbeatSchema, onRequest }, heartbeat)
-    scope.delete('/videos/:id/engagement/live_viewers', { schema: leaveSchema, onRequest }, leave)
+    const ofPresence = { onRequest, config: { isNoContentWrite: true } }
+    scope.post('/videos/:id/engagement/live_viewers', { schema: heartbeatSchema, ...ofPresence }, heartbeat)
+    scope.delete('/videos/:id/engagement/live_viewers', { schema: leaveSchema, ...ofPresence }, leave)
     scope.post('/videos/:id/engagement/:metric', { schema: otherMetricSchema, onRequest }, refuseMetric)
   })
 }
@@ -144,12 +149,16 @@ const comment: Handler<typeof commentSchema> = async function (request, reply) {
   return body
 }
 
+const presenceOf = (
+  { params, user, headers }: { params: { id: number }, user: { user_id: number }, headers: { 'x-client-id'?: string } }
+): [videoId: number, userId: number, client: string] => [params.id, user.user_id, headers['x-client-id'] ?? '']
+
 const heartbeat: Handler<typeof heartbeatSchema> = async function (request) {
-  return recorded(await this.counters.engagement.heartbeat(request.params.id, request.user.user_id))
+  return recorded(await this.counters.engagement.heartbeat(...presenceOf(request)))
 }
 
 const leave: Handler<typeof leaveSchema> = async function (request) {
-  return recorded(await this.counters.engagement.leave(request.params.id, request.user.user_id))
+  return recorded(await this.counters.engagement.leave(...presenceOf(request)))
 }
 
 const refuseMetric: Handler<typeof otherMetricSchema> = async function () {

@@ -1,8 +1,9 @@
 import { Type } from '@sinclair/typebox'
 import type { FastifyRequest } from 'fastify'
-import { PathId } from '../../../schemas/atoms.ts'
+import { IdempotencyKey, PathId } from '../../../schemas/atoms.ts'
 import { responses } from '../../../schemas/problem.ts'
 import type { Handler, Routes } from '../../../schemas/route.ts'
+import { entityTag, versionsOf } from '../../../services/http/response-cache.ts'
 import { pageAddress, pageKey, videoKey, videoKeyPrefix } from '../../../services/videos/cache-keys.ts'
 import type { AdultView } from '../../../services/accounts/adult-access.ts'
 import { NewVideo, Video, VideoListQuery, VideoPatch } from '../../../schemas/video.ts'
@@ -36,14 +37,33 @@ const getSchema = {
 }
 const createSchema = {
   summary: 'Publish a video, or go live',
+  description:
+    'A request that is repeated with the same `Idempotency-Key` within a day answers with the video that the first one published.',
   tags,
+  headers: Type.Object({ 'idempotency-key': IdempotencyKey('Repeated with the same key, the video is published once') }),
   body: NewVideo,
-  response: responses({ 201: Video }, [...ofBody, 'not_an_adult', 'too_many_live_videos'])
+  response: responses({ 201: Video }, [
+    ...ofBody,
+    'not_an_adult',
+    'not_found',
+    'too_many_live_videos',
+    'idempotency_key_reused'
+  ])
 }
 const updateSchema = {
   summary: 'Change an own video; `is_live` goes live and stops',
   tags,
   params,
+  headers: Type.Object({
+    'if-match': Type.Optional(
+      Type.String({
+        maxLength: 2000,
+        description:
+          'The `ETag` of the video as it was read: if its content has changed since, nothing is changed. Counters do not matter',
+        examples: ['"mbz1r8e4.7dXK0pI2YfVZb6m3Vh0b7vXn0cU"']
+      })
+    )
+  }),
   body: VideoPatch,
   response: responses({ 200: Video }, [
     ...ofBody,
@@ -51,6 +71,7 @@ const updateSchema = {
     'forbidden',
     'not_an_adult',
     'not_found',
+    'precondition_failed',
     'too_many_live_videos'
   ])
 }
@@ -107,19 +128,24 @@ const list: Handler<typeof listSchema> = async function (request, reply) {
 
 const get: Handler<typeof getSchema> = async function (request, reply) {
   const { id } = request.params
-  return await reply.sendCached(async reader => ({ value: await this.services.videos.get(id, reader) }))
+  return await reply.sendCached(async reader => {
+    const video = await this.services.videos.get(id, reader)
+    return { value: video, version: video.version }
+  })
 }
 
 const create: Handler<typeof createSchema> = async function (request, reply) {
-  const video = await this.services.videos.create(request.user.user_id, request.body)
+  const { user: { user_id: userId }, body, headers } = request
+  const { video, isReplay } = await this.services.videos.create(userId, body, headers['idempotency-key'])
+  if (isReplay) reply.header('idempotency-replayed', 'true')
   return await reply.code(201).header('location', `/api/v1/videos/${video.id}`).send(video)
 }
 
-const update: Handler<typeof updateSchema> = async function (request) {
-  const { id } = request.params
-  const video = await this.services.videos.update(id, request.user.user_id, request.body)
+const update: Handler<typeof updateSchema> = async function (request, reply) {
+  const { params: { id }, user: { user_id: userId }, body } = request
+  const video = await this.services.videos.update(id, userId, body, versionsOf(request.headers['if-match']))
   this.responseCache.forget(videoKeyPrefix(id))
-  return video
+  return await reply.header('etag', entityTag(reply.serialize(video) as string, video.version)).send(video)
 }
 
 const remove: Handler<typeof removeSchema> = async function (request, reply) {

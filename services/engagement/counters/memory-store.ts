@@ -51,6 +51,8 @@ interface VideoState {
   pending: Map<number, Pending>
   /** Viewer → last heartbeat. */
   viewers: Map<number, number>
+  /** Viewer → their clients, oldest first, and the last heartbeat of each; for viewers with a named client. */
+  clients: Map<number, Map<string, number>>
   /** Viewer → since when they watch, or (below zero) when their view was counted. */
   sessions: Map<number, number>
   receipts: Map<string, Receipt>
@@ -106,6 +108,7 @@ export function createMemoryStore (options: MemoryStoreOptions): CounterStore {
         likesChangedAt: 0,
         pending: new Map(),
         viewers: new Map(),
+        clients: new Map(),
         sessions: new Map(),
         receipts: new Map(),
         unflushedReceipts: new Map()
@@ -128,17 +131,31 @@ export function createMemoryStore (options: MemoryStoreOptions): CounterStore {
     }
   }
 
-  function prune ({ viewers, sessions }: VideoState): void {
+  function prune ({ viewers, clients, sessions }: VideoState): void {
     const at = now()
     // Heartbeats are in order of time: the oldest are first, unless the clock was set back.
     for (const [viewer, last] of viewers) {
       if (last > at - times.presenceMs && last <= at + times.presenceMs) break
       viewers.delete(viewer)
+      clients.delete(viewer)
     }
     for (const [viewer, session] of sessions) {
       if (Math.abs(session) > at - times.viewWindowMs) break
       sessions.delete(viewer)
     }
+  }
+
+  /** The present clients of a viewer, oldest first, but one. */
+  function otherClients ({ viewers, clients }: VideoState, viewer: number, client: string): Map<string, number> {
+    const last = viewers.get(viewer)
+    const all = clients.get(viewer) ?? new Map(last === undefined ? [] : [['', last]])
+    return new Map([...all].filter(([name, at]) => name !== client && at > now() - times.presenceMs))
+  }
+
+  function noteClient (state: VideoState, viewer: number, client: string): void {
+    if (client === '' && !state.clients.has(viewer)) return
+    const list = [...otherClients(state, viewer, client), [client, now()] as const]
+    state.clients.set(viewer, new Map(list.slice(-limits.maxClients)))
   }
 
   function setSession ({ sessions }: VideoState, viewer: number, value: number): void {
@@ -260,10 +277,11 @@ export function createMemoryStore (options: MemoryStoreOptions): CounterStore {
       stateOf(videoId).receipts.set(use, { fingerprint, at: now(), answer })
     },
 
-    async heartbeat (videoId, userId) {
+    async heartbeat (videoId, userId, client = '') {
       await begin()
       const state = stateOf(videoId)
       prune(state)
+      noteClient(state, userId, client)
       beat(videoId, state, userId)
       if (state.viewers.size > state.peak) {
         state.peak = state.viewers.size
@@ -272,9 +290,18 @@ export function createMemoryStore (options: MemoryStoreOptions): CounterStore {
       return countersOf(state, userId)
     },
 
-    async leave (videoId, userId) {
+    async leave (videoId, userId, client = '') {
       const state = stateOf(videoId)
+      prune(state)
+      const others = otherClients(state, userId, client)
+      const last = [...others.values()].at(-1)
       state.viewers.delete(userId)
+      if (last === undefined) {
+        state.clients.delete(userId)
+      } else {
+        putInOrder(state.viewers, userId, last)
+        state.clients.set(userId, others)
+      }
       return countersOf(state, userId)
     },
 
@@ -353,7 +380,10 @@ export function createMemoryStore (options: MemoryStoreOptions): CounterStore {
     },
 
     async leaveAll (userId) {
-      for (const { viewers } of videos.values()) viewers.delete(userId)
+      for (const { viewers, clients } of videos.values()) {
+        viewers.delete(userId)
+        clients.delete(userId)
+      }
     },
 
     async claimBurial () {
@@ -369,6 +399,16 @@ export function createMemoryStore (options: MemoryStoreOptions): CounterStore {
     answerOf: async (videoId, use) => videos.get(videoId)?.receipts.get(use)?.answer,
 
     generationSeenAt: () => seenAt
+  }
+}
+
+/** Sets a heartbeat that is not the newest: the heartbeats stay in order of time. */
+function putInOrder (viewers: Map<number, number>, viewer: number, at: number): void {
+  const later = [...viewers].filter(([, last]) => last > at)
+  viewers.set(viewer, at)
+  for (const [other, last] of later) {
+    viewers.delete(other)
+    viewers.set(other, last)
   }
 }
 

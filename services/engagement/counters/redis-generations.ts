@@ -83,7 +83,11 @@ export function createGenerations (options: GenerationsOptions) {
         try {
           return { generation: state.generation, answer: await run(state.scripts[name], build(state)) as Answer }
         } catch (error) {
-          if (!isMissingScript(error) && !isFenced(error)) throw error
+          if (isMissingScript(error)) {
+            if (performance.now() < deadline && await loadOwnVersion(shard, state)) continue
+          } else if (!isFenced(error)) {
+            throw error
+          }
         }
       }
       const patience = deadline - performance.now()
@@ -167,6 +171,19 @@ export function createGenerations (options: GenerationsOptions) {
       onRecovery({ shard, from, to: next, ms: Math.round(performance.now() - startedAt) })
     }
     await adopt(shard)
+  }
+
+  /**
+   * During a rolling update another version of the service may have begun the generation: then the server is the right
+   * one and knows only the scripts of that version. If the server restarts between the check and the load, its older
+   * data takes writes until the next collection notices: milliseconds, and only during an update.
+   *
+   * @returns false when the server may have lost data: then a recovery is needed
+   */
+  async function loadOwnVersion (shard: number, state: Shard): Promise<boolean> {
+    if (Number(await call('is-same-server', [names.meta(shard)], [state.generation])) !== 1) return false
+    await load(state.scripts)
+    return true
   }
 
   async function load (texts: Record<CountingScript, Script>): Promise<void> {

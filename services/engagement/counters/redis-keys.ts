@@ -28,6 +28,9 @@ export function createRedisKeys ({ isCluster }: { isCluster: boolean }) {
     /** Sorted set: viewer → since when they watch, or (below zero) when their view was counted. */
     sessions: (videoId: number): string => `${tagOf(videoId)}:sessions:${videoId}`,
 
+    /** Hash: viewer → the last heartbeats of their clients, for viewers with a named client. */
+    clients: (videoId: number): string => `${tagOf(videoId)}:clients:${videoId}`,
+
     /** Hash of one use of an Idempotency-Key: fingerprint, at, answer. */
     receipt: (videoId: number, use: string): string => `${tagOf(videoId)}:receipt:${videoId}:${use}`
   }
@@ -67,6 +70,9 @@ export const likesPattern = 'halo:{*}:*:likes:*'
 
 /** The audiences of all videos, as a pattern for SCAN. */
 export const viewersPattern = 'halo:{*}:viewers:*'
+
+/** Returns the key of the clients of an audience. */
+export const clientsKeyOf = (viewersKey: string): string => viewersKey.replace('}:viewers:', '}:clients:')
 
 /** String: the tombstone up to which everything is removed, as `transaction:id`. */
 export const burialKey = 'halo:burial'

@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Cluster, type Redis } from 'ioredis'
 import { createBatcher } from './batcher.ts'
-import { burialClaimKey, burialKey, createRedisKeys, viewersPattern } from './redis-keys.ts'
+import { burialClaimKey, burialKey, clientsKeyOf, createRedisKeys, viewersPattern } from './redis-keys.ts'
 import { createCollector, isEmpty } from './redis-collector.ts'
 import { createGenerations, type Counted, type RecoveryEvent, type Shards } from './redis-generations.ts'
 import { createScriptCaller, isFenced } from './scripts.ts'
@@ -43,6 +43,7 @@ interface LikeOperation extends Operation {
 }
 interface PresenceOperation extends Operation {
   userId: number
+  client: string
   isThere: boolean
 }
 interface CommentOperation extends Operation {
@@ -119,7 +120,7 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
             keys.comments,
             keys.peaks,
             keys.dirty,
-            ...videos.ids.flatMap(id => [names.viewers(id), names.sessions(id), keys.likes(id)])
+            ...videos.ids.flatMap(id => [names.viewers(id), names.sessions(id), names.clients(id), keys.likes(id)])
           ],
           args: [
             generation,
@@ -127,11 +128,12 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
             times.presenceMs,
             times.watchedMs,
             times.viewWindowMs,
+            limits.maxClients,
             videos.ids.length,
             ...videos.ids,
             ...operations.flatMap((
-              { videoId, userId, isThere }
-            ) => [videos.indexOf(videoId), userId, isThere ? '1' : '0'])
+              { videoId, userId, client, isThere }
+            ) => [videos.indexOf(videoId), userId, client, isThere ? '1' : '0'])
           ]
         }
       })
@@ -271,13 +273,13 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
       await Promise.all([redis.hset(key, { fingerprint, answer, at: Date.now() }), redis.pexpire(key, times.receiptMs)])
     },
 
-    async heartbeat (videoId, userId) {
-      const { row, generation } = await setPresence({ videoId, userId, isThere: true })
+    async heartbeat (videoId, userId, client = '') {
+      const { row, generation } = await setPresence({ videoId, userId, client, isThere: true })
       return toCounters(row, generation)
     },
 
-    async leave (videoId, userId) {
-      const { row, generation } = await setPresence({ videoId, userId, isThere: false })
+    async leave (videoId, userId, client = '') {
+      const { row, generation } = await setPresence({ videoId, userId, client, isThere: false })
       return toCounters(row, generation)
     },
 
@@ -344,7 +346,13 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
             keys.unflushed,
             ...chunk.flatMap((
               { videoId }
-            ) => [keys.likes(videoId), keys.ticket(videoId), names.viewers(videoId), names.sessions(videoId)])
+            ) => [
+              keys.likes(videoId),
+              keys.ticket(videoId),
+              names.viewers(videoId),
+              names.sessions(videoId),
+              names.clients(videoId)
+            ])
           ], [times.warmMs, ...chunk.flatMap(({ videoId, userId }) => [videoId, userId ?? ''])])
         }
       }))
@@ -356,7 +364,9 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
         for (let cursor = '0', isFirst = true; isFirst || cursor !== '0'; isFirst = false) {
           const [next, found] = await node.scan(cursor, 'MATCH', viewersPattern, 'COUNT', 1000)
           cursor = next
-          for (const key of found) await node.zrem(key, userId)
+          for (const key of found) {
+            await Promise.all([node.zrem(key, userId), node.hdel(clientsKeyOf(key), String(userId))])
+          }
         }
       }
     },

@@ -18,7 +18,7 @@ export const countingScripts = ['likes', 'presence', 'comments', 'warm'] as cons
 export type CountingScript = typeof countingScripts[number]
 
 /** Scripts that need no fence: they count nothing. */
-const otherScripts = ['read', 'collect', 'acknowledge', 'forget', 'close', 'open', 'raise'] as const
+const otherScripts = ['read', 'collect', 'acknowledge', 'forget', 'close', 'open', 'raise', 'is-same-server'] as const
 export type OtherScript = typeof otherScripts[number]
 
 /** Reads a script without its comments: a comment must not change its hash, by which processes know a generation. */

@@ -1,3 +1,5 @@
+import type { IdempotentUse } from '../../shared/idempotency.ts'
+
 /**
  * A store of counters: Redis (redis-store.ts) or this process (memory-store.ts). Both pass the same tests.
  *
@@ -17,10 +19,14 @@ export interface CounterStore {
   addComment (videoId: number, userId: number, use?: CheckedUse): Promise<StoredCounters | Replay | Unchecked>
   /** Stores the response to the first use, for repeated requests. */
   keepAnswer (videoId: number, use: IdempotentUse, answer: string): Promise<void>
-  /** Records a heartbeat, and counts a view when the viewer has watched long enough. */
-  heartbeat (videoId: number, userId: number): Promise<StoredCounters>
-  /** Ends the presence of a viewer. */
-  leave (videoId: number, userId: number): Promise<StoredCounters>
+  /**
+   * Records a heartbeat, and counts a view when the viewer has watched long enough.
+   *
+   * @param client name of the viewer's tab or device; '' for one without a name
+   */
+  heartbeat (videoId: number, userId: number, client?: string): Promise<StoredCounters>
+  /** Ends the part of one client in the presence of a viewer; the viewer is present while another client is. */
+  leave (videoId: number, userId: number, client?: string): Promise<StoredCounters>
   /** Ends the presence of a deleted user on every video. It scans all audiences: no request should wait for it. */
   leaveAll(userId: number): Promise<void>
   /** Reads the counters of videos in one round trip, in their order; `isLiked` for the given user. */
@@ -61,12 +67,6 @@ export interface StoredCounters {
   liveViewers: number
   /** Whether the given user likes the video; null when unknown, or without a user. */
   isLiked: boolean | null
-}
-
-/** One use of an Idempotency-Key: a hash of user and key, and a hash of the payload. */
-export interface IdempotentUse {
-  use: string
-  fingerprint: string
 }
 
 export interface CheckedUse extends IdempotentUse {
@@ -185,9 +185,11 @@ export interface CounterLimits {
   maxWaiting: number
   /** Maximum counters, and likes, in one batch. */
   batchSize: number
+  /** Maximum clients of a viewer of one video; the one with the oldest heartbeat goes. */
+  maxClients: number
 }
 
 /** The shard number of a memory store. */
 export const memoryShard = -1
 
-export const counterLimits: CounterLimits = { maxWaiting: 200_000, batchSize: 2000 }
+export const counterLimits: CounterLimits = { maxWaiting: 200_000, batchSize: 2000, maxClients: 8 }

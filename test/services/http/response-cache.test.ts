@@ -147,7 +147,11 @@ t.test('an answer is compressed once, and a small one not at all', async t => {
   const { cache } = scene()
   const large = await cache.get('large', async () => ({ body: 'x'.repeat(5000) }))
   t.ok(large.isCompressible)
-  t.equal(await compressResponse(large), await compressResponse(large))
+  const first = compressResponse(large)
+  const running = large.compressing
+  const others = Array.from({ length: 200 }, () => compressResponse(large))
+  t.equal(large.compressing, running, '200 requests at once wait for the first one')
+  await Promise.all([first, ...others])
   t.ok(large.compressed!.length < 500)
   t.notOk((await cache.get('small', async () => ({ body: 'x' }))).isCompressible)
 })

@@ -1,7 +1,7 @@
 -- Removes deleted videos, and likes of deleted users.
 --
 -- In:  KEYS 1 meta, 2 views, 3 comments, 4 peaks, 5 dirty, 6 pending, 7 unflushed, then for each: likes, ticket,
---      viewers, sessions.
+--      viewers, sessions, clients.
 --      ARGV 1 ms for which likes without pending changes stay, then for each: video, user or ''.
 -- Out: nothing.
 -- Atomic because a like and its pending change must be removed together. The ticket is removed, too: likes that are being loaded may
@@ -18,7 +18,7 @@ end
 
 for index = 1, (#ARGV - 1) / 2 do
   local video, user = ARGV[index * 2], ARGV[index * 2 + 1]
-  local likes, ticket, viewers, sessions = KEYS[4 + index * 4], KEYS[5 + index * 4], KEYS[6 + index * 4], KEYS[7 + index * 4]
+  local likes, ticket, viewers, sessions, clients = unpack(KEYS, 3 + index * 5, 7 + index * 5)
   redis.call('UNLINK', ticket)
   if user ~= '' then
     forget_like(video, user, likes)
@@ -26,6 +26,6 @@ for index = 1, (#ARGV - 1) / 2 do
     for key = 2, 4 do redis.call('HDEL', KEYS[key], video) end
     redis.call('SREM', KEYS[5], video)
     -- Its pending likes stay until the next flush, when the ledger reports them as gone.
-    redis.call('UNLINK', likes, viewers, sessions)
+    redis.call('UNLINK', likes, viewers, sessions, clients)
   end
 end

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import { createMemoryStore } from '../../../../services/engagement/counters/memory-store.ts'
@@ -14,6 +15,7 @@ import { connectRedis } from '../../../../services/stores/redis-connection.ts'
 import { createFaultyProxy } from '../../../helpers/faulty-proxy.ts'
 import { startRedis } from '../../../helpers/redis-server.ts'
 import { availableStores, didNotRun, needsRedis } from '../../../helpers/stores.ts'
+import { until } from '../../../helpers/until.ts'
 
 /** Both stores, held to the same promises without a ledger behind them. */
 
@@ -316,4 +318,98 @@ t.test('a Redis that keeps scripts of another process in its cache is used by bo
   await Promise.all(stores.flatMap(store => [1, 2, 3].map(() => store.addComment(1, 1))))
   t.match(await stores[0]!.read([1]), [{ comments: 9 }])
   t.equal(events.length, 1, 'one of three began the generation')
+})
+
+onBothStores('a viewer with several clients is one viewer, and stays until the last one leaves', {
+  times: { presenceMs: 60_000 }
+}, async (t, store) => {
+  t.match(await store.heartbeat(1, 7, 'phone'), { liveViewers: 1 })
+  t.match(await store.heartbeat(1, 7, 'tab'), { liveViewers: 1 })
+  t.match(await store.heartbeat(1, 7), { liveViewers: 1 }, 'a client without a name is one of them')
+  t.match(await store.leave(1, 7, 'tab'), { liveViewers: 1 })
+  t.match(await store.leave(1, 7, 'unknown'), { liveViewers: 1 }, 'a client that is not there')
+  t.match(await store.leave(1, 7), { liveViewers: 1 })
+  t.match(await store.leave(1, 7, 'phone'), { liveViewers: 0 })
+  t.match(await store.heartbeat(1, 7), { liveViewers: 1 })
+  t.match(await store.leave(1, 7, 'tab'), { liveViewers: 1 }, 'the presence of a client without a name')
+  t.match(await store.heartbeat(1, 7, 'tab'), { liveViewers: 1 })
+  t.match(await store.leave(1, 7, 'tab'), { liveViewers: 1 }, 'it was there before the named one')
+  t.match(await store.leave(1, 7), { liveViewers: 0 })
+  t.match(await store.heartbeat(1, 8), { liveViewers: 1 }, 'another viewer, as before')
+  t.match(await store.leave(1, 8), { liveViewers: 0 })
+})
+
+onBothStores('of the clients of a viewer the eight newest are kept', { limits: { maxClients: 3 } }, async (t, store) => {
+  for (const client of ['a', 'b', 'c', 'a', 'd']) await store.heartbeat(1, 7, client)
+  for (const client of ['b', 'c', 'd']) t.match(await store.leave(1, 7, client), { liveViewers: 1 }, client)
+  t.match(await store.leave(1, 7, 'a'), { liveViewers: 0 }, 'renewed before the fourth one came')
+})
+
+onBothStores('after a departure the presence lasts as long as that of the client that stays', {
+  times: { presenceMs: 600 }
+}, async (t, store) => {
+  await store.heartbeat(1, 7, 'first')
+  await sleep(400)
+  await store.heartbeat(1, 7, 'second')
+  await store.heartbeat(1, 8, 'other')
+  t.match(await store.leave(1, 7, 'second'), { liveViewers: 2 })
+  await until('the first client has expired, the other viewer has not', async () => {
+    const [counters] = await store.read([1])
+    return counters!.liveViewers === 1
+  })
+  t.match(await store.heartbeat(1, 7, 'third'), { liveViewers: 2 })
+  t.match(await store.leave(1, 7, 'third'), { liveViewers: 1 }, 'an expired client keeps nobody there')
+})
+
+onBothStores('a view survives the departure of one client', {
+  times: { presenceMs: 1000, watchedMs: 1200 }
+}, async (t, store) => {
+  await store.heartbeat(1, 99)
+  // A generation counts no views before its first presences could have expired.
+  await sleep(1100)
+  await store.heartbeat(1, 7, 'tab')
+  await store.heartbeat(1, 7, 'phone')
+  await store.leave(1, 7, 'tab')
+  await sleep(650)
+  t.match(await store.heartbeat(1, 7, 'phone'), { views: 0 })
+  await sleep(650)
+  t.match(await store.heartbeat(1, 7, 'phone'), { views: 1 })
+})
+
+t.test('the clients of viewers who are gone take no memory in Redis', async t => {
+  if (!availableStores().some(stores => stores.redisUrl !== null)) return didNotRun(t, needsRedis)
+  const server = await startRedis()
+  t.teardown(() => server.stop())
+  const store = createRedisStore({ redis: server.client, recovery: createRecovery(), times: { presenceMs: 300 } })
+  for (let user = 1; user <= 50; user++) await store.heartbeat(1, user, 'tab')
+  await store.heartbeat(1, 60, 'tab')
+  await store.heartbeat(1, 61, 'tab')
+  t.equal(await server.client.hlen('halo:{0}:clients:1'), 52)
+  await store.leave(1, 60, 'tab')
+  await store.leaveAll(61)
+  t.equal(await server.client.hlen('halo:{0}:clients:1'), 50)
+  await sleep(350)
+  await store.heartbeat(1, 62, 'tab')
+  t.equal(await server.client.hlen('halo:{0}:clients:1'), 1)
+  await store.forget([{ videoId: 1, userId: null }])
+  t.strictSame(await server.client.keys('*:clients:*'), [])
+})
+
+t.test('another version of the scripts joins the generation that it finds', async t => {
+  if (!availableStores().some(stores => stores.redisUrl !== null)) return didNotRun(t, needsRedis)
+  const server = await startRedis()
+  t.teardown(() => server.stop())
+  const recovery = createRecovery()
+  const [old, next] = [
+    createRedisStore({ redis: server.client, recovery }),
+    createRedisStore({ redis: server.client, recovery })
+  ]
+  t.match(await old.addComment(1, 7), { comments: 1, generation: 1 })
+  // The server knows the scripts of the version that began the generation, and none of the other one's.
+  await server.client.script('FLUSH')
+  const answers = await Promise.all([next.addComment(1, 8), next.heartbeat(1, 8), old.addComment(1, 7)])
+  t.strictSame(answers.map(answer => 'generation' in answer && answer.generation), [1, 1, 1])
+  t.equal(old.stats.recoveries + next.stats.recoveries, 1, 'only the one that began the generation')
+  await server.restart()
+  t.match(await old.addComment(1, 7), { comments: 1, generation: 2 }, 'a server that was restarted is another one')
 })
