@@ -53,6 +53,8 @@ export interface Config {
   redis: RedisAddress | null
   readCache: { maxBytes: number }
   adultContentGate: Environment['ADULT_CONTENT_GATE']
+  /** When likes and comments are acknowledged. */
+  counterDurability: Environment['COUNTER_DURABILITY']
   /** Whether query members that a route does not know are refused. */
   strictQuery: boolean
   jwt: {
@@ -217,6 +219,7 @@ export function loadConfig (variables: Variables): Readonly<Config> {
     redis,
     readCache: { maxBytes: environment.READ_CACHE_MB * 1_000_000 },
     adultContentGate: environment.ADULT_CONTENT_GATE,
+    counterDurability: environment.COUNTER_DURABILITY,
     strictQuery: environment.STRICT_QUERY === 'on',
     jwt: {
       secret: hasSecret ? secret : randomBytes(48).toString('base64'),

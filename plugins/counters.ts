@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { Cluster } from 'ioredis'
+import { buffered, createFlushedDurability } from '../services/engagement/counters/durability.ts'
 import { createFlusher, type Flusher } from '../services/engagement/counters/flusher.ts'
 import { createKnownVideos } from '../services/engagement/counters/known-videos.ts'
 import { createLedger, type Ledger } from '../services/engagement/counters/ledger.ts'
@@ -57,6 +58,7 @@ export default fp<CountersOptions>(async function counters (app, { times = {} })
       ledger,
       known,
       adultAccess: app.adultAccess,
+      durability: app.config.counterDurability === 'flushed' ? createFlushedDurability({ flusher, ledger }) : buffered,
       flushedUntil: () => store.stats.flushedUntil
     }),
     takenOver: takeOverWhenPossible(app, ledger, abort.signal)

@@ -222,6 +222,12 @@ export const Environment = Type.Object({
     mend: 'use a whole number from 4 to 16, and 10 or more in production'
   }),
 
+  COUNTER_DURABILITY: Type.Union([Type.Literal('buffered'), Type.Literal('flushed')], {
+    default: 'buffered',
+    description:
+      '`buffered`: likes and comments are acknowledged when Redis has them, and up to a second of them is lost with Redis; `flushed`: when PostgreSQL has committed them, tens of milliseconds later, and nothing acknowledged is lost',
+    mend: 'use buffered or flushed'
+  }),
   ADULT_CONTENT_GATE: Type.Union([Type.Literal('server'), Type.Literal('client')], {
     default: 'server',
     description:

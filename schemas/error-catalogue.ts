@@ -83,6 +83,11 @@ export const catalogue = {
     title: 'Engagement unavailable',
     message: 'Counters cannot be written right now; try again shortly'
   },
+  engagement_unconfirmed: {
+    status: 503,
+    title: 'Engagement unconfirmed',
+    message: 'It is not known whether this was counted: read the counters before you repeat it'
+  },
   server_busy: { status: 503, title: 'Server busy', message: 'The service is overloaded; try again shortly' }
 } as const satisfies Record<string, { status: number, title: string, message: string }>
 

@@ -1,4 +1,5 @@
 import type { Counters, CountersOfVideo, Engagement } from '../../schemas/engagement.ts'
+import { buffered, type Durability } from './counters/durability.ts'
 import type { KnownVideo, KnownVideos } from './counters/known-videos.ts'
 import type { Ledger, LedgerRow } from './counters/ledger.ts'
 import type { CheckedUse, CounterStore, Replay, StoredCounters } from './counters/store.ts'
@@ -13,6 +14,8 @@ export interface EngagementOptions {
   known: KnownVideos
   /** Users engage only with videos that they may see. */
   adultAccess: Pick<AdultAccess, 'viewOf'>
+  /** When writes are acknowledged. */
+  durability: Durability
   /** Time up to which the ledger is complete, in milliseconds since 1970; undefined while unknown. */
   flushedUntil: () => number | undefined
 }
@@ -46,7 +49,8 @@ export type EngagementService = ReturnType<typeof createEngagementService>
 /**
  * Likes, comments, heartbeats, and the counters of videos: the ledger's totals plus what the store has counted since.
  */
-export function createEngagementService ({ store, ledger, known, adultAccess, flushedUntil }: EngagementOptions) {
+export function createEngagementService (options: EngagementOptions) {
+  const { store, ledger, known, adultAccess, durability, flushedUntil } = options
   const beats = createRecent<StoredCounters>(repeatMs)
   const inFlight = new Map<string, string>()
 
@@ -95,17 +99,15 @@ export function createEngagementService ({ store, ledger, known, adultAccess, fl
   async function setLike (videoId: number, userId: number, isLiked: boolean): Promise<Counters> {
     const row = await existing(videoId, userId)
     beats.delete(`${videoId}:${userId}`)
-    return await answer(
-      row,
-      await available(async () => {
-        for (;;) {
-          const stored = await store.setLike(videoId, userId, isLiked)
-          if (stored !== 'cold') return stored
-          await store.warm(videoId, () => ledger.likersOf(videoId))
-        }
-      }),
-      userId
-    )
+    const stored = await available(async () => {
+      for (;;) {
+        const stored = await store.setLike(videoId, userId, isLiked)
+        if (stored !== 'cold') return stored
+        await store.warm(videoId, () => ledger.likersOf(videoId))
+      }
+    })
+    await durability.like(videoId, userId, stored)
+    return await answer(row, stored, userId)
   }
 
   /** Counts a comment with an Idempotency-Key: once, however often it is sent. */
@@ -129,17 +131,25 @@ export function createEngagementService ({ store, ledger, known, adultAccess, fl
       const used = await countOnce(videoId, userId, once)
       if ('fingerprint' in used) {
         if (used.fingerprint !== once.fingerprint) throw new ApiError('idempotency_key_reused')
-        if (used.answer !== undefined) return { body: JSON.parse(used.answer) as Engagement, isReplay: true }
+        if (used.answer !== undefined) {
+          // The first use may not have been confirmed.
+          if (durability !== buffered) await durability.comment(videoId, await readOne(videoId, userId))
+          return { body: JSON.parse(used.answer) as Engagement, isReplay: true }
+        }
         if (used.ageMs < inFlightMs) throw new ApiError('idempotency_in_flight', { retryAfter: 1 })
       }
-      const stored = 'fingerprint' in used ? (await available(() => store.read([videoId], userId)))[0]! : used
+      const stored = 'fingerprint' in used ? await readOne(videoId, userId) : used
       const body = recorded(await answer(row, stored, userId))
       await available(() => store.keepAnswer(videoId, once, JSON.stringify(body)))
+      await durability.comment(videoId, stored)
       return { body, isReplay: 'fingerprint' in used }
     } finally {
       inFlight.delete(claim)
     }
   }
+
+  const readOne = async (videoId: number, userId: number): Promise<StoredCounters> =>
+    (await available(() => store.read([videoId], userId)))[0]!
 
   /** A store whose generation is younger than a day may have lost the key: then the ledger is checked first. */
   async function countOnce (videoId: number, userId: number, once: IdempotentUse): Promise<StoredCounters | Replay> {
@@ -187,6 +197,7 @@ export function createEngagementService ({ store, ledger, known, adultAccess, fl
       if (key !== undefined) return await commentOnce(row, userId, key, payload)
       const stored = await available(() => store.addComment(videoId, userId))
       if (!('views' in stored)) throw new Error('A comment without a key was not counted')
+      await durability.comment(videoId, stored)
       return { body: recorded(await answer(row, stored, userId)), isReplay: false }
     },
 

@@ -54,6 +54,8 @@ export interface Load {
   viewers: number
   /** All comments without a key go to this one of their videos; undefined for any. */
   focus: number | undefined
+  /** Resolves when the next comment is acknowledged. */
+  nextAcknowledgement(): Promise<void>
   /** Nothing new is sent until the returned function is called. */
   pause(): () => void
   stop(): Promise<void>
@@ -84,6 +86,11 @@ export function startLoad (
     likesAcknowledged: [],
     viewers: viewersPerLoad * videosOf.watched.length,
     focus: undefined,
+    nextAcknowledgement () {
+      const { promise, resolve } = Promise.withResolvers<void>()
+      onAcknowledged = resolve
+      return promise
+    },
     pause () {
       const { promise, resolve } = Promise.withResolvers<void>()
       gate = promise
@@ -96,6 +103,7 @@ export function startLoad (
     }
   }
   let gate = Promise.resolve()
+  let onAcknowledged = (): void => {}
 
   const pick = <T>(items: readonly T[]): T => items[Math.floor(random() * items.length)]!
 
@@ -130,8 +138,12 @@ export function startLoad (
         `${load.focus === undefined ? pick(videosOf.plain) : videosOf.plain[load.focus]!}/engagement/comments`,
         1 + Math.floor(random() * userCount)
       )
-      if (status === 200) load.plain.push(performance.now())
-      else load.unknown++
+      if (status === 200) {
+        load.plain.push(performance.now())
+        onAcknowledged()
+      } else {
+        load.unknown++
+      }
     }
   }
 

@@ -20,6 +20,7 @@ import { createWorld, presenceMs, type World } from './world.ts'
  * `npm run test:chaos`: three processes of the service under load on a PostgreSQL and a Redis of their own, which
  * are killed, stopped, emptied and put back in time. Exit 1 when anything that was acknowledged is lost under a
  * fault of a process or of PostgreSQL, more than what was unflushed under a fault of Redis, or anything counts twice.
+ * With `--durability flushed` nothing that was acknowledged may be lost under any fault.
  */
 
 const { values: options } = parseArgs({
@@ -28,15 +29,19 @@ const { values: options } = parseArgs({
     scenario: { type: 'string', multiple: true },
     bug: { type: 'string' },
     cluster: { type: 'boolean', default: false },
+    durability: { type: 'string', default: 'buffered' },
     seconds: { type: 'string', default: '6' }
   }
 })
 const seed = options.seed === undefined ? randomInt(2 ** 31) : Number(options.seed)
 const loadMs = Number(options.seconds) * 1000
 // A viewer needs some of it to become a view, and a process to come up again.
-if (!Number.isInteger(seed) || !(loadMs >= 3000)) {
-  throw new Error('Usage: npm run test:chaos -- [--seed N] [--seconds 6] [--scenario NAME] [--cluster] [--bug NAME]')
+if (!Number.isInteger(seed) || !(loadMs >= 3000) || !['buffered', 'flushed'].includes(options.durability)) {
+  throw new Error(
+    'Usage: npm run test:chaos -- [--seed N] [--seconds 6] [--scenario NAME] [--cluster] [--durability flushed] [--bug NAME]'
+  )
 }
+const isFlushed = options.durability === 'flushed'
 const random = mulberry32(seed)
 
 /** Milliseconds without an acknowledgement that the whole test may take. */
@@ -53,6 +58,8 @@ interface Scenario {
   losesMemory: boolean
   strike(world: World, load: Load): Promise<void>
   isForSingleOnly?: boolean
+  /** Only with `--durability flushed`: without it there is no bound on what is lost. */
+  isForFlushedOnly?: boolean
 }
 
 const someReplica = (world: World) => world.replicas[Math.floor(random() * world.replicas.length)]!
@@ -105,6 +112,21 @@ const scenarios: Scenario[] = [
       await world.empty()
     }
   },
+  {
+    name: 'all lost after a 200',
+    losesMemory: true,
+    isForFlushedOnly: true,
+    async strike (world, load) {
+      for (let round = 0; round < 6; round++) {
+        await load.nextAcknowledgement()
+        for (const replica of world.replicas) replica.kill()
+        await world.empty()
+        const resume = load.pause()
+        await world.isReady()
+        resume()
+      }
+    }
+  },
   { name: 'Redis back in time', losesMemory: true, strike: world => world.goBackInTime() },
   { name: 'replica promoted', losesMemory: true, strike: world => world.promote(), isForSingleOnly: true }
 ]
@@ -122,10 +144,12 @@ interface Row {
 }
 
 process.stdout.write(
-  `Seed ${seed} (again: npm run test:chaos -- --seed ${seed}${options.cluster ? ' --cluster' : ''})\n`
+  `Seed ${seed} (again: npm run test:chaos -- --seed ${seed}${options.cluster ? ' --cluster' : ''}${
+    isFlushed ? ' --durability flushed' : ''
+  })\n`
 )
 const startedAt = performance.now()
-const world = await createWorld({ isCluster: options.cluster, bug: options.bug })
+const world = await createWorld({ isCluster: options.cluster, bug: options.bug, durability: options.durability })
 const rows: Row[] = []
 try {
   await world.isReady()
@@ -134,8 +158,9 @@ try {
   await sleep(presenceMs)
   await world.takeSnapshot()
   const likes: Load['likes'] = new Map()
-  const chosen = scenarios.filter(({ name, isForSingleOnly }) =>
-    (options.scenario === undefined || options.scenario.includes(name)) && (!options.cluster || !isForSingleOnly)
+  const chosen = scenarios.filter(({ name, isForSingleOnly, isForFlushedOnly }) =>
+    (options.scenario === undefined || options.scenario.includes(name)) && (!options.cluster || !isForSingleOnly) &&
+    (isFlushed || !isForFlushedOnly)
   )
   if (chosen.length === 0) {
     throw new Error(`There is no such scenario; there are: ${scenarios.map(({ name }) => name).join(', ')}`)
@@ -210,7 +235,7 @@ async function account (scenario: Scenario, load: Load, before: Stored, after: S
   const lost = Math.max(0, load.plain.length - plain) + Math.max(0, load.keyed.length - keyed)
   const double = Math.max(0, plain - load.plain.length - load.unknown) +
     Math.max(0, keyed - load.keyed.length - load.unanswered) + (after.twice - before.twice)
-  const bound = scenario.losesMemory ? risk.unflushed : 0
+  const bound = scenario.losesMemory && !isFlushed ? risk.unflushed : 0
   if (lost > bound) failures.push(`${lost} acknowledged comments are lost, of at most ${bound}`)
   if (bound > risk.ofLastSecond) {
     failures.push(
@@ -224,7 +249,8 @@ async function account (scenario: Scenario, load: Load, before: Stored, after: S
   const sure = [...load.likes].filter(([, { isSure }]) => isSure)
   const wrong = sure.filter(([pair, { liked }]) => (inLedger.get(pair) ?? false) !== liked)
   // One that was taken before the fault may have been answered after it.
-  const excusable = wrong.filter(([, { sentAt, at }]) => scenario.losesMemory && at > risk.since && sentAt < risk.until)
+  const mayLose = scenario.losesMemory && !isFlushed
+  const excusable = wrong.filter(([, { sentAt, at }]) => mayLose && at > risk.since && sentAt < risk.until)
   if (wrong.length > excusable.length) {
     failures.push(`${wrong.length - excusable.length} likes are not what was acknowledged`)
   }

@@ -64,7 +64,7 @@ interface RedisWorld
 
 /** Everything of its own: a PostgreSQL, Redis servers and three processes of the service. */
 export async function createWorld (
-  { isCluster, bug }: { isCluster: boolean, bug: string | undefined }
+  { isCluster, bug, durability }: { isCluster: boolean, bug: string | undefined, durability: string }
 ): Promise<World> {
   const ends: (() => unknown)[] = []
   const owner = {
@@ -95,6 +95,7 @@ export async function createWorld (
         REDIS_URL: redisWorld.url,
         REDIS_CLUSTER: String(isCluster),
         JWT_SECRET_KEY: secret,
+        COUNTER_DURABILITY: durability,
         ...bug === undefined ? {} : { CHAOS_BUG: bug }
       }, join(logs, `${n}.log`))
     ))

@@ -217,8 +217,8 @@ export const mutations: Mutation[] = [
   },
   {
     file: 'services/engagement/engagement.ts',
-    from: 'hash(`${userId}:${key}`)',
-    to: 'hash(key)',
+    from: 'useOf(String(userId), key, payload)',
+    to: 'useOf(\'\', key, payload)',
     test: 'test/routes/engagement.test.ts',
     why: 'the Idempotency-Key of one user answers another user'
   },

@@ -22,7 +22,7 @@ const likeSchema = {
   summary: 'Like a video; liking it again changes nothing',
   tags,
   params,
-  response: responses({ 200: Engagement }, [...ofWriting])
+  response: responses({ 200: Engagement }, [...ofWriting, 'engagement_unconfirmed'])
 }
 const unlikeSchema = { ...likeSchema, summary: 'Take a like back; taking it back again changes nothing' }
 const commentSchema = {
@@ -36,6 +36,7 @@ const commentSchema = {
   }),
   response: responses({ 200: Engagement }, [
     ...ofWriting,
+    'engagement_unconfirmed',
     'idempotency_in_flight',
     'idempotency_key_reused',
     'payload_too_large',

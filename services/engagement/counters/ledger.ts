@@ -1,6 +1,7 @@
 import type { Database } from '../../stores/database.ts'
 import { isActive } from '../../accounts/account-row.ts'
-import { list, mergeBatches } from './ledger-merge.ts'
+import type { AwaitedWrite } from './durability.ts'
+import { column, list, mergeBatches } from './ledger-merge.ts'
 import type { Batch, RecoveryLedger, Tombstone, TombstoneCursor } from './store.ts'
 
 /** The counters of a video in PostgreSQL. */
@@ -48,6 +49,19 @@ const raiseFence = {
 const findReceipt = {
   name: 'ledger_find_receipt',
   text: 'select fingerprint, counted_at from comment_receipts where video_id = $1 and use = $2'
+}
+
+// A total is there when the row of its generation has reached it; a change of a like, or a later one of the same user,
+// when its version has been.
+const findWrites = {
+  name: 'ledger_find_writes',
+  text: `
+    select w.position from unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[]) as w (position, video_id, generation, comments)
+      join video_counters c on c.video_id = w.video_id and c.generation = w.generation and c.comment_n >= w.comments
+    union all
+    select w.position from unnest($5::int[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[])
+        as w (position, video_id, user_id, generation, version)
+      join video_likes l on l.video_id = w.video_id and l.user_id = w.user_id and (l.generation, l.version) >= (w.generation, w.version)`
 }
 
 const likersOfVideo = {
@@ -149,6 +163,18 @@ export function createLedger (database: Database, background: Database) {
     async likedBy (userId: number, videoIds: number[]): Promise<Set<number>> {
       const rows = await database.query<{ video_id: number }>(likedByUser, [userId, list(videoIds)])
       return new Set(rows.map(row => row.video_id))
+    },
+
+    /** Returns the positions of the given writes that the ledger has. */
+    async findWrites (writes: AwaitedWrite[]): Promise<number[]> {
+      const all = writes.map((write, position) => ({ ...write, position }))
+      const comments = all.filter(write => write.kind === 'comment')
+      const likes = all.filter(write => write.kind === 'like')
+      const rows = await background.query<{ position: number }>(findWrites, [
+        ...(['position', 'videoId', 'generation', 'comments'] as const).map(name => column(comments, name)),
+        ...(['position', 'videoId', 'userId', 'generation', 'version'] as const).map(name => column(likes, name))
+      ])
+      return rows.map(row => row.position)
     },
 
     /** Finds the receipt of a use of an Idempotency-Key. */

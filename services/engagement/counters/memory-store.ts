@@ -244,7 +244,7 @@ export function createMemoryStore (options: MemoryStoreOptions): CounterStore {
         state.likesChangedAt = now()
         withPending.add(videoId)
       }
-      return countersOf(state, userId)
+      return { ...countersOf(state, userId), version: state.pending.get(userId)?.version ?? 0 }
     },
 
     async warm (videoId, pages) {
@@ -319,22 +319,27 @@ export function createMemoryStore (options: MemoryStoreOptions): CounterStore {
         stats.flushedUntil = now()
         return []
       }
+      const receipts = take(limits.batchSize + 1, pendingReceipts())
+      // The totals of the receipts' videos are in the same batch: the ledger gets both or neither. A total must not be
+      // in the ledger without its receipts: if more are pending than fit, they are flushed first.
+      const counted = receipts.length > limits.batchSize
+        ? []
+        : take(limits.batchSize, new Set([...receipts.map(({ videoId }) => videoId), ...dirty]))
       const batch: Batch = {
         shard: memoryShard,
         generation,
-        counters: take(limits.batchSize, dirty).map(videoId => {
+        counters: counted.map(videoId => {
           const { views, comments, peak } = stateOf(videoId)
           return { videoId, views, comments, peak }
         }),
         likes: take(limits.batchSize, pendingLikes()),
-        receipts: take(limits.batchSize + 1, pendingReceipts()),
+        receipts,
         isPartial: false,
         lookedAt: now()
       }
-      // A receipt must be in the ledger before the total that it belongs to: if more are pending than fit, they are
-      // flushed first.
-      if (batch.receipts.length > limits.batchSize) batch.counters = []
-      batch.isPartial = stats.pending > batch.counters.length + batch.likes.length + batch.receipts.length
+      // Totals of receipts' videos may be in the batch although they do not wait.
+      batch.isPartial = stats.pending > batch.counters.length + batch.likes.length + batch.receipts.length ||
+        counted.length >= limits.batchSize
       return [batch]
     },
 

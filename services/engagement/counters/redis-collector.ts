@@ -67,7 +67,9 @@ export function createCollector (options: CollectorOptions) {
       isPartial: false,
       lookedAt: Number(lookedAt)
     }
-    batch.isPartial = waiting > batch.counters.length + batch.likes.length + batch.receipts.length
+    // Totals of receipts' videos may be in the batch although they do not wait.
+    batch.isPartial = waiting > batch.counters.length + batch.likes.length + batch.receipts.length ||
+      batch.counters.length >= limits.batchSize
     return { batch, waiting, isSameServer: run === currentRun }
   }
 

@@ -30,7 +30,7 @@ export interface RedisStoreOptions {
   onRecovery?: (event: RecoveryEvent) => void
 }
 
-type Row = [views: number, comments: number, likes: number, viewers: number, liked: number]
+type Row = [views: number, comments: number, likes: number, viewers: number, liked: number, version?: number]
 type Refusal = [code: number]
 type Used = [code: number, fingerprint: string, answer: string, ageMs: number]
 
@@ -396,13 +396,17 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
   }
 }
 
-function toCounters ([views, comments, likes, liveViewers, liked]: Row, generation: number): StoredCounters {
+function toCounters (
+  [views, comments, likes, liveViewers, liked, version = 0]: Row,
+  generation: number
+): StoredCounters {
   return {
     generation,
     views,
     comments,
     likes: likes < 0 ? null : likes,
     liveViewers,
-    isLiked: liked < 0 ? null : liked === 1
+    isLiked: liked < 0 ? null : liked === 1,
+    version
   }
 }

@@ -67,6 +67,8 @@ export interface StoredCounters {
   liveViewers: number
   /** Whether the given user likes the video; null when unknown, or without a user. */
   isLiked: boolean | null
+  /** After a like: version of the change that the ledger does not have yet; 0 when it has it. */
+  version?: number
 }
 
 export interface CheckedUse extends IdempotentUse {

@@ -27,11 +27,21 @@ local size = tonumber(ARGV[4])
 
 local waiting = redis.call('SCARD', KEYS[5]) + redis.call('HLEN', KEYS[6]) + redis.call('HLEN', KEYS[7])
 local receipts = redis.call('HRANDFIELD', KEYS[7], size, 'WITHVALUES')
--- A receipt must be in the ledger before the total that it belongs to: if more are pending than fit, they are flushed first.
+-- A total must not be in the ledger without its receipts: if more are pending than fit, they are flushed first.
 if redis.call('HLEN', KEYS[7]) > size then return { looks, state[6] or '0', text(now), state[4] or '', run, waiting, {}, {}, receipts } end
 
+-- The totals of the receipts' videos are in the same batch: the ledger gets both or neither.
+local videos, isChosen = {}, {}
+local function choose(video)
+  if isChosen[video] or #videos >= size then return end
+  isChosen[video] = true
+  videos[#videos + 1] = video
+end
+for index = 1, #receipts, 2 do choose(string.match(receipts[index], '^%d+')) end
+for _, video in ipairs(redis.call('SRANDMEMBER', KEYS[5], size)) do choose(video) end
+
 local counters = {}
-for _, video in ipairs(redis.call('SRANDMEMBER', KEYS[5], size)) do
+for _, video in ipairs(videos) do
   counters[#counters + 1] = video
   counters[#counters + 1] = redis.call('HGET', KEYS[2], video) or '0'
   counters[#counters + 1] = redis.call('HGET', KEYS[3], video) or '0'

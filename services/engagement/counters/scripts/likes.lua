@@ -3,7 +3,7 @@
 -- In:  KEYS 1 meta, 2 views, 3 comments, 4 pending, 5 unflushed, then for each video: likes, viewers.
 --      ARGV 1 generation, 2 looks, 3 presence in ms, 4 most changes that may wait, 5 count of videos, then their
 --      ids, then for each operation: index of its video, user, '1' or '0'.
--- Out: for each operation {views, comments, likes, viewers, flag}; {-1} when the video's likes are not here,
+-- Out: for each operation {views, comments, likes, viewers, flag, version of the pending change or 0}; {-1} when the video's likes are not here,
 --      {-2} when too many changes wait. FENCED when the generation does not take writes.
 -- Atomic because the set, the pending change and its version must agree: a flush between them would miss the change, or write it with
 -- the version of a later change.
@@ -31,16 +31,21 @@ for operation = 1, operations do
     and tostring(redis.call('SISMEMBER', likes, user)) ~= flag and redis.call('HEXISTS', KEYS[4], field) == 0 then
     answers[operation] = { -2 }
   else
+    local pending = 0
     if redis.call(flag == '1' and 'SADD' or 'SREM', likes, user) == 1 then
+      pending = version + operation
       size = size + (flag == '1' and 1 or -1)
       if redis.call('HSET', KEYS[4], field, flag .. ':' .. version + operation) == 1 then
         added = added + 1
         -- A set with pending changes must not expire.
         if redis.call('HINCRBY', KEYS[5], video, 1) == 1 then redis.call('PERSIST', likes) end
       end
+    else
+      local change = redis.call('HGET', KEYS[4], field)
+      if change then pending = tonumber(string.match(change, ':(%d+)')) end
     end
     viewers[index] = viewers[index] or redis.call('ZCOUNT', KEYS[5 + index * 2], youngest, oldest)
-    answers[operation] = { views[index], comments[index], size - 1, viewers[index], tonumber(flag) }
+    answers[operation] = { views[index], comments[index], size - 1, viewers[index], tonumber(flag), pending }
   end
 end
 if added > 0 then redis.call('HINCRBY', KEYS[1], 'waiting', added) end
