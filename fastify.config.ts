@@ -2,7 +2,6 @@ import { randomBytes } from 'node:crypto'
 import type { Server } from 'node:http'
 import { BlockList, isIP } from 'node:net'
 import { availableParallelism } from 'node:os'
-import { resolve } from 'node:path'
 import type { FastifyHttpOptions } from 'fastify'
 import { Value } from '@sinclair/typebox/value'
 import { Environment } from './schemas/environment.ts'
@@ -10,15 +9,16 @@ import { ConfigurationError } from './services/runtime/configuration-error.ts'
 import { ed25519Prefix, isEd25519Key } from './services/accounts/token-keys.ts'
 import type { Policies } from './services/traffic/limiter/policies.ts'
 import type { RedisAddress } from './services/stores/redis-connection.ts'
+import {
+  passwordOf,
+  readDatabase,
+  readRedis,
+  readReplica,
+  type DatabaseConfig,
+  type ServerConnection
+} from './services/stores/store-settings.ts'
 
-export type DatabaseConfig =
-  | { kind: 'embedded', directory: string }
-  | { kind: 'server', connection: ServerConnection }
-
-/** Connection parameters for `pg`: a URL, or its parts. */
-export type ServerConnection =
-  | { connectionString: string }
-  | { host: string, port: number, user: string, password?: string, database: string }
+export type { DatabaseConfig, ServerConnection }
 
 export interface Config {
   environment: Environment['NODE_ENV']
@@ -151,8 +151,7 @@ export function loadConfig (variables: Variables): Readonly<Config> {
       'DATABASE_URL (or DB_HOST) is missing: name a PostgreSQL server, such as DATABASE_URL=postgres://user:password@host:5432/halo'
     )
   }
-  const replicaUrl = environment.DATABASE_REPLICA_URL
-  if (replicaUrl) checkUrl('DATABASE_REPLICA_URL', replicaUrl, ['postgres:', 'postgresql:'], problems)
+  const databaseReplica = readReplica(environment, problems)
   const redis = readRedis(environment, problems)
   if (isProduction && redis === null) {
     problems.push('REDIS_URL (or REDIS_HOST) is missing: name a Redis server, such as REDIS_URL=redis://host:6379')
@@ -209,7 +208,7 @@ export function loadConfig (variables: Variables): Readonly<Config> {
     hasApiDocs: environment.API_DOCS === 'on',
     metricsPort: environment.METRICS_PORT ?? null,
     database,
-    databaseReplica: replicaUrl ? { connectionString: replicaUrl } : null,
+    databaseReplica,
     databasePool: {
       max: Math.max(1, Math.floor(environment.DB_MAX_OPEN_CONNS / workers)),
       min: Math.floor(environment.DB_MAX_IDLE_CONNS / workers),
@@ -298,13 +297,7 @@ function protectionsOff (environment: Environment, database: DatabaseConfig): st
     )
   }
   if (environment.METRICS_PORT === undefined) warnings.push('METRICS_PORT is not set: /metrics is on the public port')
-  const password = database.kind === 'embedded'
-    ? undefined
-    : 'connectionString' in database.connection
-      ? URL.canParse(database.connection.connectionString)
-        ? decodeURIComponent(new URL(database.connection.connectionString).password)
-        : undefined
-      : database.connection.password ?? ''
+  const password = database.kind === 'embedded' ? undefined : passwordOf(database.connection)
   if (password !== undefined && knownPasswords.has(password)) {
     warnings.push('the password of PostgreSQL is missing or a well-known one')
   }
@@ -357,43 +350,6 @@ function readEnvironment (variables: Variables, problems: string[]): Environment
     Reflect.deleteProperty(given, name)
   }
   return (wrong.size > 0 ? Value.Default(Environment, given) : candidate) as Environment
-}
-
-function readDatabase (environment: Environment, problems: string[]): DatabaseConfig {
-  if (environment.DATABASE_URL) {
-    checkUrl('DATABASE_URL', environment.DATABASE_URL, ['postgres:', 'postgresql:'], problems)
-    return { kind: 'server', connection: { connectionString: environment.DATABASE_URL } }
-  }
-  if (environment.DB_HOST) {
-    return {
-      kind: 'server',
-      connection: {
-        host: environment.DB_HOST,
-        port: environment.DB_PORT,
-        user: environment.DB_USER ?? 'postgres',
-        ...(environment.DB_PASSWORD ? { password: environment.DB_PASSWORD } : {}),
-        database: environment.DB_NAME ?? 'halo'
-      }
-    }
-  }
-  return { kind: 'embedded', directory: resolve(environment.DATA_DIR ?? '.data') }
-}
-
-function readRedis (environment: Environment, problems: string[]): Config['redis'] {
-  if (environment.REDIS_URL) {
-    checkUrl('REDIS_URL', environment.REDIS_URL, ['redis:', 'rediss:'], problems)
-    return { url: environment.REDIS_URL, isCluster: environment.REDIS_CLUSTER === 'true' }
-  }
-  if (environment.REDIS_HOST) {
-    return {
-      host: environment.REDIS_HOST,
-      port: environment.REDIS_PORT,
-      ...(environment.REDIS_PASSWORD ? { password: environment.REDIS_PASSWORD } : {}),
-      db: environment.REDIS_DB,
-      isCluster: environment.REDIS_CLUSTER === 'true'
-    }
-  }
-  return null
 }
 
 function readOrigins (environment: Environment, isProduction: boolean, problems: string[]): '*' | string[] {

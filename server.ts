@@ -47,7 +47,8 @@ const [
   { ConfigurationError },
   { createLogDestination },
   { createSupervisor, WorkerFailed },
-  { alone, createWorker }
+  { alone, createWorker },
+  { describeRedis }
 ] = await Promise.all([
   import('pino'),
   import('./app.ts'),
@@ -57,7 +58,8 @@ const [
   import('./services/runtime/configuration-error.ts'),
   import('./services/runtime/log-destination.ts'),
   import('./services/runtime/supervisor.ts'),
-  import('./services/runtime/worker.ts')
+  import('./services/runtime/worker.ts'),
+  import('./services/stores/redis-connection.ts')
 ])
 
 type App = Awaited<ReturnType<typeof buildApp>>
@@ -231,7 +233,7 @@ function printWelcome (address: string, database: OpenDatabase): void {
   const base = `http://localhost:${new URL(address).port}`
   const redis = config.redis === null
     ? 'in this process (set REDIS_URL to share them)'
-    : `Redis at ${'url' in config.redis ? new URL(config.redis.url).host : `${config.redis.host}:${config.redis.port}`}`
+    : `Redis at ${describeRedis(config.redis)}`
   process.stdout.write([
     '',
     `  HALO API (${config.environment}, Node ${process.versions.node})`,

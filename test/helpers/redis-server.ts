@@ -1,6 +1,6 @@
-import { spawn, type ChildProcess } from 'node:child_process'
+import { execFileSync, spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { copyFile, mkdtemp, rm } from 'node:fs/promises'
+import { copyFile, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -101,25 +101,78 @@ export async function startRedis (args: string[] = []): Promise<RedisServer> {
   }
 }
 
-/** Three masters with the slots of a Redis Cluster divided among them. */
-export async function startRedisCluster (): Promise<RedisServer[]> {
+/** A certificate for 127.0.0.1, which is its own authority, and arguments of `redis-server` for TLS beside its port. */
+export interface TlsSettings {
+  certificateFile: string
+  argsFor (port: number): string[]
+}
+
+/** Makes a certificate with `openssl`. */
+export async function createTlsSettings (): Promise<TlsSettings> {
+  const folder = await mkdtemp(join(tmpdir(), 'halo-tls-'))
+  const [certificateFile, keyFile] = [join(folder, 'certificate.pem'), join(folder, 'key.pem')]
+  execFileSync('openssl', [
+    ...['req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '2', '-subj', '/CN=127.0.0.1'],
+    ...['-addext', 'subjectAltName=IP:127.0.0.1', '-keyout', keyFile, '-out', certificateFile]
+  ], { stdio: 'ignore' })
+  return {
+    certificateFile,
+    argsFor: port => [
+      ...['--tls-port', String(port), '--tls-cert-file', certificateFile, '--tls-key-file', keyFile],
+      ...['--tls-ca-cert-file', certificateFile, '--tls-auth-clients', 'no']
+    ]
+  }
+}
+
+/** A sentinel that watches a master by the name of `halo`, and promotes a replica after half a second. */
+export async function startSentinel (master: RedisServer): Promise<{ port: number, stop: () => Promise<void> }> {
+  const folder = await mkdtemp(join(tmpdir(), 'halo-sentinel-'))
+  const port = await freePort()
+  const file = join(folder, 'sentinel.conf')
+  await writeFile(
+    file,
+    `port ${port}
+bind 127.0.0.1
+sentinel monitor halo 127.0.0.1 ${master.port} 1
+sentinel down-after-milliseconds halo 500
+sentinel failover-timeout halo 3000
+`
+  )
+  const child = spawn('redis-server', [file, '--sentinel'], { stdio: 'ignore' })
+  return {
+    port,
+    async stop () {
+      child.kill('SIGKILL')
+      await once(child, 'exit')
+      await rm(folder, { recursive: true, force: true })
+    }
+  }
+}
+
+/** Three masters with the slots of a Redis Cluster divided among them; with TLS, by `tlsPorts`. */
+export async function startRedisCluster (
+  tls?: TlsSettings
+): Promise<(RedisServer & { tlsPort: number | undefined })[]> {
   const nodes = await Promise.all(
-    [0, 1, 2].map(() =>
-      startRedis([
+    [0, 1, 2].map(async () => {
+      const tlsPort = tls ? await freePort() : undefined
+      const server = await startRedis([
         '--cluster-enabled',
         'yes',
         '--cluster-node-timeout',
         '2000',
         '--cluster-require-full-coverage',
-        'no'
+        'no',
+        ...tlsPort === undefined ? [] : [...tls!.argsFor(tlsPort), '--tls-cluster', 'yes']
       ])
-    )
+      return { ...server, tlsPort }
+    })
   )
   const size = Math.ceil(16_384 / nodes.length)
   for (const [index, { client }] of nodes.entries()) {
     await client.cluster('ADDSLOTSRANGE', index * size, Math.min((index + 1) * size, 16_384) - 1)
     await client.call('CLUSTER', 'SET-CONFIG-EPOCH', index + 1)
-    if (index > 0) await client.cluster('MEET', '127.0.0.1', nodes[0]!.port)
+    if (index > 0) await client.cluster('MEET', '127.0.0.1', nodes[0]!.tlsPort ?? nodes[0]!.port)
   }
   for (let tries = 0; ; tries++) {
     const infos = await Promise.all(nodes.map(({ client }) => client.cluster('INFO')))

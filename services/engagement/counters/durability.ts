@@ -12,7 +12,7 @@ export type AwaitedWrite =
 /** Decides when a write is acknowledged. */
 export interface Durability {
   /** Resolves when a comment may be acknowledged. @throws ApiError `engagement_unconfirmed` */
-  comment (videoId: number, stored: StoredCounters): Promise<void>
+  comment (videoId: number, stored: Pick<StoredCounters, 'generation' | 'comments'>): Promise<void>
   /** Resolves when a like, or its removal, may be acknowledged. @throws ApiError `engagement_unconfirmed` */
   like (videoId: number, userId: number, stored: StoredCounters): Promise<void>
 }

@@ -260,7 +260,10 @@ export function createMemoryStore (options: MemoryStoreOptions): CounterStore {
       const state = stateOf(videoId)
       if (use) {
         const used = state.receipts.get(use.use)
-        if (used) return { fingerprint: used.fingerprint, answer: used.answer, ageMs: now() - used.at }
+        if (used) {
+          const { fingerprint, answer, at } = used
+          return { fingerprint, answer, ageMs: now() - at, generation, comments: state.comments }
+        }
         if (now() < since + times.receiptMs && use.checkedIn !== generation) return { uncheckedIn: generation }
         if (waiting >= limits.maxWaiting) throw new BacklogError('Too many receipts wait for the ledger')
         state.receipts.set(use.use, { fingerprint: use.fingerprint, at: now(), answer: undefined })

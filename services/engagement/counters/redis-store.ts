@@ -32,7 +32,7 @@ export interface RedisStoreOptions {
 
 type Row = [views: number, comments: number, likes: number, viewers: number, liked: number, version?: number]
 type Refusal = [code: number]
-type Used = [code: number, fingerprint: string, answer: string, ageMs: number]
+type Used = [code: number, fingerprint: string, answer: string, ageMs: number, comments: number]
 
 interface Operation {
   videoId: number
@@ -264,8 +264,8 @@ export function createRedisStore (options: RedisStoreOptions): CounterStore {
       if (row[0] === -2) throw new BacklogError('Too many receipts wait for the ledger')
       if (row[0] === -4) return { uncheckedIn: generation }
       if (row[0] !== -3) return toCounters(row as Row, generation)
-      const [, fingerprint, answer, ageMs] = row as Used
-      return { fingerprint, answer: answer === '' ? undefined : answer, ageMs }
+      const [, fingerprint, answer, ageMs, comments] = row as Used
+      return { fingerprint, answer: answer === '' ? undefined : answer, ageMs, generation, comments }
     },
 
     async keepAnswer (videoId, { use, fingerprint }, answer) {

@@ -87,6 +87,9 @@ export interface Replay {
   /** The response to the first use; undefined when it was not stored (in flight, or its process died). */
   answer: string | undefined
   ageMs: number
+  /** The video's comments in the store's generation, the first use among them; 0 when the ledger has the first use. */
+  comments: number
+  generation: number
 }
 
 /** Pending changes of one shard. */

@@ -6,7 +6,7 @@
 --      6 count of videos, then their ids, then for each operation: index of its video, user, number of its
 --      receipt or '0', use, fingerprint, generation in which the ledger was asked for the use or ''.
 -- Out: for each operation {views, comments, likes or -1, viewers, liked or -1}; {-2} when too many changes wait;
---      {-3, fingerprint, answer or '', age in ms} when the key was used before; {-4} when this generation is
+--      {-3, fingerprint, answer or '', age in ms, comments} when the key was used before; {-4} when this generation is
 --      younger than a receipt may be, and the ledger has not been asked in it whether it was.
 --      FENCED when the generation does not take writes.
 -- Atomic because a comment and its receipt belong together: with only one of them, a repeated request would be counted twice or not
@@ -30,7 +30,7 @@ for p = 7 + count, #ARGV, 6 do
     local key = KEYS[5 + count * 2 + receipt]
     local used = redis.call('HMGET', key, 'fingerprint', 'answer', 'at')
     if used[1] then
-      answer = { -3, used[1], used[2] or '', now - tonumber(used[3]) }
+      answer = { -3, used[1], used[2] or '', now - tonumber(used[3]), tonumber(redis.call('HGET', KEYS[3], video) or '0') }
     elseif isYoung and ARGV[p + 5] ~= ARGV[1] then
       answer = { -4 }
     elseif waiting + added >= limit then
