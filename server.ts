@@ -42,7 +42,7 @@ const [
   { default: pino },
   { buildApp },
   { loadConfig },
-  { migrate },
+  { migrate, MigrationRefused, requireUtf8 },
   { openDatabase },
   { ConfigurationError },
   { createLogDestination },
@@ -205,6 +205,10 @@ async function listen (app: App): Promise<string> {
 async function keepSchemaCurrent (app: App, connection: ServerConnection): Promise<void> {
   if (config.environment === 'production') {
     await app.services.healthChecks.status()
+    // While the database is unavailable, `/readyz` reports it, and the schema check the encoding afterwards.
+    await requireUtf8(app.watchPool).catch((error: unknown) => {
+      if (error instanceof MigrationRefused) throw error
+    })
     return
   }
   for (let attempt = 1; ; attempt++) {
@@ -213,6 +217,7 @@ async function keepSchemaCurrent (app: App, connection: ServerConnection): Promi
       if (applied.length > 0) logger.info({ applied }, 'database migrated')
       return
     } catch (error) {
+      if (error instanceof MigrationRefused) throw error
       logger.error({ err: error }, 'the database could not be migrated; trying again')
       await sleep(Math.min(500 * attempt, 5000), undefined, { ref: false })
     }

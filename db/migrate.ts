@@ -104,6 +104,7 @@ export async function migrate (
   })
   await client.connect()
   try {
+    await requireUtf8(client)
     await lock(client, patienceMs, onWait)
     const current = await schemaVersion(client)
     const wanted = target ?? newest
@@ -114,6 +115,20 @@ export async function migrate (
     return await applyAll(client, directory, wanted, onWait)
   } finally {
     await client.end().catch(() => {})
+  }
+}
+
+/** @throws MigrationRefused for a database that cannot store every text */
+export async function requireUtf8 (
+  client: { query(text: string): Promise<{ rows: { encoding?: unknown }[] }> }
+): Promise<void> {
+  const { rows: [row] } = await client.query(
+    'select pg_encoding_to_char(encoding) as encoding from pg_database where datname = current_database()'
+  )
+  if (row?.encoding !== 'UTF8') {
+    throw new MigrationRefused(
+      `The encoding of the database is ${String(row?.encoding)}, which cannot store every text: create one with UTF8`
+    )
   }
 }
 
@@ -164,14 +179,19 @@ async function postgrator (
   onApplied: (name: string) => void
 ): Promise<Postgrator> {
   const { default: Postgrator } = await import('postgrator')
+  const { rows } = await client.query<{ name: string }>('select current_schema() as name')
   let isOpen = false
   const runner = new Postgrator({
     driver: 'pg',
     migrationPattern: join(directory, '*.sql').replaceAll('\\', '/'),
     // A name of its own: other tools' tables are called schemaversion too.
     schemaTable: 'halo_schema_version',
+    // Another schema of the same database may have a table of that name.
+    currentSchema: rows[0]!.name.replaceAll("'", "''"),
     newline: 'LF',
     async execQuery (query) {
+      // Postgrator would replace the search path by that schema alone, unquoted.
+      if (/^set search_path/i.test(query)) return { rows: [] }
       const result = await client.query(query)
       // Postgrator's version row is part of the migration.
       if (isOpen && /^\s*(?:insert into|delete from)\s+"?halo_schema_version/i.test(query)) {
@@ -247,7 +267,9 @@ export const requiredSchemaVersion = (): Promise<number> => newestVersion(ownDir
 export async function schemaVersion (
   client: { query(text: string): Promise<{ rows: { version?: unknown }[] }> }
 ): Promise<number> {
-  const { rows: [table] } = await client.query("select to_regclass('halo_schema_version')::text as version")
+  const { rows: [table] } = await client.query(
+    "select to_regclass(format('%I.halo_schema_version', current_schema()))::text as version"
+  )
   if (table?.version == null) return 0
   const { rows: [row] } = await client.query('select max(version)::int as version from halo_schema_version')
   return Number(row?.version ?? 0)

@@ -4,7 +4,7 @@ import fp from 'fastify-plugin'
 import pg from 'pg'
 import type { ServerConnection } from '../fastify.config.ts'
 import { integersAsNumbers } from '../db/integers.ts'
-import { requiredSchemaVersion, schemaVersion } from '../db/migrate.ts'
+import { requiredSchemaVersion, requireUtf8, schemaVersion } from '../db/migrate.ts'
 import type { Dependency } from '../services/stores/health-checks.ts'
 
 declare module 'fastify' {
@@ -118,6 +118,7 @@ export default fp<PostgresOptions>(async function haloPostgres (app, { connectio
     {
       name: 'schema',
       async check () {
+        await requireUtf8(probe)
         const version = await schemaVersion(probe)
         if (version < required) {
           throw new Error(

@@ -5,7 +5,8 @@ import { once } from 'node:events'
 import { join } from 'node:path'
 import t from 'tap'
 import { migrate, requiredSchemaVersion } from '../../db/migrate.ts'
-import { createApp, createDatabase, runSql } from '../helpers/app.ts'
+import { createApp, createDatabase, runSql, signUp } from '../helpers/app.ts'
+import { startService } from '../helpers/service.ts'
 import { anyStores, onEachStore } from '../helpers/stores.ts'
 import { until } from '../helpers/until.ts'
 
@@ -341,4 +342,36 @@ onEachStore(t, 'times that JSON cannot express are repaired by the migration, wh
   for (const time of ['infinity', '-infinity', '10000-01-01', '0001-01-01 BC']) {
     await t.rejects(runSql(url, `update videos set created_at = '${time}'`), /videos_created_at_range/)
   }
+})
+
+onEachStore(t, 'two schemas of one database are two services', async (t, stores) => {
+  const url = await createDatabase(t, stores)
+  const app = await createApp(t, { stores, databaseUrl: url, redisUrl: stores.redisUrl })
+  const { user } = await signUp(app)
+  await runSql(url, 'create schema "Second"')
+  // Also with the first schema further down the path.
+  for (const path of ['"Second"', '"Second",public']) {
+    const second = `${url}?options=${encodeURIComponent(`-c search_path=${path}`)}`
+    t.strictSame(await migrate({ connectionString: second }), path.includes(',') ? [] : all)
+    const other = await createApp(t, { stores, databaseUrl: second, redisUrl: null })
+    t.equal((await other.inject('/readyz')).statusCode, 200)
+    t.equal((await other.inject(`/api/v1/users/${user.id}`)).statusCode, 404, 'of the first one')
+  }
+  t.equal((await app.inject(`/api/v1/users/${user.id}`)).statusCode, 200)
+})
+
+onEachStore(t, 'a database that cannot store every text is refused, with the reason', async (t, stores) => {
+  const url = new URL(await createDatabase(t, stores, { isMigrated: false }))
+  const name = `${url.pathname.slice(1)}_latin`
+  await runSql(url.href, `create database ${name} encoding 'LATIN1' template template0 locale 'C'`)
+  t.teardown(() => runSql(url.href, `drop database if exists ${name} with (force)`))
+  const latin = new URL(url)
+  latin.pathname = `/${name}`
+  await t.rejects(migrate({ connectionString: latin.href }), {
+    name: 'MigrationRefused',
+    message: /encoding of the database is LATIN1.*create one with UTF8/
+  })
+  const service = await startService(t, { DATABASE_URL: latin.href })
+  t.match(await service.exit, { code: 1 })
+  t.match(service.output(), /could not start: The encoding of the database is LATIN1/)
 })

@@ -1,3 +1,4 @@
+import { steadyNow } from '../../shared/clock.ts'
 import type { KnownVideos } from './known-videos.ts'
 import type { Ledger } from './ledger.ts'
 import type { Batch, CounterStore, Tombstone, TombstoneCursor } from './store.ts'
@@ -44,7 +45,7 @@ export type Flusher = ReturnType<typeof createFlusher>
  * that collects does the work. Every step is idempotent, so that concurrent and repeated flushes change nothing. If a
  * process is killed at any point, the changes stay pending and another process flushes them.
  */
-export function createFlusher ({ store, ledger, known, log, periodMs = 300, now = Date.now }: FlusherOptions) {
+export function createFlusher ({ store, ledger, known, log, periodMs = 300, now = steadyNow }: FlusherOptions) {
   const startedAt = now()
   const stats = { flushed: 0, failures: 0, lastFlushMs: 0 }
   /** Deleted videos up to this tombstone are forgotten by this process. */
@@ -127,7 +128,8 @@ export function createFlusher ({ store, ledger, known, log, periodMs = 300, now 
       }
       return
     }
-    if (hasWarned) {
+    // A tick that found nothing to flush, because another process collects, proves nothing.
+    if (hasWarned && lagMs() < warningLagMs) {
       hasWarned = false
       log.info(numbers(), 'counters are flushed to PostgreSQL again')
     }

@@ -64,7 +64,7 @@ interface VideoState {
  * generation, and changes reach the ledger within a second.
  */
 export function createMemoryStore (options: MemoryStoreOptions): CounterStore {
-  const { recovery, now = Date.now } = options
+  const { recovery, now = steadyNow } = options
   const times = { ...counterTimes, ...options.times }
   const limits = { ...counterLimits, ...options.limits }
   const videos = new Map<number, VideoState>()

@@ -1,3 +1,4 @@
+import { steadyNow } from '../../shared/clock.ts'
 import type { RedisKeys } from './redis-keys.ts'
 import type { Shards } from './redis-generations.ts'
 import { isFenced, type ScriptCaller } from './scripts.ts'
@@ -21,6 +22,9 @@ export function createCollector (options: CollectorOptions) {
   /** By shard: the time up to which the ledger is complete, by the clock of Redis. */
   const flushedUntil: number[] = []
 
+  /** Milliseconds by which the clock of Redis is ahead of this process's, at the last collection. */
+  let clockLead = 0
+
   /** Returns undefined when another process has just collected. */
   async function collectShard (
     shard: number,
@@ -38,12 +42,14 @@ export function createCollector (options: CollectorOptions) {
       keys.receipts
     ], [generation, isClosing ? 0 : shards[shard]?.looks ?? 0, gapMs, limits.batchSize, isClosing ? '1' : '0']) as [
       string,
+      string,
       string
     ] | [string, string, string, string, string, number, string[], string[], string[]]
     const state = shards[shard]
     if (state?.generation === generation) state.looks = Math.max(state.looks, Number(answer[0]))
+    clockLead = Number(answer[2]) - steadyNow()
     noteFlushed(shard, Number(answer[1]))
-    if (answer.length === 2) return undefined
+    if (answer.length === 3) return undefined
     const [, , lookedAt, run, currentRun, waiting, counters, likes, receipts] = answer
     if (waiting === 0) noteFlushed(shard, Number(lookedAt))
     const batch: Batch = {
@@ -77,7 +83,7 @@ export function createCollector (options: CollectorOptions) {
     if (until > 0) flushedUntil[shard] = until
     const known = Object.values(flushedUntil)
     // A shard without a generation has nothing to flush.
-    stats.flushedUntil = known.length > 0 ? Math.min(...known) : undefined
+    stats.flushedUntil = known.length > 0 ? Math.min(...known) - clockLead : undefined
   }
 
   async function acknowledge (

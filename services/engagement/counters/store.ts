@@ -141,8 +141,8 @@ export interface StoreStats {
   /** Recoveries by this process since it started. */
   recoveries: number
   /**
-   * Time up to which the ledger is complete, by flushes of any process, in milliseconds of the store's clock;
-   * undefined while unknown.
+   * Time up to which the ledger is complete, by flushes of any process, by steadyNow() of this process (whatever the
+   * clock of Redis says); undefined while unknown.
    */
   flushedUntil: number | undefined
 }

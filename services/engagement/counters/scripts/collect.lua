@@ -3,7 +3,7 @@
 -- In:  KEYS 1 meta, 2 views, 3 comments, 4 peaks, 5 dirty, 6 pending, 7 receipts.
 --      ARGV 1 generation, 2 looks that the caller has seen, 3 ms that must lie between two looks (0: look in any
 --      case), 4 most of each kind, 5 '1' when the generation is being closed and takes no writes any more.
--- Out: {looks, flushed_at} when somebody looked a moment ago, else
+-- Out: {looks, flushed_at, this moment in ms} when somebody looked a moment ago, else
 --      {looks, flushed_at, this moment in ms, run_id that began the generation, run_id of this server, how much waits, counters, likes, receipts}: counters
 --      are video, views, comments, peak and so on; likes field, value and so on; receipts field, fingerprint.
 --      FENCED when the generation is another one.
@@ -17,7 +17,7 @@ end
 local now = clock()
 local age = now - tonumber(state[5] or '0')
 -- A clock that was set back must not stop the flushes.
-if age >= 0 and age < tonumber(ARGV[3]) then return { state[2] or '0', state[6] or '0' } end
+if age >= 0 and age < tonumber(ARGV[3]) then return { state[2] or '0', state[6] or '0', text(now) } end
 -- A Redis that is out of memory refuses these writes, and needs the flush.
 redis.pcall('HSET', KEYS[1], 'collected_at', text(now))
 redis.pcall('HINCRBY', KEYS[1], 'looks', 1)
