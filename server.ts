@@ -48,7 +48,8 @@ const [
   { createLogDestination },
   { createSupervisor, WorkerFailed },
   { alone, createWorker },
-  { describeRedis }
+  { describeRedis },
+  { readCommandLine }
 ] = await Promise.all([
   import('pino'),
   import('./app.ts'),
@@ -59,7 +60,8 @@ const [
   import('./services/runtime/log-destination.ts'),
   import('./services/runtime/supervisor.ts'),
   import('./services/runtime/worker.ts'),
-  import('./services/stores/redis-connection.ts')
+  import('./services/stores/redis-connection.ts'),
+  import('./services/runtime/command-line.ts')
 ])
 
 type App = Awaited<ReturnType<typeof buildApp>>
@@ -73,6 +75,12 @@ const backlog = 4096
 /** Milliseconds for writing the last log lines, however slow the reader is. */
 const flushMs = 500
 
+readCommandLine({
+  usage: `Usage: npm start, or node server.ts
+
+Runs the service. Its settings are environment variables, or lines of .env with npm start: README.md lists them, and
+.env.example is a copy to begin with. SIGTERM stops it.`
+})
 const config = readConfigOrExit()
 const destination = createLogDestination({ isShared: config.workers > 1 })
 const logger = pino({

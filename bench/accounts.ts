@@ -5,6 +5,7 @@ import fp from 'fastify-plugin'
 import { loadConfig } from '../fastify.config.ts'
 import auth from '../plugins/auth.ts'
 import { createRefreshTokens } from '../services/accounts/refresh-tokens.ts'
+import { readCommandLine } from '../services/runtime/command-line.ts'
 import { createGenerator } from './generator.ts'
 import { machine, median } from './measure.ts'
 import { createWorld, print, secret } from './world.ts'
@@ -13,6 +14,12 @@ import { createWorld, print, secret } from './world.ts'
  * `npm run bench:accounts`: what it takes to read an access token, new and seen before; and what a storm of logins, far
  * beyond what bcrypt allows, does to them and to who reads videos meanwhile.
  */
+
+readCommandLine({
+  usage: `Usage: npm run bench:accounts
+
+What access tokens cost, and what a storm of logins does to reads. PostgreSQL and Redis as for npm run bench.`
+})
 
 const password = 'password123'
 

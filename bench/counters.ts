@@ -4,13 +4,13 @@ import { openSync } from 'node:fs'
 import { connect, type Socket } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { parseArgs } from 'node:util'
 import autocannon from 'autocannon'
 import pg from 'pg'
 import { openDatabase } from '../db/open-database.ts'
 import { migrate } from '../db/migrate.ts'
 import { seed } from '../db/seed.ts'
 import { loadConfig } from '../fastify.config.ts'
+import { readCommandLine, readWord } from '../services/runtime/command-line.ts'
 import { createLedger } from '../services/engagement/counters/ledger.ts'
 import { createRedisKeys } from '../services/engagement/counters/redis-keys.ts'
 import { createRedisStore } from '../services/engagement/counters/redis-store.ts'
@@ -30,11 +30,15 @@ import { print, progress } from './world.ts'
  * that of BENCH_DATABASE_URL or the embedded one.
  */
 
-const { values: { part } } = parseArgs({ options: { part: { type: 'string' } } })
 const parts = { writes: benchWrites, flush: benchFlush, memory: benchMemory, streams: benchStreams }
-if (part !== undefined && !Object.hasOwn(parts, part)) {
-  throw new Error(`--part is one of ${Object.keys(parts).join(', ')}`)
-}
+const { values: { part } } = readCommandLine({
+  usage: `Usage: npm run bench:counters [-- --part NAME]
+
+What counting costs, beside a plain INCR: ${Object.keys(parts).join(', ')}. Redis is started for it, PostgreSQL is
+that of BENCH_DATABASE_URL or the embedded one.`,
+  options: { part: { type: 'string' } }
+})
+if (part !== undefined) readWord('part', part, Object.keys(parts))
 
 const rounds = 5
 const seconds = 3

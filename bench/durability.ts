@@ -1,3 +1,4 @@
+import { readCommandLine } from '../services/runtime/command-line.ts'
 import { createGenerator } from './generator.ts'
 import { machine, median } from './measure.ts'
 import { createWorld, print, progress } from './world.ts'
@@ -6,6 +7,12 @@ import { createWorld, print, progress } from './world.ts'
  * `npm run bench:durability`: comments with COUNTER_DURABILITY=buffered and =flushed, in turn: how many a second, and
  * how long one takes. Both services run on the same PostgreSQL and Redis, with everything on that production has on.
  */
+
+readCommandLine({
+  usage: `Usage: npm run bench:durability
+
+Comments with COUNTER_DURABILITY=buffered and =flushed: rate and latency. PostgreSQL and Redis as for npm run bench.`
+})
 
 const rounds = 3
 const seconds = 4

@@ -1,9 +1,16 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import { readCommandLine } from '../services/runtime/command-line.ts'
 import { createCursors } from '../services/videos/cursors.ts'
 import { machine, median } from './measure.ts'
 import { createWorld, print, progress, secret } from './world.ts'
 
 /** `npm run bench:pages`: the first page of a million videos, and one behind 100,000 others, by cursor. */
+
+readCommandLine({
+  usage: `Usage: npm run bench:pages
+
+The first page and page 5,000 of a million videos, which it adds first. PostgreSQL and Redis as for npm run bench.`
+})
 
 const rounds = 5
 const world = await createWorld({ videos: 1_000_000 })

@@ -1,7 +1,7 @@
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { availableParallelism, tmpdir } from 'node:os'
 import { join, relative } from 'node:path'
-import { parseArgs } from 'node:util'
+import { readCommandLine, readWord, refuse } from '../services/runtime/command-line.ts'
 import { fixturesOf } from './against.ts'
 import { compareReports, compareToRef, hasRegressed, textOfComparison, type Comparison } from './compare.ts'
 import { measureAmount, measureConnections, measureIdleMemory, measureStreams } from './connections.ts'
@@ -20,7 +20,7 @@ import { scenarios, type Fixtures, type Scenario } from './scenarios.ts'
 import { createWorld, print, progress, type Server, type World } from './world.ts'
 
 const help =
-  `npm run bench [-- options]: what the service costs, with everything on, beside the least that it could cost
+  `Usage: npm run bench [-- options]: what the service costs, with everything on, beside the least that it could cost
 
   --quick              two scenarios, in a minute
   --scenario NAME      only this one; may be repeated (${scenarios.map(({ name }) => name).join(', ')},
@@ -37,7 +37,8 @@ const help =
 It uses BENCH_DATABASE_URL and BENCH_REDIS_URL, or an embedded PostgreSQL and a Redis of its own (redis-server must be installed).
 Results are written to bench/results. It exits 1 when a gate of bench/gates.json fails, or --compare finds a scenario dearer.`
 
-const { values: options } = parseArgs({
+const { values: options } = readCommandLine({
+  usage: help,
   options: {
     quick: { type: 'boolean', default: false },
     scenario: { type: 'string', multiple: true },
@@ -47,8 +48,7 @@ const { values: options } = parseArgs({
     results: { type: 'string', default: join(import.meta.dirname, 'results') },
     readme: { type: 'boolean', default: false },
     profile: { type: 'boolean', default: false },
-    preload: { type: 'string' },
-    help: { type: 'boolean', default: false }
+    preload: { type: 'string' }
   }
 })
 
@@ -74,8 +74,15 @@ interface Bench {
   local: { world: World, limits: Limits } | undefined
 }
 
-if (options.help) print(help)
-else process.exitCode = await main()
+for (const name of options.scenario ?? []) {
+  readWord('scenario', name, [...scenarios.map(scenario => scenario.name), ...specials])
+}
+if (options.against !== undefined && !URL.canParse(options.against)) refuse(`--against is ${options.against}: use a URL`)
+for (const name of ['compare', 'preload'] as const) {
+  const file = options[name]
+  if (file !== undefined && !existsSync(file)) refuse(`--${name} is ${file}: there is no such file`)
+}
+process.exitCode = await main()
 
 async function main (): Promise<number> {
   const wanted = chosen()
@@ -132,8 +139,6 @@ async function main (): Promise<number> {
 
 function chosen (): { scenarios: Scenario[], specials: string[] } {
   const names = options.scenario
-  const unknown = names?.find(name => ![...scenarios.map(scenario => scenario.name), ...specials].includes(name))
-  if (unknown !== undefined) throw new Error(`There is no scenario ${unknown}; npm run bench -- --help names them`)
   const isWanted = (name: string, isQuick: boolean): boolean => names ? names.includes(name) : !options.quick || isQuick
   return {
     scenarios: scenarios.filter(({ name, isQuick = false, isLocal = false, isLimit = false }) =>

@@ -1,7 +1,8 @@
 import { execFile } from 'node:child_process'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { parseArgs, promisify, stripVTControlCharacters } from 'node:util'
+import { promisify, stripVTControlCharacters } from 'node:util'
 import { Redis } from 'ioredis'
+import { readCommandLine, readWord } from '../services/runtime/command-line.ts'
 import { createLeaseClient } from '../services/traffic/limiter/lease-client.ts'
 import { createSharedBuckets } from '../services/traffic/limiter/shared-buckets.ts'
 import { createFaultyProxy } from '../test/helpers/faulty-proxy.ts'
@@ -36,10 +37,14 @@ const parts: Record<string, (world: World, generator: Generator) => Promise<void
   connections: benchConnections,
   slow: benchSlowClients
 }
-const { values: { part } } = parseArgs({ options: { part: { type: 'string' } } })
-if (part !== undefined && !Object.hasOwn(parts, part)) {
-  throw new Error(`--part is one of ${Object.keys(parts).join(', ')}`)
-}
+const { values: { part } } = readCommandLine({
+  usage: `Usage: npm run bench:traffic [-- --part NAME]
+
+What the service does with several processes, and with more than it can do: ${Object.keys(parts).join(', ')}. It takes
+ten minutes, and needs wrk and slowhttptest. PostgreSQL and Redis as for npm run bench.`,
+  options: { part: { type: 'string' } }
+})
+if (part !== undefined) readWord('part', part, Object.keys(parts))
 
 const scenario = (name: string): Scenario => scenarios.find(one => one.name === name)!
 const text = ({ median, min, max }: Spread, digits: number): string =>

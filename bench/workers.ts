@@ -4,6 +4,7 @@ import { once } from 'node:events'
 import { createServer } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 import autocannon from 'autocannon'
+import { readCommandLine } from '../services/runtime/command-line.ts'
 import { cpuMicros, machine, median } from './measure.ts'
 import { print } from './world.ts'
 
@@ -21,6 +22,13 @@ const port = Number(process.env['HALO_BENCH_PORT'] ?? 20_000 + process.pid % 10_
 const rounds = 3
 const seconds = 3
 
+if (way === undefined && !isChild && !cluster.isWorker) {
+  readCommandLine({
+    usage: `Usage: npm run bench:workers
+
+What it costs to serve one port from two processes, by the way in which they share it.`
+  })
+}
 if (isChild || cluster.isWorker) serve()
 else if (way !== undefined) run(way)
 else await bench()

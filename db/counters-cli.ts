@@ -1,7 +1,7 @@
-import { parseArgs } from 'node:util'
 import pg from 'pg'
 import { loadConfig } from '../fastify.config.ts'
 import { connectRedis } from '../services/stores/redis-connection.ts'
+import { readCommandLine, refuse } from '../services/runtime/command-line.ts'
 import { ConfigurationError } from '../services/runtime/configuration-error.ts'
 import { createLedger } from '../services/engagement/counters/ledger.ts'
 import { takeOver } from '../services/engagement/counters/takeover.ts'
@@ -10,14 +10,19 @@ import { createDatabase } from '../services/stores/database.ts'
 import { integersAsNumbers } from './integers.ts'
 import { openDatabase } from './open-database.ts'
 
-const usage = 'Usage: npm run counters:verify [-- --repair], npm run counters:takeover'
+const usage = `Usage: npm run counters:verify [-- --repair]
+       npm run counters:takeover
+
+verify recounts the likes from their rows and compares Redis with PostgreSQL, while the service goes on; --repair
+mends what differs. It exits 1 when something differs. takeover imports the counts of the Go service again.
+`
 
 /**
  * `npm run counters:verify` and `counters:takeover`, for operators. Exits with 1 when there is drift, or the check
  * failed.
  */
+const { command, isRepair } = readArguments()
 try {
-  const { command, isRepair } = readArguments()
   const config = loadConfig({
     ...process.env,
     JWT_SECRET_KEY: process.env['JWT_SECRET_KEY'] ?? 'not needed for counters, which sign nothing'
@@ -82,16 +87,14 @@ async function verify (stores: Parameters<typeof verifyCounters>[0], isRepair: b
 }
 
 function readArguments (): { command: 'verify' | 'takeover', isRepair: boolean } {
-  try {
-    const { values, positionals: [command, ...rest] } = parseArgs({
-      allowPositionals: true,
-      options: { repair: { type: 'boolean', default: false } }
-    })
-    if ((command === 'verify' || (command === 'takeover' && !values.repair)) && rest.length === 0) {
-      return { command, isRepair: values.repair }
-    }
-  } catch {
-    // Reported below.
+  const { values, positionals: [command, ...rest] } = readCommandLine({
+    usage,
+    allowPositionals: true,
+    options: { repair: { type: 'boolean', default: false } }
+  })
+  if (rest.length > 0 || (command !== 'verify' && command !== 'takeover')) {
+    refuse(`the command is ${JSON.stringify([command, ...rest].join(' '))}: use verify or takeover`)
   }
-  throw new ConfigurationError([usage])
+  if (command === 'takeover' && values.repair) refuse('--repair belongs to verify')
+  return { command, isRepair: values.repair }
 }

@@ -1,5 +1,5 @@
-import { parseArgs } from 'node:util'
 import { loadConfig } from '../fastify.config.ts'
+import { readCommandLine, refuse } from '../services/runtime/command-line.ts'
 import { ConfigurationError } from '../services/runtime/configuration-error.ts'
 import { migrate, MigrationRefused } from './migrate.ts'
 import { openDatabase } from './open-database.ts'
@@ -10,8 +10,8 @@ Brings the database to the newest schema, or to the given version. Going down dr
 them: without --allow-data-loss it says which, and changes nothing.
 `
 
+const { target, allowsDataLoss } = readArguments()
 try {
-  const { target, allowsDataLoss } = readArguments()
   const database = await openDatabase(loadConfig(migrationEnvironment()).database)
   try {
     const messages = new Set<string>()
@@ -47,26 +47,15 @@ try {
 }
 
 function readArguments (): { target: number | undefined, allowsDataLoss: boolean } {
-  let parsed
-  try {
-    parsed = parseArgs({
-      allowPositionals: true,
-      options: { 'allow-data-loss': { type: 'boolean', default: false }, help: { type: 'boolean', default: false } }
-    })
-  } catch (error) {
-    throw new ConfigurationError([`${(error as Error).message}\n${usage}`])
-  }
-  const { values, positionals: [wanted, ...more] } = parsed
-  if (values.help) {
-    process.stdout.write(usage)
-    process.exit()
-  }
+  const { values, positionals: [wanted, ...more] } = readCommandLine({
+    usage,
+    allowPositionals: true,
+    options: { 'allow-data-loss': { type: 'boolean', default: false } }
+  })
   if (more.length > 0 || (wanted !== undefined && !/^\d{1,6}$/.test(wanted))) {
-    throw new ConfigurationError([
-      `the schema version is ${
-        JSON.stringify([wanted, ...more].join(' '))
-      }: use a whole number, or none for the newest\n${usage}`
-    ])
+    refuse(
+      `the schema version is ${JSON.stringify([wanted, ...more].join(' '))}: use a whole number, or none for the newest`
+    )
   }
   return { target: wanted === undefined ? undefined : Number(wanted), allowsDataLoss: values['allow-data-loss'] }
 }

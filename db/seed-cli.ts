@@ -1,16 +1,24 @@
-import { parseArgs } from 'node:util'
 import { loadConfig } from '../fastify.config.ts'
+import { readCommandLine, readCount } from '../services/runtime/command-line.ts'
 import { ConfigurationError } from '../services/runtime/configuration-error.ts'
 import { migrate } from './migrate.ts'
 import { openDatabase } from './open-database.ts'
 import { demoLogin } from './seed-data.ts'
 import { seed } from './seed.ts'
 
-const usage = 'Usage: npm run seed -- [--users 1000] [--videos 20000]\n'
+const usage = `Usage: npm run seed [-- --users 1000] [-- --videos 20000]
+
+Adds sample data up to the wanted size, and a login; safe to run twice. Not in production.
+`
+const { values } = readCommandLine({
+  usage,
+  options: { users: { type: 'string', default: '1000' }, videos: { type: 'string', default: '20000' } }
+})
+const users = readCount('users', values.users, { min: 1, max: 10_000_000 })
+const videos = readCount('videos', values.videos, { min: 0, max: 10_000_000 })
 
 /** `npm run seed`: adds sample data up to the wanted size; safe to run twice. */
 try {
-  const { users, videos } = readSizes()
   const config = loadConfig(process.env)
   if (config.environment === 'production') {
     throw new ConfigurationError([
@@ -38,27 +46,6 @@ try {
     `${error instanceof ConfigurationError ? error.message : `Nothing was added: ${(error as Error).message}`}\n`
   )
   process.exitCode = 1
-}
-
-function readSizes (): { users: number, videos: number } {
-  let values: { users: string, videos: string }
-  try {
-    values = parseArgs({
-      options: { users: { type: 'string', default: '1000' }, videos: { type: 'string', default: '20000' } }
-    }).values
-  } catch (error) {
-    throw new ConfigurationError([`${(error as Error).message}. ${usage.trim()}`])
-  }
-  const [users, videos] = [values.users, values.videos].map(text => /^\d{1,8}$/.test(text) ? Number(text) : NaN) as [
-    number,
-    number
-  ]
-  if (!(users >= 1) || Number.isNaN(videos)) {
-    throw new ConfigurationError([
-      `--users ${values.users} --videos ${values.videos}: use whole numbers, with one user at least. ${usage.trim()}`
-    ])
-  }
-  return { users, videos }
 }
 
 function showProgress (done: number, total: number): void {

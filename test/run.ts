@@ -1,10 +1,10 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { createWriteStream, existsSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
+import { createWriteStream, existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
-import { parseArgs } from 'node:util'
+import { readCommandLine, readCount, readWord, refuse } from '../services/runtime/command-line.ts'
 import { createTapReader, type FileResult } from './helpers/tap-reader.ts'
 import { startTestServers, UnusableServer, type TestServers } from './helpers/test-servers.ts'
 
@@ -53,22 +53,17 @@ const env = {
 process.exitCode = await runAll().finally(servers.stop)
 
 function readArguments () {
-  try {
-    const parsed = parseArgs({
-      allowPositionals: true,
-      options: {
-        stores: { type: 'string', default: 'all' },
-        jobs: { type: 'string', default: '2' },
-        help: { type: 'boolean' }
-      }
-    })
-    const { stores, jobs, help } = parsed.values
-    if (help) exit(usage, 0)
-    if (!['all', 'embedded', 'servers'].includes(stores) || !/^[1-8]$/.test(jobs)) exit(usage, 2)
-    return parsed
-  } catch (error) {
-    return exit(`${(error as Error).message}\n${usage}`, 2)
+  const parsed = readCommandLine({
+    usage,
+    allowPositionals: true,
+    options: { stores: { type: 'string', default: 'all' }, jobs: { type: 'string', default: '2' } }
+  })
+  readWord('stores', parsed.values.stores, ['all', 'embedded', 'servers'])
+  readCount('jobs', parsed.values.jobs, { min: 1, max: 8 })
+  for (const file of parsed.positionals) {
+    if (!existsSync(file) || !statSync(file).isFile()) refuse(`there is no file ${JSON.stringify(file)}`)
   }
+  return parsed
 }
 
 function exit (text: string, code: number): never {

@@ -2,12 +2,19 @@ import { spawnSync } from 'node:child_process'
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { readCommandLine } from '../../services/runtime/command-line.ts'
 
 /**
  * `npm run test:bench`: that the bench finds what it is for and nothing else. A sleep of 3 ms that is planted in the
  * service fails a gate; two runs of one commit pass them all, and neither is dearer than the other; an answer that
  * was not expected fails the run.
  */
+
+readCommandLine({
+  usage: `Usage: npm run test:bench
+
+Checks that npm run bench finds a planted sleep of 3 ms, and nothing between two runs of one commit.`
+})
 
 const folder = mkdtempSync(join(tmpdir(), 'halo-bench-'))
 const bench = (...args: string[]) => {

@@ -1,6 +1,13 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { join } from 'node:path'
+import { readCommandLine } from '../../services/runtime/command-line.ts'
+
+readCommandLine({
+  usage: `Usage: npm run test:chaos:bugs
+
+Plants bugs in the counters, one at a time: npm run test:chaos must find each.`
+})
 
 /**
  * `npm run test:chaos:bugs`: the test of the chaos test. A bug is planted in all three processes, and the test must

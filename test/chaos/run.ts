@@ -1,6 +1,6 @@
 import { randomInt } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { parseArgs } from 'node:util'
+import { readCommandLine, readCount, readWord } from '../../services/runtime/command-line.ts'
 import { createDatabase } from '../../services/stores/database.ts'
 import { describe, verifyCounters } from '../../services/engagement/counters/verify.ts'
 import {
@@ -23,7 +23,12 @@ import { createWorld, presenceMs, type World } from './world.ts'
  * With `--durability flushed` nothing that was acknowledged may be lost under any fault.
  */
 
-const { values: options } = parseArgs({
+const { values: options } = readCommandLine({
+  usage: `Usage: npm run test:chaos [-- --seed N] [-- --seconds 6] [-- --scenario NAME]… [-- --cluster]
+         [-- --durability flushed] [-- --bug NAME]
+
+Three processes under load on a PostgreSQL and a Redis of their own, which are killed, stopped, emptied and put back in
+time. It exits 1 when something that was acknowledged is lost or counts twice. redis-server must be installed.`,
   options: {
     seed: { type: 'string' },
     scenario: { type: 'string', multiple: true },
@@ -33,15 +38,10 @@ const { values: options } = parseArgs({
     seconds: { type: 'string', default: '6' }
   }
 })
-const seed = options.seed === undefined ? randomInt(2 ** 31) : Number(options.seed)
-const loadMs = Number(options.seconds) * 1000
+const seed = options.seed === undefined ? randomInt(2 ** 31) : readCount('seed', options.seed, { min: 0, max: 2 ** 31 })
 // A viewer needs some of it to become a view, and a process to come up again.
-if (!Number.isInteger(seed) || !(loadMs >= 3000) || !['buffered', 'flushed'].includes(options.durability)) {
-  throw new Error(
-    'Usage: npm run test:chaos -- [--seed N] [--seconds 6] [--scenario NAME] [--cluster] [--durability flushed] [--bug NAME]'
-  )
-}
-const isFlushed = options.durability === 'flushed'
+const loadMs = readCount('seconds', options.seconds, { min: 3, max: 600 }) * 1000
+const isFlushed = readWord('durability', options.durability, ['buffered', 'flushed']) === 'flushed'
 const random = mulberry32(seed)
 
 /** Milliseconds without an acknowledgement that the whole test may take. */
@@ -143,6 +143,7 @@ interface Row {
   failures: string[]
 }
 
+for (const name of options.scenario ?? []) readWord('scenario', name, scenarios.map(one => one.name))
 process.stdout.write(
   `Seed ${seed} (again: npm run test:chaos -- --seed ${seed}${options.cluster ? ' --cluster' : ''}${
     isFlushed ? ' --durability flushed' : ''

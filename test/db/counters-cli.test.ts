@@ -90,7 +90,7 @@ t.test('counters:verify, with what it cannot understand or reach, says so and ex
   if (!scene) return didNotRun(t, needsRedis)
   const { env, redis } = scene
   for (const args of [[], ['mend'], ['verify', '--fix'], ['verify', 'more'], ['takeover', '--repair']]) {
-    t.match(await run(args, env), { code: 1, output: /Usage: npm run counters:verify/ }, args.join(' '))
+    t.match(await run(args, env), { code: 2, output: /^[^\n]+; see --help\n$/ }, args.join(' '))
   }
   t.match(await run(['verify'], { ...env, DATABASE_URL: 'postgres://127.0.0.1:1/none' }), {
     code: 1,

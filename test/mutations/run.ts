@@ -1,7 +1,7 @@
 import { spawnSync } from 'node:child_process'
 import { readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { parseArgs } from 'node:util'
+import { readCommandLine, readCount } from '../../services/runtime/command-line.ts'
 import { copyTree } from '../helpers/tree-copy.ts'
 import { mutations, type Mutation } from './table.ts'
 
@@ -16,19 +16,13 @@ a control changes nothing and must stay green.
 `
 
 const root = join(import.meta.dirname, '..', '..')
-const { values } = parseArgs({
-  options: { sample: { type: 'string' }, seed: { type: 'string' }, only: { type: 'string' }, help: { type: 'boolean' } }
+const { values } = readCommandLine({
+  usage,
+  options: { sample: { type: 'string' }, seed: { type: 'string' }, only: { type: 'string' } }
 })
-if (values.help) {
-  process.stdout.write(usage)
-  process.exit()
-}
-const seed = Number(values.seed ?? Math.floor(Date.now() / 86_400_000))
-const count = values.sample === undefined ? Infinity : Number(values.sample)
-if (!Number.isInteger(seed) || !(count >= 1)) {
-  process.stderr.write(usage)
-  process.exit(2)
-}
+const day = String(Math.floor(Date.now() / 86_400_000))
+const seed = readCount('seed', values.seed ?? day, { min: 0, max: 2 ** 31 })
+const count = values.sample === undefined ? Infinity : readCount('sample', values.sample, { min: 1, max: 1000 })
 
 const folder = copyTree()
 process.on('exit', () => {

@@ -4,7 +4,7 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
-import { parseArgs } from 'node:util'
+import { readCommandLine, readCount } from '../../services/runtime/command-line.ts'
 import { createGenerator } from '../../bench/generator.ts'
 import { scenarios } from '../../bench/scenarios.ts'
 import { createWorld, print, type World } from '../../bench/world.ts'
@@ -17,10 +17,15 @@ import { freePort } from '../helpers/free-port.ts'
  * `-- --restarts 10 --rate 2000` are its defaults. PostgreSQL and Redis as for `npm run bench`.
  */
 
-const { values } = parseArgs({
+const { values } = readCommandLine({
+  usage: `Usage: npm run test:rolling [-- --restarts 10] [-- --rate 2000]
+
+Restarts two replicas behind haproxy in turn, under a steady load of so many requests a second: every one must be
+answered. PostgreSQL and Redis as for npm run bench; haproxy must be installed.`,
   options: { restarts: { type: 'string', default: '10' }, rate: { type: 'string', default: '2000' } }
 })
-const [restarts, rate] = [Number(values.restarts), Number(values.rate)]
+const restarts = readCount('restarts', values.restarts, { min: 1, max: 1000 })
+const rate = readCount('rate', values.rate, { min: 1, max: 1_000_000 })
 
 /** Seconds from SIGTERM to the moment when the port is closed: haproxy has noticed by then. */
 const drainDelay = 1
