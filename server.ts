@@ -120,6 +120,8 @@ async function run (): Promise<number> {
   const database = await Promise.race([opening, stopRequest.promise.then(() => undefined)])
   // Stopped while it was starting: what has started meanwhile is stopped.
   if (!database) return await opening.then(opened => opened.stop(), () => {}).then(() => 0)
+  database.embedded?.keepRunning(logger)
+  await warnOfSharedData(database)
   try {
     const serving = config.workers === 1 ? serve(database.connection, alone) : supervise(database)
     endAtOnce = () => {
@@ -136,6 +138,15 @@ async function run (): Promise<number> {
   } finally {
     await database.stop()
   }
+}
+
+/** Counters of another service on the same data are its own, and the totals of both would be wrong in turn. */
+async function warnOfSharedData ({ embedded }: OpenDatabase): Promise<void> {
+  if (!embedded || config.redis !== null || await embedded.otherServices() === 0) return
+  const message = `another service runs on the data in ${embedded.directory}: each has counters of its own, so that ` +
+    'neither shows all of them; stop one, or set REDIS_URL for both'
+  logger.warn(message)
+  if (config.environment !== 'production') process.stderr.write(`\nWarning: ${message}\n`)
 }
 
 async function runWorker (): Promise<number> {

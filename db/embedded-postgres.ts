@@ -1,6 +1,6 @@
 import { execFile, spawn, type ChildProcess } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { constants, existsSync, statSync } from 'node:fs'
+import { constants, existsSync, readFileSync, statSync } from 'node:fs'
 import { chmod, chown, cp, mkdir, mkdtemp, readFile, rename, rm, symlink } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { userInfo } from 'node:os'
@@ -11,6 +11,9 @@ import pg from 'pg'
 
 const run = promisify(execFile)
 
+/** Milliseconds between two looks whether the server has died. */
+const watchMs = 1000
+
 export interface EmbeddedPostgres {
   /** Folder of the data; not always the requested one, see `place`. */
   directory: string
@@ -18,6 +21,10 @@ export interface EmbeddedPostgres {
   version: string
   /** Whether the cluster is new, was started again, or was still running. */
   origin: 'created' | 'started' | 'reused'
+  /** Processes of the service that are connected, this one not among them. */
+  otherServices (): Promise<number>
+  /** Starts the server again whenever it has died, on the same port, until `stop`. */
+  keepRunning (log: { error (fields: object, message: string): void }): void
   /** Restarts the server as after a crash: connections break, and it recovers from its WAL. For tests. */
   restart (): Promise<void>
   /** Stops the server, unless another process (a seed, a second service, psql) is connected to it. */
@@ -65,18 +72,37 @@ export async function startEmbeddedPostgres (
   }
   let port = await runningPort(data, binaries, identity)
   if (port === undefined) {
-    port = await startServer(data, binaries, identity, isThrowAway)
+    port = await startServer({ data, binaries, identity, isThrowAway, port: await freePort() })
   } else {
     origin = 'reused'
   }
   const url = `postgres://postgres@127.0.0.1:${port}/halo`
   await ensureDatabase(url)
+  let watch: NodeJS.Timeout | undefined
+  let isStarting = false
 
   return {
     directory: home,
     url,
     version,
     origin,
+    async otherServices () {
+      return await clientsOf(url, "application_name like 'halo-api%'")
+    },
+    keepRunning (log) {
+      watch = setInterval(() => {
+        if (isStarting || isAlive(data)) return
+        isStarting = true
+        log.error({ directory: home }, 'the embedded PostgreSQL has ended; starting it again')
+        startServer({ data, binaries, identity, isThrowAway, port: port! })
+          .catch((error: unknown) => {
+            log.error({ cause: (error as Error).message }, 'the embedded PostgreSQL could not be started again')
+          })
+          .finally(() => {
+            isStarting = false
+          })
+      }, watchMs).unref()
+    },
     async restart () {
       const child = spawn(binaries.pg_ctl, [
         'restart',
@@ -98,8 +124,9 @@ export async function startEmbeddedPostgres (
       if (code !== 0) throw new Error(`The embedded PostgreSQL in ${data} did not restart`)
     },
     async stop () {
+      clearInterval(watch)
       // A connection that was closed a moment ago may still be listed.
-      for (let tries = 0; await hasOtherClients(url); tries++) {
+      for (let tries = 0; await clientsOf(url) > 0; tries++) {
         if (tries === 5) return
         await sleep(100)
       }
@@ -237,13 +264,15 @@ async function runningPort (data: string, binaries: Binaries, identity: Identity
   }
 }
 
-async function startServer (
-  data: string,
-  binaries: Binaries,
-  identity: Identity,
+interface ServerStart {
+  data: string
+  binaries: Binaries
+  identity: Identity
   isThrowAway: boolean
-): Promise<number> {
-  const port = await freePort()
+  port: number
+}
+
+async function startServer ({ data, binaries, identity, isThrowAway, port }: ServerStart): Promise<number> {
   const log = join(data, 'server.log')
   const options = [
     `-p ${port}`,
@@ -304,18 +333,31 @@ async function ensureDatabase (url: string): Promise<void> {
   }
 }
 
-async function hasOtherClients (url: string): Promise<boolean> {
+/** Number of other clients, of those for which a condition on pg_stat_activity holds; 0 when it cannot be read. */
+async function clientsOf (url: string, condition = 'true'): Promise<number> {
   const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: 2000 })
   client.on('error', () => {})
   try {
     await client.connect()
-    const { rows } = await client.query(
-      "select 1 from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid() limit 1"
+    const { rows: [row] } = await client.query<{ count: number }>(
+      `select count(*)::int as count from pg_stat_activity
+      where backend_type = 'client backend' and pid <> pg_backend_pid() and ${condition}`
     )
-    return rows.length > 0
+    return row!.count
   } catch {
-    return false
+    return 0
   } finally {
     await client.end().catch(() => {})
+  }
+}
+
+/** Whether the process in postmaster.pid exists. */
+function isAlive (data: string): boolean {
+  try {
+    process.kill(Number.parseInt(readFileSync(join(data, 'postmaster.pid'), 'utf8')), 0)
+    return true
+  } catch (error) {
+    // The process of another user.
+    return (error as NodeJS.ErrnoException).code === 'EPERM'
   }
 }

@@ -18,6 +18,7 @@ try {
     const applied = await migrate(database.connection, {
       target,
       allowsDataLoss,
+      connectPatienceMs: 30_000,
       onWait (message) {
         if (!messages.has(message)) process.stderr.write(`${message}\n`)
         messages.add(message)

@@ -63,6 +63,8 @@ export interface MigrateOptions {
   directory?: string
   /** Milliseconds to wait for another migrator. */
   patienceMs?: number
+  /** Milliseconds to wait for a server that cannot be reached yet; by default the first failure is the last. */
+  connectPatienceMs?: number
   onWait?: (message: string) => void
   /** Called with what a migration has to say, such as rows that it repaired. */
   onNotice?: (message: string) => void
@@ -96,13 +98,10 @@ export async function migrate (
   if (target !== undefined && (target < 0 || target > newest)) {
     throw new MigrationRefused(`There is no schema version ${target}: versions go from 0 to ${newest}`)
   }
-  const client = new pg.Client({ ...connection, connectionTimeoutMillis: 5000 })
-  // An error on an idle client would end the process; the query under way reports it.
-  client.on('error', () => {})
+  const client = await connect(connection, options)
   client.on('notice', ({ message = '' }) => {
     if (message.startsWith(noticePrefix)) onNotice(message.slice(noticePrefix.length))
   })
-  await client.connect()
   try {
     await requireUtf8(client)
     await lock(client, patienceMs, onWait)
@@ -129,6 +128,29 @@ export async function requireUtf8 (
     throw new MigrationRefused(
       `The encoding of the database is ${String(row?.encoding)}, which cannot store every text: create one with UTF8`
     )
+  }
+}
+
+/** Connects to the server; while it starts, or is not found yet, again each half second. */
+async function connect (
+  connection: ServerConnection,
+  { connectPatienceMs = 0, onWait = () => {} }: MigrateOptions
+): Promise<pg.Client> {
+  for (const startedAt = performance.now(); ;) {
+    const client = new pg.Client({ ...connection, connectionTimeoutMillis: 5000 })
+    // An error on an idle client would end the process; the query under way reports it.
+    client.on('error', () => {})
+    try {
+      await client.connect()
+      return client
+    } catch (error) {
+      await client.end().catch(() => {})
+      const { code = '' } = error as { code?: string }
+      const isTemporary = ['ECONNREFUSED', 'ENOTFOUND', 'EAI_AGAIN', 'ETIMEDOUT', '57P03'].includes(code)
+      if (!isTemporary || performance.now() - startedAt > connectPatienceMs) throw error
+      onWait('the database cannot be reached yet; waiting for it')
+      await sleep(500)
+    }
   }
 }
 

@@ -1,4 +1,5 @@
 import type { DatabaseConfig, ServerConnection } from '../fastify.config.ts'
+import type { EmbeddedPostgres } from './embedded-postgres.ts'
 import { describeServer } from '../services/stores/store-settings.ts'
 
 /** A database that is running, and a function that stops it if it was started here. */
@@ -7,6 +8,8 @@ export interface OpenDatabase {
   /** Its address for people; never with a password. */
   description: string
   stop (): Promise<void>
+  /** The embedded PostgreSQL, where the database is one. */
+  embedded?: EmbeddedPostgres
 }
 
 /** Returns the configured server, or starts the embedded PostgreSQL. */
@@ -22,6 +25,7 @@ export async function openDatabase (config: DatabaseConfig): Promise<OpenDatabas
     connection: { connectionString: embedded.url },
     description:
       `embedded PostgreSQL ${embedded.version} (${embedded.origin}; data in ${embedded.directory}; ${embedded.url})`,
-    stop: embedded.stop
+    stop: embedded.stop,
+    embedded
   }
 }

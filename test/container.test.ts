@@ -78,7 +78,7 @@ t.test('the Dockerfile copies what the build reads, and .dockerignore lets it th
 
 t.test('the image runs the compiled service, not as root, with a health check', async t => {
   const command = last.find(({ word }) => word === 'CMD')!.rest
-  t.strictSame(JSON.parse(command), packageJson.scripts['start:production']!.split(' '))
+  t.strictSame(JSON.parse(command), packageJson.scripts['start:production']!.split(' ').filter(word => !/^NODE_ENV=|^--env-file/.test(word)))
   t.equal(command.includes(`${buildConfig.compilerOptions.outDir}/server.js`), true)
   t.equal(
     last.find(({ word }) => word === 'ENTRYPOINT')?.rest,
@@ -103,7 +103,7 @@ interface Compose {
       image?: string
       build?: string
       command?: string
-      environment?: Record<string, string>
+      environment?: Record<string, string | null>
       ports?: string[]
       healthcheck?: { test: string }
       depends_on?: Record<string, { condition: string }>
@@ -118,12 +118,16 @@ t.test('docker-compose.yml starts postgres, redis, the migration and the service
   t.match(services['redis']!.command, /--lazyfree-lazy-expire yes/, 'a large stream that ends does not stall Redis')
   t.match(services['postgres']!.environment!['POSTGRES_PASSWORD'], /^\$\{DB_PASSWORD:\?/, 'the password has no default')
   for (const name of ['postgres', 'redis']) t.ok(services[name]!.healthcheck, `${name} has a health check`)
+  t.match(services['postgres']!.healthcheck!.test, /pg_isready -h 127\.0\.0\.1/, 'not the server of the initialisation')
   t.strictSame(services['api']!.depends_on, {
     postgres: { condition: 'service_healthy' },
     redis: { condition: 'service_healthy' },
     migrate: { condition: 'service_completed_successfully' }
   })
-  t.strictSame(services['migrate']!.command, packageJson.scripts['migrate:production'])
+  t.strictSame(
+    services['migrate']!.command,
+    packageJson.scripts['migrate:production']!.replace(/NODE_ENV=production |--env-file-if-exists=.env /g, '')
+  )
   t.match(services['api']!.ports![0], new RegExp(`:${last.find(({ word }) => word === 'EXPOSE')!.rest}$`))
   for (const name of ['migrate', 'api']) {
     const { environment, build } = services[name]!
@@ -131,13 +135,31 @@ t.test('docker-compose.yml starts postgres, redis, the migration and the service
     for (const variable of Object.keys(environment!)) {
       t.ok(variable in Environment.properties, `${variable} is a setting`)
     }
+    const given = `p@ss#w:/?%${'x'.repeat(32)}`
     // As compose fills it in: ${NAME:-default} becomes its default, ${NAME:?words} must be given.
     const filled = Object.fromEntries(
       Object.entries(environment!).map((
         [variable, value]
-      ) => [variable, value.replaceAll(/\$\{\w+:-([^}]*)\}/g, '$1').replaceAll(/\$\{\w+:\?[^}]*\}/g, 'x'.repeat(32))])
+      ) => [
+        variable,
+        (value ?? '').replaceAll(/\$\{\w+:-([^}]*)\}/g, '$1').replaceAll(/\$\{\w+:\?[^}]*\}/g, given)
+      ])
     )
-    t.equal(loadConfig(filled).environment, 'production', 'the service boots with it')
+    const config = loadConfig(filled)
+    t.equal(config.environment, 'production', 'the service boots with it')
+    t.match(config.database, { connection: { host: 'postgres', password: given } })
+    const ofOtherServers = /^(?:DATA_DIR|DATABASE_REPLICA_URL|(?:DB|REDIS)_CA_FILE|REDIS_(?!URL))/
+    t.strictSame(
+      Object.keys(Environment.properties).filter(one => !(one in environment!) && !ofOtherServers.test(one)),
+      [],
+      'every setting reaches the container'
+    )
+    t.match(services[name], {
+      read_only: true,
+      cap_drop: ['ALL'],
+      security_opt: ['no-new-privileges:true'],
+      mem_limit: /^\d+[mg]$/
+    })
   }
 })
 

@@ -1,11 +1,12 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { chmod, mkdtemp, rm } from 'node:fs/promises'
+import { chmod, mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { startEmbeddedPostgres } from '../../db/embedded-postgres.ts'
 import { runSql } from '../helpers/app.ts'
+import { startService } from '../helpers/service.ts'
 import { until } from '../helpers/until.ts'
 
 async function folder (t: Test): Promise<string> {
@@ -65,4 +66,23 @@ t.test('two processes on one folder share the server, and the last one out stops
   t.strictSame(await runSql(two.url, 'select 1 as n'), [{ n: 1 }])
   await two.stop()
   await t.rejects(runSql(two.url, 'select 1'))
+})
+
+t.test('a second service on the same data warns of separate counters; a server that was killed is started again', async t => {
+  const directory = await folder(t)
+  const first = await startService(t, { DATA_DIR: directory })
+  await first.printed(/listening {2}http/)
+  t.notMatch(first.output(), /another service runs/)
+  const second = await startService(t, { DATA_DIR: directory })
+  await second.printed(/Warning: another service runs on the data in .*set REDIS_URL for both/)
+  second.child.kill('SIGTERM')
+  await second.exit
+
+  const pid = Number.parseInt(await readFile(join(directory, 'postgres', 'postmaster.pid'), 'utf8'))
+  process.kill(pid, 'SIGKILL')
+  await first.printed(/the embedded PostgreSQL has ended; starting it again/)
+  await until('the service is ready again', async () => (await fetch(`${first.url}/readyz`)).status === 200)
+  t.equal((await fetch(`${first.url}/api/v1/videos`)).status, 200)
+  first.child.kill('SIGTERM')
+  t.match(await first.exit, { code: 0 })
 })

@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import t from 'tap'
 import { migrate, requiredSchemaVersion } from '../../db/migrate.ts'
 import { createApp, createDatabase, runSql, signUp } from '../helpers/app.ts'
+import { createFaultyProxy } from '../helpers/faulty-proxy.ts'
 import { startService } from '../helpers/service.ts'
 import { anyStores, onEachStore } from '../helpers/stores.ts'
 import { until } from '../helpers/until.ts'
@@ -374,4 +375,19 @@ onEachStore(t, 'a database that cannot store every text is refused, with the rea
   const service = await startService(t, { DATABASE_URL: latin.href })
   t.match(await service.exit, { code: 1 })
   t.match(service.output(), /could not start: The encoding of the database is LATIN1/)
+})
+
+t.test('a migration waits for a server that cannot be reached yet, when it is told to', async t => {
+  const url = await createDatabase(t, anyStores(), { isMigrated: false })
+  const proxy = await createFaultyProxy(t, url, 5432)
+  await proxy.refuse()
+  await t.rejects(migrate({ connectionString: proxy.url }), { code: 'ECONNREFUSED' })
+  const messages: string[] = []
+  const migrating = migrate({ connectionString: proxy.url }, {
+    connectPatienceMs: 30_000,
+    onWait: message => messages.push(message)
+  })
+  await until('it waits', () => messages.length > 0)
+  await proxy.forward()
+  t.strictSame(await migrating, all)
 })
