@@ -6,7 +6,7 @@ import type { FastifyHttpOptions } from 'fastify'
 import { Value } from '@sinclair/typebox/value'
 import { Environment } from './schemas/environment.ts'
 import { ConfigurationError } from './services/runtime/configuration-error.ts'
-import { ed25519Prefix, isEd25519Key } from './services/accounts/token-keys.ts'
+import { ed25519Prefix, isEd25519Key, isWeakSecret } from './services/accounts/token-keys.ts'
 import type { Policies } from './services/traffic/limiter/policies.ts'
 import type { RedisAddress } from './services/stores/redis-connection.ts'
 import {
@@ -69,13 +69,15 @@ export interface Config {
     acceptsLegacy: boolean
     expiresInSeconds: number
   }
-  sessions: { lifetimeSeconds: number }
+  sessions: { lifetimeSeconds: number, maxPerUser: number }
   passwords: {
     /** Threads of each process. */ threads: number
     cost: number
     pepper: string
     previousPeppers: string[]
     blocklist: 'off' | 'common'
+    /** Whether a login replaces an outdated hash. */
+    isRehashed: boolean
   }
   cors: { origins: '*' | string[] }
   rateLimit: { policies: Policies, hasLegacyHeaders: boolean }
@@ -85,8 +87,8 @@ export interface Config {
   warnings: string[]
 }
 
-/** Pepper if none is set (not in production): not secret, and the same after a restart. */
-const developmentPepper = 'HALO, on a machine of a developer'
+/** Pepper if none is set: no secret, and the same everywhere. */
+const noPepper = 'HALO, on a machine of a developer'
 
 type Variables = Record<string, string | undefined>
 
@@ -108,7 +110,9 @@ export function loadConfig (variables: Variables): Readonly<Config> {
       problems.push(
         `JWT_SECRET_KEY ${
           hasSecret ? `has ${bytes} bytes` : 'is missing'
-        } and needs 32 or more: make one with: openssl rand -base64 48`
+        } and needs 32 or more: make one with: openssl rand -base64 48${
+          hasSecret ? ', and put the present one into JWT_PREVIOUS_KEYS: tokens that it signed stay valid' : ''
+        }`
       )
     }
   }
@@ -121,28 +125,19 @@ export function loadConfig (variables: Variables): Readonly<Config> {
   }
   const previousKeys = secrets('JWT_PREVIOUS_KEYS', environment.JWT_PREVIOUS_KEYS ?? '', problems)
   for (const [index, key] of previousKeys.entries()) {
-    if (
-      key.startsWith(ed25519Prefix)
-        ? isEd25519Key(key.slice(ed25519Prefix.length), 'any')
-        : Buffer.byteLength(key) >= 32
-    ) continue
+    if (!key.startsWith(ed25519Prefix) || isEd25519Key(key.slice(ed25519Prefix.length), 'any')) continue
     problems.push(
       `JWT_PREVIOUS_KEYS has a key (the ${
         index + 1
-      }. one) that is neither a secret of 32 bytes or more nor ${ed25519Prefix} and an Ed25519 key in base64 of its DER form`
+      }. one) that begins with ${ed25519Prefix} and is no Ed25519 key in base64 of its DER form`
     )
   }
   const previousPeppers = secrets('PASSWORD_PREVIOUS_PEPPERS', environment.PASSWORD_PREVIOUS_PEPPERS ?? '', problems)
   const pepper = environment.PASSWORD_PEPPER ?? ''
-  if (isProduction || pepper !== '') {
-    const bytes = Buffer.byteLength(pepper)
-    if (bytes < 32) {
-      problems.push(
-        `PASSWORD_PEPPER ${
-          pepper === '' ? 'is missing' : `has ${bytes} bytes`
-        } and needs 32 or more: make one with: openssl rand -base64 48`
-      )
-    }
+  if (pepper !== '' && Buffer.byteLength(pepper) < 32) {
+    problems.push(
+      `PASSWORD_PEPPER has ${Buffer.byteLength(pepper)} bytes and needs 32 or more: make one with: openssl rand -base64 48`
+    )
   }
 
   const database = readDatabase(environment, problems)
@@ -157,15 +152,17 @@ export function loadConfig (variables: Variables): Readonly<Config> {
     problems.push('REDIS_URL (or REDIS_HOST) is missing: name a Redis server, such as REDIS_URL=redis://host:6379')
   }
 
-  const workers = environment.WEB_CONCURRENCY ?? (redis === null ? 1 : availableParallelism())
+  const maxConnections = environment.DB_MAX_OPEN_CONNS || defaultOf('DB_MAX_OPEN_CONNS')
+  const workers = environment.WEB_CONCURRENCY ??
+    (redis === null ? 1 : Math.min(availableParallelism(), maxConnections))
   if (workers > 1 && redis === null) {
     problems.push(
       `WEB_CONCURRENCY is ${workers}, and without Redis counters live in one process: set REDIS_URL, or WEB_CONCURRENCY=1`
     )
   }
-  if (environment.DB_MAX_OPEN_CONNS < workers) {
+  if (maxConnections < workers) {
     problems.push(
-      `DB_MAX_OPEN_CONNS (${environment.DB_MAX_OPEN_CONNS}) is below the ${workers} processes that share them: raise it, or lower WEB_CONCURRENCY`
+      `DB_MAX_OPEN_CONNS (${maxConnections}) is below the ${workers} processes that share them: raise it, or lower WEB_CONCURRENCY`
     )
   }
 
@@ -180,9 +177,10 @@ export function loadConfig (variables: Variables): Readonly<Config> {
       `METRICS_PORT is ${environment.METRICS_PORT}, which is SERVER_PORT: name another port, or leave it out`
     )
   }
-  if (environment.DB_MAX_IDLE_CONNS > environment.DB_MAX_OPEN_CONNS) {
+  // One that is not set follows the maximum.
+  if (variables['DB_MAX_IDLE_CONNS']?.trim() && environment.DB_MAX_IDLE_CONNS > maxConnections) {
     problems.push(
-      `DB_MAX_IDLE_CONNS (${environment.DB_MAX_IDLE_CONNS}) is above DB_MAX_OPEN_CONNS (${environment.DB_MAX_OPEN_CONNS}): lower the first or raise the second`
+      `DB_MAX_IDLE_CONNS (${environment.DB_MAX_IDLE_CONNS}) is above DB_MAX_OPEN_CONNS (${maxConnections}): lower the first or raise the second`
     )
   }
   if (isProduction && environment.PASSWORD_COST < 10) {
@@ -197,9 +195,9 @@ export function loadConfig (variables: Variables): Readonly<Config> {
     server: {
       host: environment.SERVER_HOST,
       port: environment.SERVER_PORT,
-      readTimeoutMs: environment.SERVER_READ_TIMEOUT * 1000,
-      writeTimeoutMs: environment.SERVER_WRITE_TIMEOUT * 1000,
-      idleTimeoutMs: environment.SERVER_IDLE_TIMEOUT * 1000,
+      readTimeoutMs: (environment.SERVER_READ_TIMEOUT || defaultOf('SERVER_READ_TIMEOUT')) * 1000,
+      writeTimeoutMs: (environment.SERVER_WRITE_TIMEOUT || defaultOf('SERVER_WRITE_TIMEOUT')) * 1000,
+      idleTimeoutMs: (environment.SERVER_IDLE_TIMEOUT || defaultOf('SERVER_IDLE_TIMEOUT')) * 1000,
       drainDelayMs: environment.SERVER_DRAIN_DELAY * 1000,
       drainTimeoutMs: environment.SERVER_DRAIN_TIMEOUT * 1000,
       trustProxy
@@ -210,8 +208,8 @@ export function loadConfig (variables: Variables): Readonly<Config> {
     database,
     databaseReplica,
     databasePool: {
-      max: Math.max(1, Math.floor(environment.DB_MAX_OPEN_CONNS / workers)),
-      min: Math.floor(environment.DB_MAX_IDLE_CONNS / workers),
+      max: Math.max(1, Math.floor(maxConnections / workers)),
+      min: Math.floor(Math.min(environment.DB_MAX_IDLE_CONNS, maxConnections) / workers),
       maxLifetimeSeconds: environment.DB_CONN_MAX_LIFETIME,
       isPrepared: environment.DB_PREPARED_STATEMENTS === 'true'
     },
@@ -229,17 +227,19 @@ export function loadConfig (variables: Variables): Readonly<Config> {
       acceptsLegacy: environment.JWT_ACCEPT_LEGACY === 'true',
       expiresInSeconds: environment.JWT_EXPIRATION_HOURS * 3600
     },
-    sessions: { lifetimeSeconds: environment.SESSION_LIFETIME_DAYS * 86_400 },
+    sessions: {
+      lifetimeSeconds: environment.SESSION_LIFETIME_DAYS * 86_400,
+      maxPerUser: environment.SESSIONS_PER_USER
+    },
     passwords: {
       // Leaves one CPU to the event loops.
       threads: Math.max(1, Math.floor((availableParallelism() - 1) / workers)),
       cost: environment.PASSWORD_COST,
-      // Outside production hashes must stay valid after a restart although no pepper is set.
-      pepper: pepper === '' ? developmentPepper : pepper,
-      previousPeppers: pepper === ''
-        ? previousPeppers
-        : [...previousPeppers, ...isProduction ? [] : [developmentPepper]],
-      blocklist: environment.PASSWORD_BLOCKLIST
+      pepper: pepper === '' ? noPepper : pepper,
+      // Hashes that were made before there was a pepper.
+      previousPeppers: pepper === '' ? previousPeppers : [...previousPeppers, noPepper],
+      blocklist: environment.PASSWORD_BLOCKLIST,
+      isRehashed: environment.PASSWORD_REHASH === 'on'
     },
     cors: { origins },
     rateLimit: {
@@ -280,6 +280,17 @@ const knownPasswords = new Set(['', 'halo', 'postgres', 'password', 'secret'])
 /** Returns a warning for every protection that is off in production. */
 function protectionsOff (environment: Environment, database: DatabaseConfig): string[] {
   const warnings: string[] = []
+  if (!environment.PASSWORD_PEPPER) {
+    warnings.push(
+      'PASSWORD_PEPPER is not set: whoever has a copy of the database can guess passwords; make one with: openssl rand -base64 48'
+    )
+  }
+  const weakKeys = secrets('', environment.JWT_PREVIOUS_KEYS ?? '', []).filter(isWeakSecret)
+  if (weakKeys.length > 0) {
+    warnings.push(
+      'JWT_PREVIOUS_KEYS has a secret of fewer than 32 bytes: whoever guesses it makes tokens of the Go service; take it out when those have expired'
+    )
+  }
   if (environment.PASSWORD_BLOCKLIST === 'off') {
     warnings.push(
       'PASSWORD_BLOCKLIST is off: users may take the passwords that attackers try first; set PASSWORD_BLOCKLIST=common when no client registers with such a password'
@@ -303,6 +314,10 @@ function protectionsOff (environment: Environment, database: DatabaseConfig): st
   }
   return warnings
 }
+
+/** The default of a setting, for one that is 0, which the Go service took for "no limit". */
+const defaultOf = (name: 'DB_MAX_OPEN_CONNS' | 'SERVER_READ_TIMEOUT' | 'SERVER_WRITE_TIMEOUT' | 'SERVER_IDLE_TIMEOUT') =>
+  Environment.properties[name].default as number
 
 /** The options of Fastify's own server that follow from the configuration. */
 export function serverOptions (config: Config) {

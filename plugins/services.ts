@@ -13,7 +13,7 @@ import { createRefreshTokens } from '../services/accounts/refresh-tokens.ts'
 import { createRevocations } from '../services/accounts/revocations.ts'
 import { createSessionActivity } from '../services/accounts/session-activity.ts'
 import { createSessionService } from '../services/accounts/sessions.ts'
-import { ed25519Prefix } from '../services/accounts/token-keys.ts'
+import { ed25519Prefix, isWeakSecret } from '../services/accounts/token-keys.ts'
 import { createUserService } from '../services/accounts/users.ts'
 import { createVideoService } from '../services/videos/videos.ts'
 import type { Config } from '../fastify.config.ts'
@@ -60,7 +60,8 @@ function createServices (app: FastifyInstance, config: Config) {
   const passwords = createPasswordService(config.passwords)
   const sessions = createSessionService(app.database, { ...config.sessions, tokenSeconds: config.jwt.expiresInSeconds })
   const sessionActivity = createSessionActivity(sessions)
-  const secrets = [config.jwt.secret, ...config.jwt.previousKeys.filter(key => !key.startsWith(ed25519Prefix))]
+  const previous = config.jwt.previousKeys.filter(key => !key.startsWith(ed25519Prefix) && !isWeakSecret(key))
+  const secrets = [config.jwt.secret, ...previous]
   const refreshTokens = createRefreshTokens(secrets)
   const revocations = createRevocations({
     database: app.watchDatabase,

@@ -19,6 +19,9 @@ const port = (description: string, value: number) =>
 const seconds = (description: string, value: number) =>
   Type.Integer({ minimum: 1, maximum: 86_400, default: value, description, mend: 'use whole seconds from 1 to 86400' })
 
+/** A setting of the Go service in which 0 means "no limit". */
+const withZero = <Schema extends object>(schema: Schema): Schema => ({ ...schema, minimum: 0 })
+
 const count = (description: string, value: number, minimum = 1, maximum = 10_000_000) =>
   Type.Integer({
     minimum,
@@ -46,15 +49,17 @@ export const Environment = Type.Object({
     mend: 'use an address of this machine, such as 127.0.0.1'
   }),
   SERVER_PORT: port('Port to listen on', 8080),
-  SERVER_READ_TIMEOUT: seconds('Seconds within which a request must be received completely; then 408', 10),
-  SERVER_WRITE_TIMEOUT: seconds(
-    'Seconds without traffic, during a request, after which the connection is closed; and seconds within which a client must read its response',
+  SERVER_READ_TIMEOUT: withZero(
+    seconds('Seconds within which a request must be received completely; then 408; 0 for the default', 10)
+  ),
+  SERVER_WRITE_TIMEOUT: withZero(seconds(
+    'Seconds without traffic, during a request, after which the connection is closed; and seconds within which a client must read its response; 0 for the default',
     10
-  ),
-  SERVER_IDLE_TIMEOUT: seconds(
-    'Seconds after which an idle keep-alive connection is closed; must be longer than the idle time of the load balancer',
+  )),
+  SERVER_IDLE_TIMEOUT: withZero(seconds(
+    'Seconds after which an idle keep-alive connection is closed; must be longer than the idle time of the load balancer; 0 for the default',
     120
-  ),
+  )),
   SERVER_DRAIN_DELAY: Type.Integer({
     minimum: 0,
     maximum: 300,
@@ -98,18 +103,18 @@ export const Environment = Type.Object({
     'File with the certificates (PEM) that the one of PostgreSQL must be signed by; connections are encrypted and verified then'
   ),
   DB_MAX_OPEN_CONNS: count(
-    'Maximum connections to PostgreSQL for requests, of all `WEB_CONCURRENCY` processes together; each process has up to 4 more for background work',
+    'Maximum connections to PostgreSQL for requests, of all `WEB_CONCURRENCY` processes together; each process has up to 4 more for background work; 0 for the default',
     100,
-    1,
+    0,
     10_000
   ),
   DB_MAX_IDLE_CONNS: count(
-    'Of these, connections that stay open while idle; further ones are closed after 10 s',
+    'Of these, connections that stay open while idle; further ones are closed after 10 s; never more than `DB_MAX_OPEN_CONNS`',
     10,
     0,
     10_000
   ),
-  DB_CONN_MAX_LIFETIME: seconds('Seconds after which a connection is replaced', 3600),
+  DB_CONN_MAX_LIFETIME: withZero(seconds('Seconds after which a connection is replaced; 0 for never', 3600)),
   DB_PREPARED_STATEMENTS: Type.Union([Type.Literal('true'), Type.Literal('false')], {
     default: 'true',
     description:
@@ -150,7 +155,8 @@ export const Environment = Type.Object({
   }),
   REDIS_POOL_SIZE: count(
     'Accepted for compatibility with the Go service; no effect: one connection multiplexes all commands',
-    100
+    100,
+    0
   ),
   REDIS_MIN_IDLE_CONNS: count(
     'Accepted for compatibility with the Go service; no effect: the one connection is always open',
@@ -217,9 +223,10 @@ export const Environment = Type.Object({
     description: 'Lifetime of a session in days, however often its tokens are refreshed',
     mend: 'use whole days from 1 to 365'
   }),
+  SESSIONS_PER_USER: count('Maximum sessions of a user; a further login ends the one that was used longest ago', 100, 1, 10_000),
   PASSWORD_PEPPER: Type.Optional(Type.String({
     description:
-      'Secret of password hashes, 32 bytes or more. Store it apart from backups of the database, and keep a copy: without it no user can log in. Required in production',
+      'Secret of password hashes, 32 bytes or more. Store it apart from backups of the database, and keep a copy: without it no user can log in. Without one hashes have no secret',
     mend: 'make one with: openssl rand -base64 48'
   })),
   PASSWORD_PREVIOUS_PEPPERS: text(
@@ -230,6 +237,12 @@ export const Environment = Type.Object({
     description:
       '`common` refuses new passwords that are among the 49,000 most common ones, or equal the username or the email',
     mend: 'use off or common'
+  }),
+  PASSWORD_REHASH: Type.Union([Type.Literal('on'), Type.Literal('off')], {
+    default: 'on',
+    description:
+      'Whether a login replaces an outdated hash; `off` while the Go service uses the same database, or a way back to it is wanted: it cannot read the hashes of this service',
+    mend: 'use on or off'
   }),
   PASSWORD_COST: Type.Integer({
     minimum: 4,

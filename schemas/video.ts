@@ -55,9 +55,6 @@ export const VideoPatch = Type.Partial(Type.Object(fields), {
 })
 export type VideoPatch = Static<typeof VideoPatch>
 
-/** Maximum offset: PostgreSQL reads all skipped rows. A cursor is as fast as the first page at any depth. */
-export const maxOffset = 10_000
-
 const Page = {
   limit: Type.Integer({
     minimum: 1,
@@ -70,7 +67,8 @@ const Page = {
     minimum: 0,
     maximum: Number.MAX_SAFE_INTEGER,
     default: 0,
-    description: `Videos to pass over first, at most ${maxOffset}; \`cursor\` goes further`,
+    description:
+      'Videos to pass over first. PostgreSQL reads each of them, so that `cursor` is as fast at any depth; each 10,000 cost one token of the rate limit',
     examples: [0]
   }),
   cursor: Type.Optional(

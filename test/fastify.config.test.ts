@@ -114,7 +114,6 @@ t.test('production, with everything it needs, boots; without, it names all that 
   t.strictSame(loadConfig(production).cors.origins, [], 'no origin is allowed unless it is listed')
   t.match(problemsOf({ NODE_ENV: 'production' }), [
     /^JWT_SECRET_KEY is missing.*openssl/,
-    /^PASSWORD_PEPPER is missing.*openssl/,
     /^DATABASE_URL.*missing/,
     /^REDIS_URL.*missing/
   ])
@@ -176,7 +175,7 @@ t.test('every wrong setting is named at once, with how to mend it and without a 
     3,
     'true, a prefix of 33 and a count of hops'
   )
-  t.equal(problems.filter(problem => problem.startsWith('JWT_PREVIOUS_KEYS')).length, 2)
+  t.equal(problems.filter(problem => problem.startsWith('JWT_PREVIOUS_KEYS')).length, 1)
   t.notMatch(problems.join('\n'), /hunter/)
   const error = new ConfigurationError(problems)
   t.equal(error.message.split('\n').length, problems.length + 1)
@@ -227,12 +226,35 @@ t.test('the README and .env.example name every setting, with its default, and no
   )
 })
 
-t.test('a pepper that is set leaves the one of development for the hashes that were made with it', async t => {
+t.test('hashes that were made without a pepper are verified when there is one', async t => {
   const { passwords } = loadConfig({ PASSWORD_PEPPER: 'p'.repeat(32), PASSWORD_PREVIOUS_PEPPERS: 'q' })
   t.strictSame([passwords.pepper, passwords.previousPeppers], ['p'.repeat(32), ['q', loadConfig({}).passwords.pepper]])
-  t.strictSame(
-    loadConfig({ ...production }).passwords.previousPeppers,
-    [],
-    'not in production, where its hashes would be without a secret'
-  )
+  t.strictSame(loadConfig(production).passwords.previousPeppers, [passwords.previousPeppers[1]], 'also in production')
+})
+
+t.test('production boots with the environment of the Go service', async t => {
+  const { PASSWORD_PEPPER: _, ...withoutPepper } = production
+  const config = loadConfig(withoutPepper)
+  t.match(config.warnings, [/^PASSWORD_PEPPER is not set/])
+  t.equal(config.passwords.pepper, loadConfig({}).passwords.pepper)
+  t.strictSame(problemsOf({ ...production, DB_MAX_OPEN_CONNS: '5' }), [])
+  t.match(loadConfig({ ...production, DB_MAX_OPEN_CONNS: '5', WEB_CONCURRENCY: '1' }), { databasePool: { max: 5, min: 5 } })
+  t.ok(loadConfig({ ...production, DB_MAX_OPEN_CONNS: '1' }).workers === 1, 'the processes follow the connections')
+  const unlimited = {
+    SERVER_READ_TIMEOUT: '0',
+    SERVER_WRITE_TIMEOUT: '0',
+    SERVER_IDLE_TIMEOUT: '0',
+    DB_MAX_OPEN_CONNS: '0',
+    DB_MAX_IDLE_CONNS: '0',
+    DB_CONN_MAX_LIFETIME: '0',
+    REDIS_POOL_SIZE: '0',
+    REDIS_MIN_IDLE_CONNS: '0'
+  }
+  t.match(loadConfig({ ...production, ...unlimited, WEB_CONCURRENCY: '1' }), {
+    server: { readTimeoutMs: 10_000, writeTimeoutMs: 10_000, idleTimeoutMs: 120_000 },
+    databasePool: { max: 100, min: 0, maxLifetimeSeconds: 0 }
+  })
+  t.match(problemsOf({ ...production, JWT_SECRET_KEY: 'short' }), [/put the present one into JWT_PREVIOUS_KEYS/])
+  const short = loadConfig({ ...production, JWT_PREVIOUS_KEYS: 'short' })
+  t.match(short.warnings, [/^JWT_PREVIOUS_KEYS has a secret of fewer than 32 bytes/])
 })

@@ -1,7 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto'
 import type { Account } from '../../schemas/user.ts'
 import { ApiError } from '../shared/errors.ts'
-import type { TokenKey } from './token-keys.ts'
+import { isWeakSecret, type TokenKey } from './token-keys.ts'
 
 /** The claims of an access token. */
 export interface Claims {
@@ -54,7 +54,9 @@ export function createAccessTokens (options: AccessTokenOptions) {
   const { issuer, audience, lifetimeSeconds, acceptsLegacy } = options
   const keys = options.keys.map(key => ({ key, signer: options.signerOf(key) }))
   const signing = keys[0]!
-  const byKid = new Map(keys.map(one => [one.key.kid, one]))
+  const byKid = new Map(
+    keys.filter(({ key }) => key.algorithm !== 'HS256' || !isWeakSecret(key.secret)).map(one => [one.key.kid, one])
+  )
 
   /** Verifies with the key of the header's `kid`, or a token of the Go service with any of the secrets. */
   function payloadOf (token: string, header: Record<string, unknown>): { payload: unknown, isLegacy: boolean } {

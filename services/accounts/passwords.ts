@@ -13,6 +13,8 @@ export interface PasswordOptions {
   pepper: string
   /** Peppers of earlier hashes. */
   previousPeppers?: readonly string[]
+  /** Whether outdated hashes are replaced at login; true when left out. */
+  isRehashed?: boolean
   /** Whether new passwords are checked against a list of the most common ones. */
   blocklist?: 'off' | 'common'
   /** Worker threads; by default one fewer than the CPUs, and at least one. */
@@ -33,7 +35,7 @@ export type PasswordService = ReturnType<typeof createPasswordService>
  * accepted request is answered within about two seconds, and a refused one has changed nothing.
  */
 export function createPasswordService (options: PasswordOptions) {
-  const { cost, blocklist = 'off' } = options
+  const { cost, blocklist = 'off', isRehashed = true } = options
   const threads = options.threads ?? Math.max(1, availableParallelism() - 1)
   const maxQueue = options.maxQueue ?? threads * 8
   const peppers = [options.pepper, ...options.previousPeppers ?? []].map(toPepper)
@@ -107,7 +109,7 @@ export function createPasswordService (options: PasswordOptions) {
      * of the Go service covers 72 bytes: the rest of a longer password was never verified, so that its hash is kept.
      */
     isOutdated: (stored: string, password: string): boolean =>
-      !stored.startsWith(current) && (stored.startsWith('halo1$') || Buffer.byteLength(password) <= 72),
+      isRehashed && !stored.startsWith(current) && (stored.startsWith('halo1$') || Buffer.byteLength(password) <= 72),
 
     close: (): Promise<void> => pool.destroy()
   }

@@ -34,9 +34,6 @@ export type Refreshed =
   /** The session has ended before, or the token is one that another tab has just rotated. */
   | { kind: 'refused' }
 
-/** Sessions per user, at the most; a further login ends the least recently used one. */
-const maxSessions = 100
-
 /** Grace time in seconds after the rotation of a refresh token (RFC 9700 §4.14.2). */
 const graceSeconds = 10
 
@@ -157,10 +154,15 @@ export interface SessionOptions {
   lifetimeSeconds: number
   /** Lifetime of an access token in seconds. */
   tokenSeconds: number
+  /** Maximum sessions of a user; a further login ends the least recently used one. */
+  maxPerUser: number
 }
 
 /** Sessions, in PostgreSQL. */
-export function createSessionService (database: Database, { lifetimeSeconds, tokenSeconds }: SessionOptions) {
+export function createSessionService (
+  database: Database,
+  { lifetimeSeconds, tokenSeconds, maxPerUser }: SessionOptions
+) {
   // A response that is repeated in the grace time has a token that is valid slightly longer.
   const tokensUntil = tokenSeconds + graceSeconds + 50
 
@@ -185,7 +187,7 @@ export function createSessionService (database: Database, { lifetimeSeconds, tok
         lifetimeSeconds,
         address,
         userAgent,
-        maxSessions - 1,
+        maxPerUser - 1,
         passwordHash ?? null,
         tokensUntil
       ])

@@ -8,6 +8,10 @@ export type TokenKey =
   | { kid: string, algorithm: 'HS256', secret: string }
   | { kid: string, algorithm: 'EdDSA', privatePem: string | undefined, publicPem: string, jwk: JsonWebKey }
 
+/** Whether a secret may be guessed: only tokens of the Go service, which took such ones, are verified with it. */
+export const isWeakSecret = (secret: string): boolean =>
+  !secret.startsWith(ed25519Prefix) && Buffer.byteLength(secret) < 32
+
 export interface TokenKeySettings {
   secret: string
   previousKeys: readonly string[]

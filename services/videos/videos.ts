@@ -1,5 +1,5 @@
 import type { Counters } from '../../schemas/engagement.ts'
-import { maxOffset, type NewVideo, type Video, type VideoListQuery, type VideoPatch } from '../../schemas/video.ts'
+import type { NewVideo, Video, VideoListQuery, VideoPatch } from '../../schemas/video.ts'
 import { steadyNow } from '../shared/clock.ts'
 import { ledgerColumns, type LedgerRow } from '../engagement/counters/ledger.ts'
 import { createBatcher } from '../engagement/counters/batcher.ts'
@@ -280,16 +280,11 @@ export function createVideoService (
      * Returns a page of videos, newest first. Following the cursors shows each video that exists all the time exactly
      * once, whatever is added and deleted meanwhile. A user who does not exist has no videos.
      *
-     * @throws ApiError `invalid_cursor`; `invalid_request` for an offset that is too large
+     * @throws ApiError `invalid_cursor`; `invalid_request` for an offset together with a cursor
      */
     async list (filters: VideoFilters, { limit, offset, cursor }: PageRequest, reader: Reader): Promise<VideoPage> {
       const { view: { seesAll, ownerId } } = reader
       const scope = JSON.stringify([filters.userId ?? null, filters.live ?? null, filters.adult ?? null])
-      if (offset > maxOffset) {
-        throw new ApiError('invalid_request', {
-          message: `offset goes up to ${maxOffset}: go on with cursor, the X-Next-Cursor of a page`
-        })
-      }
       if (cursor !== undefined && offset > 0) {
         throw new ApiError('invalid_request', {
           message: 'offset and cursor both say where a page begins: send one of them'

@@ -498,3 +498,15 @@ onEachStore(t, 'a registration that is repeated with its Idempotency-Key answers
   hasProblem(t, await register('two', person), 'user_exists')
   hasProblem(t, await createClient(app).send('POST', 'register', { payload: person }), 'user_exists')
 })
+
+t.test('with PASSWORD_REHASH=off a login leaves the hash that the Go service can read', async t => {
+  const app = await createApp(t, { stores: anyStores(), env: { PASSWORD_REHASH: 'off', PASSWORD_COST: '5' } })
+  const hash = bcrypt.hashSync('a password from Go', 4)
+  const { rows: [row] } = await app.pg.query<{ id: number }>(
+    "insert into users (email, username, password_hash, display_name) values ('go@example.com', 'go', $1, 'Go') returning id",
+    [hash]
+  )
+  t.ok(await createClient(app).login('go@example.com', 'a password from Go'))
+  await new Promise(resolve => setTimeout(resolve, 200))
+  t.equal(await hashOf(app, row!.id), hash)
+})

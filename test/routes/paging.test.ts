@@ -137,8 +137,9 @@ onEachStore(t, 'a cursor, that is altered or of another list, is refused', async
   hasProblem(t, await app.inject(`/api/v1/videos?live=true&offset=1&cursor=${next!}`), 'invalid_request', {
     message: /one of them/
   })
-  hasProblem(t, await app.inject('/api/v1/videos?offset=10001'), 'invalid_request', { message: /go on with cursor/ })
-  t.strictSame((await page(app, '/api/v1/videos?offset=10000')).ids, [])
+  for (const offset of [10_000, 10_001, Number.MAX_SAFE_INTEGER]) {
+    t.strictSame((await page(app, `/api/v1/videos?offset=${offset}`)).ids, [])
+  }
   for (
     const bad of [
       'adult=yes',
@@ -281,4 +282,13 @@ t.test('a cursor stays valid after a change of the secret, while the old one is 
   t.strictSame((await page(after, `/api/v1/videos?limit=1&cursor=${next}`)).ids, [ids[0]])
   const later = await createApp(t, { ...options, env: changed })
   hasProblem(t, await later.inject(`/api/v1/videos?limit=1&cursor=${next}`), 'invalid_cursor')
+})
+
+t.test('a deep offset costs tokens of the address, a small one and a cursor do not', async t => {
+  const app = await createApp(t, { stores: anyStores(), env: { RATE_LIMIT_RPS: '1', RATE_LIMIT_BURST: '60' } })
+  const ask = (offset: number) => app.inject(`/api/v1/videos?offset=${offset}`)
+  for (let n = 0; n < 10; n++) t.equal((await ask(9999)).statusCode, 200)
+  t.equal((await ask(400_000)).statusCode, 200, 'costs 41 of the 50 that are left')
+  t.equal((await ask(400_001)).statusCode, 200, 'and more than the 9 that are left then')
+  hasProblem(t, await ask(400_002), 'rate_limit_exceeded', { message: /burst of 60/ })
 })

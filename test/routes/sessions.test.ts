@@ -399,7 +399,13 @@ t.test('refresh tokens and access tokens do not stand for each other, and what w
   t.equal((await client.refresh(tokens.refresh_token)).statusCode, 200, 'the control: none of it ended the session')
 })
 
-t.test('a user has a hundred sessions, and the one that was used longest ago goes', async t => {
+t.test('a user has SESSIONS_PER_USER sessions, and the one that was used longest ago goes', async t => {
+  const few = await createApp(t, { stores: anyStores(), env: { SESSIONS_PER_USER: '2' } })
+  const one = await registered(few)
+  const logins = [1, 2, 3].map(() => () => one.client.login(one.person.email, one.person.password))
+  for (const login of logins) await login()
+  t.equal((await few.pg.query('select from sessions')).rowCount, 2)
+
   const app = await createApp(t, { stores: anyStores() })
   const { client, tokens, person } = await registered(app)
   await app.pg.query(

@@ -374,3 +374,14 @@ t.test('a token of a user who was deleted is refused everywhere', async t => {
   t.equal((await me(app, `Bearer ${other.token}`)).statusCode, 200, 'the control')
   t.equal((await me(app, `Bearer ${signToken(secret, user.id)}`)).statusCode, 401, 'of the Go service as well')
 })
+
+t.test('a short secret of the Go service verifies its tokens, and nothing of this service', async t => {
+  const short = 'go secret'
+  const app = await createApp(t, { stores: anyStores(), env: { JWT_PREVIOUS_KEYS: JSON.stringify([short]) } })
+  const { user, token } = await signUp(app)
+  t.equal((await me(app, `Bearer ${signToken(short, user.id)}`)).statusCode, 200)
+  t.equal((await me(app, `Bearer ${token}`)).statusCode, 200, 'the control')
+  const kid = createHmac('sha256', short).update('kid').digest('base64url').slice(0, 16)
+  const claims = decode(token.split('.')[1]!)
+  await refuses(t, app, { 'ours, signed with it': signed({ alg: 'HS256', typ: 'at+jwt', kid }, claims, short) })
+})

@@ -8,6 +8,9 @@ import { pageAddress, pageKey, videoKey, videoKeyPrefix } from '../../../service
 import type { AdultView } from '../../../services/accounts/adult-access.ts'
 import { NewVideo, Video, VideoListQuery, VideoPatch } from '../../../schemas/video.ts'
 
+/** Maximum extra tokens of a deep page: a statement is stopped after half a second. */
+const maxCost = 100
+
 const tags = ['videos']
 const params = Type.Object({ id: PathId('Id of the video') })
 const ofBody = ['unauthorized', 'payload_too_large', 'unsupported_media_type'] as const
@@ -88,8 +91,9 @@ const removeSchema = {
 }
 
 const routes: Routes = async app => {
-  app.get('/videos', { schema: listSchema, config: { cacheKey: pageKeyOf } }, list)
-  app.get('/users/:user_id/videos', { schema: listOfUserSchema, config: { cacheKey: pageKeyOf } }, list)
+  const preHandler = app.costing(request => 1 + Math.min(maxCost, Math.floor(pageOf(request).query.offset / 10_000)))
+  app.get('/videos', { schema: listSchema, preHandler, config: { cacheKey: pageKeyOf } }, list)
+  app.get('/users/:user_id/videos', { schema: listOfUserSchema, preHandler, config: { cacheKey: pageKeyOf } }, list)
   app.get('/videos/:id', { schema: getSchema, config: { cacheKey: videoKeyOf } }, get)
 
   app.authenticated(scope => {

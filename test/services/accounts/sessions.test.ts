@@ -6,6 +6,7 @@ import { createApp, signUp } from '../../helpers/app.ts'
 import { anyStores, onEachStore } from '../../helpers/stores.ts'
 import { until } from '../../helpers/until.ts'
 
+const options = { lifetimeSeconds: 86_400, tokenSeconds: 3600, maxPerUser: 100 }
 const client = { address: '203.0.113.1', userAgent: 'a test' }
 
 onEachStore(
@@ -14,7 +15,7 @@ onEachStore(
   async (t, stores) => {
     const app = await createApp(t, { stores })
     const { user } = await signUp(app)
-    const sessions = createSessionService(app.database, { lifetimeSeconds: 86_400, tokenSeconds: 3600 })
+    const sessions = createSessionService(app.database, options)
     t.ok(
       await sessions.create({ userId: user.id, passwordHash: 'none', ...client }),
       'the control: the hash is the present one'
@@ -35,7 +36,7 @@ onEachStore(
   async (t, stores) => {
     const app = await createApp(t, { stores })
     const { user } = await signUp(app)
-    const sessions = createSessionService(app.database, { lifetimeSeconds: 86_400, tokenSeconds: 3600 })
+    const sessions = createSessionService(app.database, options)
     const { sid } = (await sessions.create({ userId: user.id, ...client }))!
     t.strictSame(
       await sessions.refresh({ sid, generation: 5 }, client),
