@@ -30,7 +30,7 @@ Options:
 const lineFloor = 95.5
 
 /** Least number of assertions of a whole run on all stores: a test that silently does nothing is noticed. */
-const assertionFloor = 17_250
+const assertionFloor = 21_000
 
 const root = join(import.meta.dirname, '..')
 const { values: options, positionals: files } = readArguments()

@@ -23,7 +23,7 @@ export function readCommandLine<const Options extends ParseArgsOptionsConfig = R
     return parseArgs({ options, allowPositionals })
   } catch (error) {
     // Node's advice on words that begin with a dash follows the first sentence.
-    return refuse((error as Error).message.split('. ', 1)[0]!)
+    return refuse((error as Error).message.split(/\. |\n/, 1)[0]!)
   }
 }
 
