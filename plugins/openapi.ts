@@ -3,7 +3,9 @@ import swagger from '@fastify/swagger'
 import swaggerUi from '@fastify/swagger-ui'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
+import { catalogue } from '../schemas/error-catalogue.ts'
 import { Problem } from '../schemas/problem.ts'
+import { finishDocument } from '../services/http/openapi-document.ts'
 import { createStaticResponse, type StaticResponse } from '../services/http/static-response.ts'
 import { isKnown, takesGzip } from './response-cache.ts'
 
@@ -32,6 +34,10 @@ export default fp(async function openapi (app) {
   app.decorateReply('sendStatic', sendStatic)
   if (!app.config.hasApiDocs) return
   await app.register(swagger, {
+    transformObject: document =>
+      'openapiObject' in document
+        ? finishDocument(document.openapiObject, Object.keys(catalogue))
+        : document.swaggerObject,
     refResolver: { buildLocalReference: json => json['title'] as string },
     openapi: {
       openapi: '3.1.0',

@@ -167,7 +167,7 @@ function createNullFilter ({ properties = {}, required = [] }: ObjectSchema): (b
 /**
  * Returns a function that converts path and query parameters to the numbers and booleans of their schema. Only the
  * plain spelling is converted; others ("1e3", "0x10", " 5", "TRUE"), which Ajv's own coercion accepts, stay text and
- * fail the validation. Items of a list are separated by commas.
+ * fail the validation. Items of a list are separated by commas, or come as members of the same name.
  */
 function createTextReader (schema: ObjectSchema): (data: Record<string, unknown>) => void {
   const typed = Object.entries(schema.properties ?? {})
@@ -175,13 +175,18 @@ function createTextReader (schema: ObjectSchema): (data: Record<string, unknown>
   return data => {
     for (const [name, { type, items }] of typed) {
       const text = data[name]
-      if (typeof text !== 'string') continue
-      data[name] = type === 'array'
-        ? text.split(',', maxListItems).map(item => readScalar(item, items?.type))
-        : readScalar(text, type)
+      if (type === 'array' && (typeof text === 'string' || Array.isArray(text))) {
+        data[name] = readList(text).map(item => readScalar(item, items?.type))
+      } else if (typeof text === 'string') {
+        data[name] = readScalar(text, type)
+      }
     }
   }
 }
+
+/** Items that are separated by commas, or come as repeated members. */
+const readList = (given: string | unknown[]): string[] =>
+  [given].flat().slice(0, maxListItems).flatMap(text => String(text).split(',', maxListItems)).slice(0, maxListItems)
 
 function readScalar (text: string, type: string | undefined): unknown {
   if (type === 'boolean') return text === 'true' || text === 'false' ? text === 'true' : text

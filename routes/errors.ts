@@ -12,11 +12,13 @@ const ErrorKind = Type.Object({
 }, { title: 'ErrorKind' })
 
 const listSchema = {
+  operationId: 'listErrors',
   summary: 'Every kind of error that the API answers with',
   tags: ['operations'],
   response: responses({ 200: Type.Array(ErrorKind) })
 }
 const getSchema = {
+  operationId: 'getError',
   summary: 'One kind of error: what the `type` of a problem points at',
   tags: ['operations'],
   params: Type.Object({

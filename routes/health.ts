@@ -9,18 +9,21 @@ const tags = ['operations']
 const querystring = Type.Object({}, { additionalProperties: true })
 
 const healthSchema = {
+  operationId: 'getHealth',
   summary: 'Health of the service and its stores',
   tags,
   querystring,
   response: responses({ 200: Health, 503: Health })
 }
 const livenessSchema = {
+  operationId: 'getLiveness',
   summary: 'Whether this process works; asks nothing else',
   tags,
   querystring,
   response: responses({ 200: Liveness })
 }
 const readinessSchema = {
+  operationId: 'getReadiness',
   summary: 'Whether this process should get requests',
   description:
     'Redis unavailable does not make a process unready: reads go on without it, and no other process has it either.',
@@ -29,6 +32,7 @@ const readinessSchema = {
   response: responses({ 200: Readiness, 503: Readiness })
 }
 const startupSchema = {
+  operationId: 'getStartup',
   summary: 'Whether the boot is over: every store has answered once',
   tags,
   querystring,

@@ -3,6 +3,7 @@ import { responses } from '../schemas/problem.ts'
 import type { Handler, Routes } from '../schemas/route.ts'
 
 const jwksSchema = {
+  operationId: 'getPublicKeys',
   summary: 'The public keys of access tokens (RFC 7517)',
   description: 'Empty unless tokens are signed with EdDSA (`JWT_SIGNING_KEY`).',
   tags: ['auth'],

@@ -4,6 +4,7 @@ import type { Handler, Routes } from '../schemas/route.ts'
 import { createStaticResponse, type StaticResponse } from '../services/http/static-response.ts'
 
 const documentSchema = {
+  operationId: 'getDocument',
   summary: 'This API as OpenAPI 3.1',
   tags: ['operations'],
   response: responses({ 200: Type.Object({}, { additionalProperties: true, title: 'OpenAPI' }) })

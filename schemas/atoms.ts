@@ -30,6 +30,9 @@ export const Count = (description: string, options: Record<string, unknown> = {}
 export const OneOf = <const T extends readonly string[]>(words: T, options: Record<string, unknown> = {}) =>
   Type.Unsafe<T[number]>({ type: 'string', enum: [...words], ...options })
 
+/** `security` of a route with an optional token. */
+export const optionalToken: Record<string, string[]>[] = [{}, { bearer: [] }]
+
 /** The header Idempotency-Key, with what it does on the route. */
 export const IdempotencyKey = (description: string) =>
   Type.Optional(

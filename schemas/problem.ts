@@ -62,6 +62,24 @@ export function responses<S extends Record<number, TSchema>> (successes: S, code
   return { ...problems, ...described } as unknown as S
 }
 
+/** Adds headers to a response's schema, for the documentation. */
+export const withHeaders = <S extends TSchema>(schema: S, headers: Record<string, string>): S => ({
+  ...schema,
+  headers: Object.fromEntries(
+    Object.entries(headers).map(([name, description]) => [name, { type: 'string', description }])
+  )
+})
+
+/** Headers of responses that clients may keep. */
+export const cachingHeaders = {
+  ETag: 'Validator for If-None-Match',
+  'Cache-Control': 'public without a token, private with one',
+  Vary: 'Authorization, Accept-Encoding'
+}
+
+/** A response without a body. */
+export const Nothing = Type.Null({ title: 'Nothing' })
+
 const nameOf = (schema: TSchema): string =>
   schema['type'] === 'array' ? `${nameOf(schema['items'] as TSchema)}s` : schema.title ?? 'The answer'
 

@@ -1,6 +1,6 @@
 import { Type } from '@sinclair/typebox'
 import { IdempotencyKey } from '../../../schemas/atoms.ts'
-import { responses } from '../../../schemas/problem.ts'
+import { Nothing, responses, withHeaders } from '../../../schemas/problem.ts'
 import type { Handler, Routes } from '../../../schemas/route.ts'
 import {
   Account,
@@ -17,16 +17,16 @@ import type { PolicyName } from '../../../services/traffic/limiter/policies.ts'
 
 const tags = ['auth']
 const ofBody = ['payload_too_large', 'unsupported_media_type'] as const
-const nothing = Type.Null({ title: 'Nothing' })
 
 const registerSchema = {
+  operationId: 'register',
   summary: 'Register',
   description:
     'A request that is repeated with the same `Idempotency-Key` within a day answers with a new session of the user that the first one registered.',
   tags,
   headers: Type.Object({ 'idempotency-key': IdempotencyKey('Repeated with the same key, the user is registered once') }),
   body: Registration,
-  response: responses({ 201: Session }, [
+  response: responses({ 201: withHeaders(Session, { 'Idempotency-Replayed': 'true for a repeated request' }) }, [
     ...ofBody,
     'invalid_credentials',
     'user_exists',
@@ -36,12 +36,14 @@ const registerSchema = {
   ])
 }
 const loginSchema = {
+  operationId: 'login',
   summary: 'Log in',
   tags,
   body: Credentials,
   response: responses({ 200: Session }, [...ofBody, 'invalid_credentials', 'server_busy'])
 }
 const refreshSchema = {
+  operationId: 'refreshTokens',
   summary: 'New tokens for a session',
   description:
     'Each refresh token is used once. If the response was lost, repeat the request: the token works until its successor is used. After that it ends the session, because two parties have it; within 10 seconds of its rotation it is only refused.',
@@ -50,17 +52,20 @@ const refreshSchema = {
   response: responses({ 200: Session }, [...ofBody, 'invalid_refresh_token'])
 }
 const logoutSchema = {
+  operationId: 'logout',
   summary: 'End the session of this token',
   tags,
-  response: responses({ 204: nothing }, ['unauthorized'])
+  response: responses({ 204: Nothing }, ['unauthorized'])
 }
-const logoutAllSchema = { ...logoutSchema, summary: 'End all sessions of the user' }
+const logoutAllSchema = { ...logoutSchema, operationId: 'logoutAll', summary: 'End all sessions of the user' }
 const sessionsSchema = {
+  operationId: 'listSessions',
   summary: 'Where the user is logged in',
   tags,
   response: responses({ 200: Type.Array(SessionInfo) }, ['unauthorized'])
 }
 const endSessionSchema = {
+  operationId: 'endSession',
   summary: 'End one session of the user',
   tags,
   params: Type.Object({
@@ -70,24 +75,27 @@ const endSessionSchema = {
       examples: ['Zm9yIHRoZSBkb2NzIDEyMw']
     })
   }),
-  response: responses({ 204: nothing }, ['unauthorized', 'not_found'])
+  response: responses({ 204: Nothing }, ['unauthorized', 'not_found'])
 }
 const profileSchema = {
+  operationId: 'getAccount',
   summary: 'The own profile',
   tags,
   response: responses({ 200: Account }, ['unauthorized'])
 }
 const updateSchema = {
+  operationId: 'updateAccount',
   summary: 'Change the own profile',
   tags,
   body: AccountPatch,
   response: responses({ 200: Account }, [...ofBody, 'unauthorized', 'not_an_adult'])
 }
 const passwordSchema = {
+  operationId: 'changePassword',
   summary: 'Change the password; all other sessions end',
   tags,
   body: PasswordChange,
-  response: responses({ 204: nothing }, [
+  response: responses({ 204: Nothing }, [
     ...ofBody,
     'unauthorized',
     'wrong_password',
@@ -96,10 +104,11 @@ const passwordSchema = {
   ])
 }
 const removeSchema = {
+  operationId: 'deleteAccount',
   summary: 'Delete the account, with its videos, likes and sessions',
   tags,
   body: PasswordProof,
-  response: responses({ 204: nothing }, [...ofBody, 'unauthorized', 'wrong_password', 'server_busy'])
+  response: responses({ 204: Nothing }, [...ofBody, 'unauthorized', 'wrong_password', 'server_busy'])
 }
 
 const routes: Routes = async app => {

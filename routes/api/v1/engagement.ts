@@ -1,8 +1,8 @@
 import { Type } from '@sinclair/typebox'
 import type { FastifyReply, FastifyRequest, onRequestAsyncHookHandler } from 'fastify'
-import { Id, IdempotencyKey, PathId } from '../../../schemas/atoms.ts'
+import { Id, IdempotencyKey, optionalToken, PathId } from '../../../schemas/atoms.ts'
 import { Counters, CountersOfVideo, Engagement, Metric } from '../../../schemas/engagement.ts'
-import { responses } from '../../../schemas/problem.ts'
+import { responses, withHeaders } from '../../../schemas/problem.ts'
 import type { Handler, Routes } from '../../../schemas/route.ts'
 import { clientKey } from '../../../services/http/client-key.ts'
 import { recorded } from '../../../services/engagement/engagement.ts'
@@ -19,13 +19,15 @@ const ofWriting = [
 ] as const
 
 const likeSchema = {
+  operationId: 'likeVideo',
   summary: 'Like a video; liking it again changes nothing',
   tags,
   params,
   response: responses({ 200: Engagement }, [...ofWriting, 'engagement_unconfirmed'])
 }
-const unlikeSchema = { ...likeSchema, summary: 'Take a like back; taking it back again changes nothing' }
+const unlikeSchema = { ...likeSchema, operationId: 'unlikeVideo', summary: 'Take a like back; taking it back again changes nothing' }
 const commentSchema = {
+  operationId: 'countComment',
   summary: 'Count one comment',
   description:
     'A request that is repeated with the same `Idempotency-Key` within a day gets the same answer and counts once. A key is the caller’s own, for one video.',
@@ -34,7 +36,7 @@ const commentSchema = {
   headers: Type.Object({
     'idempotency-key': IdempotencyKey('Repeated with the same key, the comment counts once')
   }),
-  response: responses({ 200: Engagement }, [
+  response: responses({ 200: withHeaders(Engagement, { 'Idempotency-Replayed': 'true for a repeated request' }) }, [
     ...ofWriting,
     'engagement_unconfirmed',
     'idempotency_in_flight',
@@ -44,6 +46,7 @@ const commentSchema = {
   ])
 }
 const heartbeatSchema = {
+  operationId: 'sendHeartbeat',
   summary: 'I am watching: send it every 15 seconds',
   description:
     'A viewer counts at once and for 45 seconds after the last heartbeat. The first heartbeat 30 seconds or more after the first one is a view, once in half an hour. A user who watches in several tabs or on several devices is one viewer.',
@@ -63,24 +66,29 @@ const heartbeatSchema = {
 }
 const leaveSchema = {
   ...heartbeatSchema,
+  operationId: 'leaveVideo',
   summary: 'I have stopped watching',
   description:
     'Without it a viewer is gone 45 seconds after the last heartbeat. A user with another client that is watching stays.'
 }
 const otherMetricSchema = {
   ...likeSchema,
+  operationId: 'refuseMetric',
   summary: 'Any other metric is refused',
   hide: true,
   params: Type.Object({ id: PathId('Id of the video'), metric: Metric }),
   response: responses({ 200: Engagement }, [...ofWriting, 'invalid_metric'])
 }
 const getSchema = {
+  operationId: 'getCounters',
   summary: 'The counters of one video',
   tags,
   params,
+  security: optionalToken,
   response: responses({ 200: Counters }, ['invalid_id', 'adult_content_restricted', 'not_found'])
 }
 const listSchema = {
+  operationId: 'listCounters',
   summary: 'The counters of up to 100 videos',
   description: 'In the order of the ids; videos that do not exist, or are not for the caller, are left out.',
   tags,
@@ -92,15 +100,26 @@ const listSchema = {
       examples: [[1, 2, 3]]
     })
   }),
+  security: optionalToken,
   response: responses({ 200: Type.Array(CountersOfVideo) })
 }
 const streamSchema = {
+  operationId: 'streamCounters',
   summary: 'The counters of one video, as Server-Sent Events',
   description:
     'An event `counters` at once and then at most one a second, when something has changed; an event `end` when the video is deleted. The event’s id says what it says: with `Last-Event-ID` what is known is not sent again.',
   tags,
   params,
   produces: ['text/event-stream'],
+  security: optionalToken,
+  headers: Type.Object({
+    'last-event-id': Type.Optional(
+      Type.String({
+        description: 'Id of the last event that the client has: what it knows is not sent again',
+        examples: ['3.7.1.42']
+      })
+    )
+  }),
   response: responses({
     200: Type.String({
       title: 'EventStream',
@@ -191,10 +210,9 @@ const stream: Handler<typeof streamSchema> = async function (request, reply) {
   const { raw } = openEventStream(request, reply)
   // A client that left while the counters were read would emit no further `close` event.
   if (raw.destroyed || raw.socket === null || raw.socket.destroyed) return
-  const lastEventId = request.headers['last-event-id']
   raw.on(
     'close',
-    streams.add(raw, counters, { client, lastEventId: typeof lastEventId === 'string' ? lastEventId : undefined })
+    streams.add(raw, counters, { client, lastEventId: request.headers['last-event-id'] })
   )
   if (this.lifecycle.isDraining) streams.sendAway(raw)
 }

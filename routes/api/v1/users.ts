@@ -5,6 +5,7 @@ import type { Handler, Routes } from '../../../schemas/route.ts'
 import { Profile } from '../../../schemas/user.ts'
 
 const profileSchema = {
+  operationId: 'getProfile',
   summary: 'The public profile of a user',
   tags: ['users'],
   params: Type.Object({ user_id: PathId('Id of the user') }),

@@ -1,7 +1,7 @@
 import { Type } from '@sinclair/typebox'
 import type { FastifyRequest } from 'fastify'
-import { IdempotencyKey, PathId } from '../../../schemas/atoms.ts'
-import { responses } from '../../../schemas/problem.ts'
+import { IdempotencyKey, optionalToken, PathId } from '../../../schemas/atoms.ts'
+import { cachingHeaders, Nothing, responses, withHeaders } from '../../../schemas/problem.ts'
 import type { Handler, Routes } from '../../../schemas/route.ts'
 import { entityTag, versionsOf } from '../../../services/http/response-cache.ts'
 import { pageAddress, pageKey, videoKey, videoKeyPrefix } from '../../../services/videos/cache-keys.ts'
@@ -17,35 +17,52 @@ const ofBody = ['unauthorized', 'payload_too_large', 'unsupported_media_type'] a
 const pages =
   'Newest first. `Link` with `rel="next"` and `X-Next-Cursor` lead to the next page; the last one has neither.'
 
+const VideoPage = withHeaders(Type.Array(Video), {
+  ...cachingHeaders,
+  Link: 'Address of the next page, with rel="next"; the last page has none',
+  'X-Next-Cursor': 'Cursor of the next page; the last page has none'
+})
+
 const listSchema = {
+  operationId: 'listVideos',
   summary: 'Videos',
   description: pages,
   tags,
   querystring: VideoListQuery,
-  response: responses({ 200: Type.Array(Video) }, ['invalid_cursor'])
+  security: optionalToken,
+  response: responses({ 200: VideoPage, 304: Nothing }, ['invalid_cursor'])
 }
 const listOfUserSchema = {
+  operationId: 'listVideosOfUser',
   summary: 'Videos of one user',
   description: pages,
   tags,
   params: Type.Object({ user_id: PathId('Id of the user') }),
   querystring: VideoListQuery,
-  response: responses({ 200: Type.Array(Video) }, ['invalid_id', 'invalid_cursor'])
+  security: optionalToken,
+  response: responses({ 200: VideoPage, 304: Nothing }, ['invalid_id', 'invalid_cursor'])
 }
 const getSchema = {
+  operationId: 'getVideo',
   summary: 'One video',
   tags,
   params,
-  response: responses({ 200: Video }, ['invalid_id', 'not_found', 'adult_content_restricted'])
+  security: optionalToken,
+  response: responses({ 200: withHeaders(Video, cachingHeaders), 304: Nothing }, [
+    'invalid_id',
+    'not_found',
+    'adult_content_restricted'
+  ])
 }
 const createSchema = {
+  operationId: 'publishVideo',
   summary: 'Publish a video, or go live',
   description:
     'A request that is repeated with the same `Idempotency-Key` within a day answers with the video that the first one published.',
   tags,
   headers: Type.Object({ 'idempotency-key': IdempotencyKey('Repeated with the same key, the video is published once') }),
   body: NewVideo,
-  response: responses({ 201: Video }, [
+  response: responses({ 201: withHeaders(Video, { Location: 'Path of the video', 'Idempotency-Replayed': 'true for a repeated request' }) }, [
     ...ofBody,
     'not_an_adult',
     'not_found',
@@ -54,6 +71,7 @@ const createSchema = {
   ])
 }
 const updateSchema = {
+  operationId: 'updateVideo',
   summary: 'Change an own video; `is_live` goes live and stops',
   tags,
   params,
@@ -68,7 +86,7 @@ const updateSchema = {
     )
   }),
   body: VideoPatch,
-  response: responses({ 200: Video }, [
+  response: responses({ 200: withHeaders(Video, { ETag: 'Validator for If-Match' }) }, [
     ...ofBody,
     'invalid_id',
     'forbidden',
@@ -79,10 +97,11 @@ const updateSchema = {
   ])
 }
 const removeSchema = {
+  operationId: 'deleteVideo',
   summary: 'Delete an own video and all that was counted for it',
   tags,
   params,
-  response: responses({ 204: Type.Null({ title: 'Nothing' }) }, [
+  response: responses({ 204: Nothing }, [
     'unauthorized',
     'invalid_id',
     'forbidden',
