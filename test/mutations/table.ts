@@ -530,5 +530,96 @@ export const mutations: Mutation[] = [
     to: 'total : stored',
     test: 'test/routes/engagement.test.ts',
     why: 'flushed views and comments are counted twice'
+  },
+  {
+    file: 'services/accounts/sessions.ts',
+    from: 'when $2 = rotated then \'replaced\'',
+    to: 'when $2 = rotated then \'reused\'',
+    test: 'test/routes/refresh-rotation.test.ts',
+    why: 'a refresh whose answer was lost ends the session after ten seconds'
+  },
+  {
+    file: 'services/accounts/sessions.ts',
+    from: 'when $2 = any(recent_rotations) then \'late\'',
+    to: 'when $2 = any(recent_rotations) then \'reused\'',
+    test: 'test/routes/refresh-rotation.test.ts',
+    why: 'a tab that refreshes a moment late ends the session'
+  },
+  {
+    file: 'services/accounts/sessions.ts',
+    from: 'superseded = case d.outcome when \'replaced\' then s.superseded + 1 else 0 end',
+    to: 'superseded = 0',
+    test: 'test/routes/refresh-rotation.test.ts',
+    why: 'a revoked refresh token works again'
+  },
+  {
+    file: 'services/engagement/counters/scripts/presence.lua',
+    from: 'if name ~= client and tonumber(at)',
+    to: 'if name == client and tonumber(at)',
+    test: 'test/services/engagement/counters/store.test.ts',
+    why: 'a departing tab ends the presence of the others (Redis)'
+  },
+  {
+    file: 'services/engagement/counters/memory-store.ts',
+    from: 'name !== client && at',
+    to: 'name === client && at',
+    test: 'test/services/engagement/counters/store.test.ts',
+    why: 'a departing tab ends the presence of the others (memory)'
+  },
+  {
+    file: 'services/engagement/counters/scripts/is-same-server.lua',
+    from: 'state[2] == run',
+    to: 'state[2] ~= nil',
+    test: 'test/services/engagement/counters/store.test.ts',
+    why: 'a Redis that was restarted is taken for the one where the generation began'
+  },
+  {
+    file: 'services/engagement/counters/durability.ts',
+    from: 'if (comments > 0) await confirm',
+    to: 'if (comments < 0) await confirm',
+    test: 'test/services/engagement/counters/durability.test.ts',
+    why: 'COUNTER_DURABILITY=flushed acknowledges a comment before PostgreSQL has it'
+  },
+  {
+    file: 'services/engagement/counters/ledger.ts',
+    from: 'and c.comment_n >= w.comments',
+    to: 'and c.comment_n >= 0',
+    test: 'test/services/engagement/counters/ledger.test.ts',
+    why: 'a write is confirmed by a total that lacks it'
+  },
+  {
+    file: 'services/videos/videos.ts',
+    from: 'where has_room and may_publish and is_expected',
+    to: 'where has_room and may_publish',
+    test: 'test/routes/publishing.test.ts',
+    why: 'If-Match does not keep from overwriting a newer version'
+  },
+  {
+    file: 'services/stores/creation-receipts.ts',
+    from: 'if (row.fingerprint !== fingerprint)',
+    to: 'if (row.fingerprint === \'\')',
+    test: 'test/routes/publishing.test.ts',
+    why: 'an Idempotency-Key with another payload answers with the first video'
+  },
+  {
+    file: 'services/shared/visible-text.ts',
+    from: 'expected.pop() !== control',
+    to: 'expected.pop() === \'\'',
+    test: 'test/services/shared/visible-text.test.ts',
+    why: 'a direction override is taken for a closed control'
+  },
+  {
+    file: 'plugins/recent-writers.ts',
+    from: '|| request.routeOptions.config.isNoContentWrite',
+    to: '|| false',
+    test: 'test/routes/read-path.test.ts',
+    why: 'every viewer bypasses the response cache'
+  },
+  {
+    file: 'services/videos/cursors.ts',
+    from: 'keys.some(key => timing',
+    to: 'keys.slice(0, 1).some(key => timing',
+    test: 'test/routes/paging.test.ts',
+    why: 'a change of the secret ends all cursors'
   }
 ]

@@ -131,3 +131,46 @@ onEachStore(t, 'of two changes of a like the later one wins, whichever arrives f
   t.strictSame(await change(2, 1, true), { liked: true, likes: 1 }, 'versions start again with each generation')
   t.strictSame(await change(1, 9, false), { liked: true, likes: 1 }, 'of an earlier generation')
 })
+
+onEachStore(t, 'a write is found in the ledger when its total, or its version, has arrived in its generation', async (t, stores) => {
+  const app = await createApp(t, { stores })
+  const { user } = await signUp(app)
+  const videoId = await addVideo(app, user.id)
+  const { ledger } = app.counters
+  const comment = (generation: number, comments: number) =>
+    ledger.findWrites([{ kind: 'comment', videoId, generation, comments }])
+  const like = (generation: number, version: number) =>
+    ledger.findWrites([{ kind: 'like', videoId, userId: user.id, generation, version }])
+  t.strictSame(await comment(1, 1), [], 'nothing was merged yet')
+  await ledger.merge([batchOf(1, { videoId, views: 0, comments: 7, peak: 0 })])
+  t.strictSame([await comment(1, 7), await comment(1, 8), await comment(2, 1)], [[0], [], []])
+  await ledger.merge([batchOf(2, { videoId, views: 0, comments: 1, peak: 0 })])
+  t.strictSame([await comment(2, 1), await comment(1, 7)], [[0], []], 'of an earlier generation nobody can say')
+  const likes = [{ videoId, userId: user.id, isLiked: false, version: 5 }]
+  await ledger.merge([{ ...batchOf(2, { videoId, views: 0, comments: 1, peak: 0 }), likes }])
+  t.strictSame([await like(2, 4), await like(2, 5), await like(2, 6), await like(1, 9)], [[0], [0], [], [0]])
+  t.strictSame(
+    await ledger.findWrites([
+      { kind: 'comment', videoId, generation: 2, comments: 2 },
+      { kind: 'like', videoId, userId: user.id, generation: 2, version: 5 },
+      { kind: 'comment', videoId, generation: 2, comments: 1 }
+    ]).then(found => found.toSorted()),
+    [1, 2],
+    'by their positions'
+  )
+})
+
+onEachStore(t, 'a receipt and the total that counts its comment are merged together, or neither is', async (t, stores) => {
+  const app = await createApp(t, { stores })
+  const { user } = await signUp(app)
+  const videoId = await addVideo(app, user.id)
+  const { ledger } = app.counters
+  const receipts = [{ videoId, use: 'a use', fingerprint: 'f' }]
+  // A total that no column can hold fails the statement.
+  const impossible = { videoId, views: 0, comments: -1, peak: 0 }
+  await app.pg.query('alter table video_counters add constraint only_positive check (comment_n >= 0)')
+  await t.rejects(ledger.merge([{ ...batchOf(1, impossible), receipts }]))
+  t.equal(await ledger.findReceipt(videoId, 'a use'), undefined)
+  await ledger.merge([{ ...batchOf(1, { ...impossible, comments: 1 }), receipts }])
+  t.match(await ledger.findReceipt(videoId, 'a use'), { fingerprint: 'f' })
+})
