@@ -110,7 +110,7 @@ export function loadConfig (variables: Variables): Readonly<Config> {
       problems.push(
         `JWT_SECRET_KEY ${
           hasSecret ? `has ${bytes} bytes` : 'is missing'
-        } and needs 32 or more: make one with: openssl rand -base64 48${
+        } and needs 32 bytes or more: make one with: openssl rand -base64 48${
           hasSecret ? ', and put the present one into JWT_PREVIOUS_KEYS: tokens that it signed stay valid' : ''
         }`
       )
@@ -136,7 +136,7 @@ export function loadConfig (variables: Variables): Readonly<Config> {
   const pepper = environment.PASSWORD_PEPPER ?? ''
   if (pepper !== '' && Buffer.byteLength(pepper) < 32) {
     problems.push(
-      `PASSWORD_PEPPER has ${Buffer.byteLength(pepper)} bytes and needs 32 or more: make one with: openssl rand -base64 48`
+      `PASSWORD_PEPPER has ${Buffer.byteLength(pepper)} bytes and needs 32 bytes or more: make one with: openssl rand -base64 48`
     )
   }
 

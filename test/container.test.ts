@@ -170,3 +170,9 @@ t.test('the image, npm start and start:production run with the same flags of V8'
   t.strictSame(flags(packageJson.scripts['start']!), expected)
   t.strictSame(flags(read('Dockerfile')), expected)
 })
+
+t.test('the scripts for production read .env, and are production whatever it says', async t => {
+  for (const name of ['start:production', 'migrate:production']) {
+    t.match(packageJson.scripts[name], /^NODE_ENV=production node .*--env-file-if-exists=\.env /, name)
+  }
+})
