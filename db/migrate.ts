@@ -33,9 +33,10 @@ const disableForeignTriggers = `
     enable text := '';
   begin
     for found in
-      select c.oid::regclass as table_name, t.tgname from pg_trigger t join pg_class c on c.oid = t.tgrelid
-        join pg_proc p on p.oid = t.tgfoid
-      where c.oid in (to_regclass('users'), to_regclass('videos')) and not t.tgisinternal and t.tgenabled = 'O'
+      select format('%I.%I', current_schema(), c.relname) as table_name, t.tgname
+      from pg_trigger t join pg_class c on c.oid = t.tgrelid join pg_proc p on p.oid = t.tgfoid
+        join pg_namespace n on n.oid = c.relnamespace
+      where n.nspname = current_schema() and c.relname in ('users', 'videos') and not t.tgisinternal and t.tgenabled = 'O'
         and t.tgtype & 16 = 16 and p.proname not in ('users_fill_keys', 'keep_updated_at')
     loop
       execute format('alter table %s disable trigger %I', found.table_name, found.tgname);
@@ -104,6 +105,7 @@ export async function migrate (
   })
   try {
     await requireUtf8(client)
+    await requireSchema(client)
     await lock(client, patienceMs, onWait)
     const current = await schemaVersion(client)
     const wanted = target ?? newest
@@ -151,6 +153,15 @@ async function connect (
       onWait('the database cannot be reached yet; waiting for it')
       await sleep(500)
     }
+  }
+}
+
+async function requireSchema (client: pg.Client): Promise<void> {
+  const { rows: [row] } = await client.query<{ name: string | null, path: string }>(
+    "select current_schema() as name, current_setting('search_path') as path"
+  )
+  if (row!.name === null) {
+    throw new MigrationRefused(`The search_path (${row!.path}) names no schema that exists: create one first`)
   }
 }
 
@@ -290,7 +301,7 @@ export async function schemaVersion (
   client: { query(text: string): Promise<{ rows: { version?: unknown }[] }> }
 ): Promise<number> {
   const { rows: [table] } = await client.query(
-    "select to_regclass(format('%I.halo_schema_version', current_schema()))::text as version"
+    "select to_regclass(quote_ident(current_schema()) || '.halo_schema_version')::text as version"
   )
   if (table?.version == null) return 0
   const { rows: [row] } = await client.query('select max(version)::int as version from halo_schema_version')

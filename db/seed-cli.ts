@@ -6,7 +6,7 @@ import { openDatabase } from './open-database.ts'
 import { demoLogin } from './seed-data.ts'
 import { seed } from './seed.ts'
 
-const usage = `Usage: npm run seed [-- --users 1000] [-- --videos 20000]
+const usage = `Usage: npm run seed -- [--users 1000] [--videos 20000]
 
 Adds sample data up to the wanted size, and a login; safe to run twice. Not in production.
 `

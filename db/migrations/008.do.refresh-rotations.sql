@@ -6,3 +6,14 @@ alter table sessions
   add column superseded integer not null default 0,
   add column recent_rotations integer[] not null default '{}',
   add column recent_rotated_at timestamptz[] not null default '{}';
+
+-- During a rolling update the version before rotates without knowing `superseded`: its rotation supersedes nothing.
+create function reset_superseded() returns trigger language plpgsql as $$
+begin
+  new.superseded := 0;
+  return new;
+end
+$$;
+create trigger reset_superseded before update on sessions for each row
+  when (new.generation > old.generation and new.superseded = old.superseded and old.superseded > 0)
+  execute function reset_superseded();

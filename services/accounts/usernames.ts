@@ -1,3 +1,5 @@
+import { hasMarkStack } from '../shared/visible-text.ts'
+
 /** Scripts with letters that look like those of another script. */
 const alphabets = [
   /\p{Script=Latin}/u,
@@ -16,9 +18,12 @@ const cursive = '[\\p{Script=Arabic}\\p{Script=Syriac}\\p{Script=Mongolian}]\\p{
 
 /**
  * Joiners where words need them (UTS #31 §2.3.1): ZWNJ between letters of a cursive script or after a virama, ZWJ
- * after a virama. Anywhere else they are invisible.
+ * after a virama, or in Bengali between ra and the virama. Anywhere else they are invisible.
  */
-const joiners = new RegExp(`(?<=${cursive})\\u200c(?=${cursive})|(?<=\\p{L}${virama})[\\u200c\\u200d](?!\\p{M})`, 'gu')
+const joiners = new RegExp(
+  `(?<=${cursive})\\u200c(?=${cursive})|(?<=\\p{L}${virama})[\\u200c\\u200d](?!\\p{M})|(?<=\\u09b0)\\u200d(?=\\u09cd)`,
+  'gu'
+)
 
 /** Removes joiners: names that differ only in them are the same name. */
 export const withoutJoiners = (text: string): string => text.replaceAll(joiners, '')
@@ -30,7 +35,7 @@ export const withoutJoiners = (text: string): string => text.replaceAll(joiners,
  */
 export function isPlainName (text: string): boolean {
   const shown = withoutJoiners(text.normalize('NFKC'))
-  return shown === shown.trim() && /[\p{L}\p{N}]/u.test(shown) && !/\s\s/.test(shown) &&
+  return !hasMarkStack(shown) && shown === shown.trim() && /[\p{L}\p{N}]/u.test(shown) && !/\s\s/.test(shown) &&
     !/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}\p{Co}\p{Cn}\p{Default_Ignorable_Code_Point}\u2800]/u.test(shown) &&
     alphabets.filter(alphabet => alphabet.test(shown)).length <= 1
 }

@@ -140,8 +140,9 @@ export function createEngagementService (options: EngagementOptions) {
       }
       const stored = 'fingerprint' in used ? (await available(() => store.read([videoId], userId)))[0]! : used
       const body = recorded(await answer(row, stored, userId))
-      await available(() => store.keepAnswer(videoId, once, JSON.stringify(body)))
+      // Before the answer is kept: kept in a store that has lost the comment meanwhile, it would be given again.
       await durability.comment(videoId, used)
+      await available(() => store.keepAnswer(videoId, once, JSON.stringify(body)))
       return { body, isReplay: 'fingerprint' in used }
     } finally {
       inFlight.delete(claim)

@@ -284,7 +284,7 @@ export function entityTag (body: string, version: number | undefined): string {
 export function versionsOf (condition: string | undefined): number[] | undefined {
   if (condition === undefined || condition.trim() === '*') return undefined
   return condition.split(',', maxTags).flatMap(tag => {
-    const [, version] = /^"([0-9a-z]{1,11})\.[\w-]+"$/.exec(tag.trim()) ?? []
+    const [, version] = /^"(-?[0-9a-z]{1,11})\.[\w-]+"$/.exec(tag.trim()) ?? []
     return version === undefined ? [] : [Number.parseInt(version, 36)]
   })
 }

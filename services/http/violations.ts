@@ -69,6 +69,8 @@ function detailOf ({ keyword, params, message, data }: ValidationError): string 
       return `must be ${String(limit)} or more`
     case 'maximum':
       return `must be ${String(limit)} or less`
+    case 'pattern':
+      return 'does not have the documented form'
     case 'minProperties':
       return 'must not be empty'
     case 'format':

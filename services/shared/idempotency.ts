@@ -13,7 +13,13 @@ export interface IdempotentUse {
  */
 export const useOf = (scope: string, key: string, payload: unknown): IdempotentUse => ({
   use: hash(`${scope}:${key}`),
-  fingerprint: hash(JSON.stringify(payload) ?? '')
+  fingerprint: hash(JSON.stringify(payload, inOrder) ?? '')
 })
+
+/** The order of the members of an object says nothing. */
+const inOrder = (name: string, value: unknown): unknown =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)
+    ? Object.fromEntries(Object.entries(value).sort(([a], [b]) => a < b ? -1 : 1))
+    : value
 
 const hash = (text: string): string => createHash('sha256').update(text).digest('base64url')

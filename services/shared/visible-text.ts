@@ -1,10 +1,24 @@
-/** Maximum combining marks on one character. Real languages stack up to four; names that spill over lines, dozens. */
-const maxMarks = 6
+/** Maximum combining marks on one character: Tibetan stacks up to eight; names that spill over lines have dozens. */
+const maxMarks = 8
 
-const tooManyMarks = new RegExp(`[\\p{Mn}\\p{Me}]{${maxMarks + 1}}`, 'u')
+const tooManyMarks = new RegExp(`\\p{M}{${maxMarks + 1}}`, 'u')
 
-/** A letter, number, punctuation mark or symbol that leaves a mark on the screen (U+2800 is an empty Braille cell). */
-const visible = /(?![\p{Default_Ignorable_Code_Point}\u2800])[\p{L}\p{N}\p{P}\p{S}]/u
+/** Whether a character has more combining marks than any language stacks, invisible characters between them or not. */
+export const hasMarkStack = (text: string): boolean =>
+  tooManyMarks.test(text.replaceAll(/[\p{Default_Ignorable_Code_Point}\p{Cf}]/gu, ''))
+
+/**
+ * Invisible characters that no language needs in such texts: annotations, deprecated controls, tags that are no flag,
+ * and runs of zero-width characters.
+ */
+const hiding =
+  /[\ufff9-\ufffb\u206a-\u206f]|(?<!\u{1f3f4}[\u{e0020}-\u{e007f}]{0,10})[\u{e0000}-\u{e007f}]|[\u200b-\u200f\u2060-\u2064\ufeff]{4}/u
+
+/**
+ * A letter, number, punctuation mark or symbol that leaves a mark on the screen; U+2800 is an empty Braille cell,
+ * U+1D159 a note without a head, U+13441 and U+13442 blank hieroglyphs.
+ */
+const visible = /(?![\p{Default_Ignorable_Code_Point}\u2800\u{1d159}\u{13441}\u{13442}])[\p{L}\p{N}\p{P}\p{S}]/u
 
 const controlInLine = /[\p{Cc}\p{Zl}\p{Zp}]/u
 const controlInText = /(?![\t\n\r])\p{Cc}/u
@@ -31,7 +45,8 @@ export function faultOfText (text: string, { isLine }: { isLine: boolean }): str
   if (isLine && controlInLine.test(text)) return 'has a control character or a line break'
   if (controlInText.test(text)) return 'has a control character'
   if ((isLine || text !== '') && !visible.test(text)) return 'has no visible character'
-  if (tooManyMarks.test(text)) return `has more than ${maxMarks} combining marks on one character`
+  if (hiding.test(text)) return 'has invisible characters that hide something'
+  if (hasMarkStack(text)) return `has more than ${maxMarks} combining marks on one character`
   if (!text.split(/[\n\r\u2029]/).every(isDirectionBalanced)) {
     return 'has a text direction override, or a direction control that is not closed'
   }

@@ -10,7 +10,7 @@ const findReceipt = {
 /**
  * Creates something once for each use of an Idempotency-Key (a day long). `create` inserts a row of
  * `creation_receipts` in the same statement; of two concurrent uses, the second waits for the first one's commit and
- * then fails with a violation of a unique constraint.
+ * then fails with a violation of a unique constraint, or is refused by a quota that the first one filled.
  *
  * @param once undefined for a request without a key
  * @returns what `create` returned, or the id of what was created before
@@ -26,7 +26,8 @@ export async function createOnce<Created> (
   try {
     return { created: await create() }
   } catch (error) {
-    const concurrent = once && isUnique(error) ? await replay(database, once) : undefined
+    // A concurrent use may have come first: then this one violates something unique, or a quota that the other filled.
+    const concurrent = once && await replay(database, once).catch(() => undefined)
     if (!concurrent) throw error
     return concurrent
   }
@@ -38,6 +39,3 @@ async function replay (database: Database, { use, fingerprint }: IdempotentUse) 
   if (row.fingerprint !== fingerprint) throw new ApiError('idempotency_key_reused')
   return { replayedId: row.created_id }
 }
-
-/** A concurrent use has created the receipt, or something else that is unique (an email) together with it. */
-const isUnique = (error: unknown): boolean => (error as { code?: string }).code === '23505'

@@ -3,13 +3,18 @@ import { Cluster, Redis, type ClusterOptions, type RedisOptions } from 'ioredis'
 /** Address of Redis: a server, a node of a cluster, or sentinels that know the server. */
 export type RedisAddress =
   & ({ url: string } | (RedisParts & ({ host: string, port: number } | RedisSentinels)))
-  & { isCluster: boolean, /** Certificates (PEM) that the server's must be signed by. */ ca?: string }
+  & {
+    isCluster: boolean
+    /** Whether connections are encrypted; a `rediss:` URL and `ca` imply it. */
+    isTls?: boolean
+    /** Certificates (PEM) that the server's must be signed by. */
+    ca?: string
+  }
 
 interface RedisParts {
   username?: string
   password?: string
   db: number
-  isTls?: boolean
 }
 
 interface RedisSentinels {
@@ -98,9 +103,11 @@ export function describeRedis (address: RedisAddress): string {
 
 /** All that an address says, as options for each connection that is made from it. */
 function serverOf (address: RedisAddress) {
-  const { host = '', port = 0, username, password, db, isTls = false } = 'url' in address
+  const { host = '', port = 0, username, password, db } = 'url' in address
     ? partsOf(new URL(address.url))
     : address as RedisParts & { host?: string, port?: number }
+  const isTls = address.isTls === true || address.ca !== undefined ||
+    ('url' in address && address.url.startsWith('rediss:'))
   return {
     host,
     port,
@@ -111,13 +118,12 @@ function serverOf (address: RedisAddress) {
   }
 }
 
-function partsOf ({ protocol, hostname, port, username, password, pathname }: URL) {
+function partsOf ({ hostname, port, username, password, pathname }: URL) {
   return {
     host: hostname.replace(/^\[(.*)\]$/, '$1') || 'localhost',
     port: Number(port) || 6379,
     username: decodeURIComponent(username),
     password: decodeURIComponent(password),
-    db: Number(pathname.slice(1)) || 0,
-    isTls: protocol === 'rediss:'
+    db: Number(pathname.slice(1)) || 0
   }
 }

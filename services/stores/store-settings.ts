@@ -13,8 +13,9 @@ export type DatabaseConfig =
   | { kind: 'embedded', directory: string }
   | { kind: 'server', connection: ServerConnection }
 
-/** Query members of a PostgreSQL URL that the client supports. */
+/** Query members of a PostgreSQL URL that have an effect; the service sets time limits and so on itself. */
 const supportedMembers = new Set([
+  'ssl',
   'host',
   'port',
   'user',
@@ -74,11 +75,13 @@ function readPostgresUrl (name: string, url: string, ca: string | undefined, pro
   }
   for (const member of new URLSearchParams(url.split('?', 2)[1] ?? '').keys()) {
     if (!supportedMembers.has(member)) {
-      problems.push(`${name} has ${member.slice(0, 50)}, which the client does not support: leave it out`)
+      problems.push(`${name} has ${member.slice(0, 50)}, which this service does not take: leave it out`)
     }
   }
   if (ca === undefined) return connection
-  const { host, port, user, password, database, options } = parsed
+  const { host, port, user, password, database, options, application_name: application, client_encoding: encoding } =
+    parsed
+  const { cert, key } = typeof parsed.ssl === 'object' ? parsed.ssl as { cert?: string, key?: string } : {}
   return {
     host: host || 'localhost',
     ...port ? { port: Number(port) } : {},
@@ -86,7 +89,9 @@ function readPostgresUrl (name: string, url: string, ca: string | undefined, pro
     ...password ? { password } : {},
     database: database || 'postgres',
     ...options ? { options } : {},
-    ssl: { ...typeof parsed.ssl === 'object' ? parsed.ssl : {}, ca }
+    ...application ? { application_name: application } : {},
+    ...encoding ? { client_encoding: encoding } : {},
+    ssl: { ...cert ? { cert } : {}, ...key ? { key } : {}, ca }
   }
 }
 
@@ -126,10 +131,9 @@ export function readRedis (environment: Environment, problems: string[]): RedisA
   const isCluster = environment.REDIS_CLUSTER === 'true'
   const sentinels = list(environment.REDIS_SENTINELS)
   const ca = readFile('REDIS_CA_FILE', environment.REDIS_CA_FILE, problems)
-  const shared = { isCluster, ...ca === undefined ? {} : { ca } }
+  const shared = { isCluster, isTls: environment.REDIS_TLS === 'true', ...ca === undefined ? {} : { ca } }
   const parts = {
     db,
-    isTls: environment.REDIS_TLS === 'true' || ca !== undefined,
     ...username ? { username } : {},
     ...password ? { password } : {}
   }
@@ -159,21 +163,26 @@ function checkRedisUrl (url: string, isCluster: boolean, problems: string[]): vo
     problems.push('REDIS_URL is not a URL that begins with redis:// or rediss://: mend it, or leave it out')
     return
   }
-  const { pathname, searchParams } = new URL(url)
+  const { pathname, searchParams, username, password } = new URL(url)
+  try {
+    decodeURIComponent(username + password)
+  } catch {
+    problems.push('REDIS_URL has a % that is no escape in its user or password: write it as %25')
+  }
   if (!/^\/?\d{0,5}$/.test(pathname)) {
     problems.push('REDIS_URL ends with the number of a database, such as /1, or without one: mend it')
   } else if (isCluster && Number(pathname.slice(1)) > 0) {
     problems.push('REDIS_URL names a database, and a Redis Cluster has only database 0: leave it out')
   }
   for (const member of searchParams.keys()) {
-    problems.push(`REDIS_URL has ${member.slice(0, 50)}, which the client does not support: leave it out`)
+    problems.push(`REDIS_URL has ${member.slice(0, 50)}, which this service does not take: leave it out`)
   }
 }
 
 function readSentinel (text: string, problems: string[]): { host: string, port: number } {
   const [, bracketed, plain, port = '26379'] = /^(?:\[([^\]]+)\]|([^:\s]+))(?::(\d{1,5}))?$/.exec(text) ?? []
   const host = bracketed ?? plain
-  if (host === undefined) {
+  if (host === undefined || Number(port) > 65_535) {
     problems.push(`REDIS_SENTINELS has ${JSON.stringify(text)}: list the sentinels as host:port, separated by commas`)
   }
   return { host: host ?? '', port: Number(port) }

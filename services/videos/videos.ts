@@ -49,10 +49,13 @@ export interface VideoFilters extends Omit<VideoListQuery, 'limit' | 'offset' | 
 /** Which page of a list. */
 export type PageRequest = Pick<VideoListQuery, 'limit' | 'offset' | 'cursor'>
 
+/** The version of a video's content: milliseconds since 1970, which grow by one at least with each update. */
+const version = (table: string): string => `floor(extract(epoch from ${table}.updated_at) * 1000)::bigint`
+
 const columns = `
   select v.id as video_id, v.user_id, v.title, v.description, v.thumbnail_url, v.stream_url, v.is_live, v.is_adult_content,
     v.created_at, v.updated_at, (extract(epoch from v.created_at) * 1000000)::bigint::text as created_micros,
-    floor(extract(epoch from v.updated_at) * 1000)::bigint as version, ${ledgerColumns}`
+    ${version('v')} as version, ${ledgerColumns}`
 
 const select = `${columns} from videos v left join video_counters c on c.video_id = v.id`
 
@@ -90,24 +93,26 @@ const insertVideo = {
     select has_room, may_publish, (select id from added) as id from owner`
 }
 
-// A column that was not named keeps its value: two changes at once of different columns both stay. `for update` makes
-// the second of two conditional changes see the version of the first; updated_at grows by a millisecond at least, the
-// unit of versions.
+// A column that was not named keeps its value: two changes at once of different columns both stay. Of
+// two concurrent conditional changes the second waits for the row and sees the new version. updated_at grows by a
+// millisecond at least, the unit of versions (the clock may be behind it, for a row that waited or is from the future).
 const updateVideo = {
   name: 'update_video',
   text: `
     with own as materialized (
       select v.id, v.is_live or not coalesce($7, false) or live_videos_of(v.user_id) < $9::int as has_room,
         v.is_adult_content or u.is_adult or not (coalesce($8, false) and $10::boolean) as may_publish,
-        $11::bigint[] is null or floor(extract(epoch from v.updated_at) * 1000)::bigint = any($11::bigint[]) as is_expected
-      from videos v join users u on u.id = v.user_id where v.id = $1 and v.user_id = $2 for no key update of v
+        $11::bigint[] is null or ${version('v')} = any($11::bigint[]) as is_expected
+      from videos v join users u on u.id = v.user_id where v.id = $1 and v.user_id = $2
     ), updated as (
       update videos set
         title = coalesce($3, title), description = coalesce($4, description), thumbnail_url = coalesce($5, thumbnail_url),
         stream_url = coalesce($6, stream_url), is_live = coalesce($7, is_live),
         is_adult_content = coalesce($8, is_adult_content),
-        updated_at = greatest(now(), least(updated_at, now()) + interval '1 millisecond')
-      where id in (select id from own where has_room and may_publish and is_expected) and user_id = $2
+        updated_at = greatest(clock_timestamp(),
+          least(updated_at, clock_timestamp() + interval '1 hour') + interval '1 millisecond')
+      where id in (select id from own where has_room and may_publish) and user_id = $2
+        and ($11::bigint[] is null or ${version('videos')} = any($11::bigint[]))
       returning id
     )
     select exists (select from updated) as is_done, user_id = $2 as is_own, coalesce((select has_room from own), true) as has_room,
@@ -227,7 +232,12 @@ export function createVideoService (
   }
 
   /** Changes or deletes a video of a user. The statement checks the ownership and tells the refusals apart. */
-  async function change (statement: Statement, id: number, userId: number, values: unknown[] = []): Promise<void> {
+  async function change (
+    statement: Statement,
+    id: number,
+    userId: number,
+    { values = [], isConditional = false }: { values?: unknown[], isConditional?: boolean } = {}
+  ): Promise<void> {
     interface Row {
       is_done: boolean
       is_own: boolean
@@ -239,6 +249,7 @@ export function createVideoService (
     if (row?.is_own && !row.is_expected) throw new ApiError('precondition_failed')
     if (row?.is_own && !row.may_publish) throw notAnAdult()
     if (row?.is_own && !row.has_room) throw tooManyLive()
+    if (row?.is_own && !row.is_done && isConditional) throw new ApiError('precondition_failed')
     // The user's own video that was not changed was deleted at the same moment.
     if (!row || (row.is_own && !row.is_done)) throw missing(id)
     if (!row.is_done) throw new ApiError('forbidden', { message: `Video ${id} belongs to somebody else` })
@@ -333,7 +344,7 @@ export function createVideoService (
      * @throws ApiError `not_found`; `forbidden`; `precondition_failed`; `too_many_live_videos`; `not_an_adult`
      */
     async update (id: number, userId: number, patch: VideoPatch, versions?: number[]): Promise<StoredVideo> {
-      await change(updateVideo, id, userId, [
+      const values = [
         patch.title,
         patch.description,
         patch.thumbnail_url === undefined ? undefined : serializeUrl(patch.thumbnail_url),
@@ -343,7 +354,8 @@ export function createVideoService (
         maxLive,
         gate === 'server',
         versions
-      ])
+      ]
+      await change(updateVideo, id, userId, { values, isConditional: versions !== undefined })
       engagement.refresh(id)
       return await get(id)
     },

@@ -34,9 +34,9 @@ t.test('the API page loads in Chromium and runs a request', async t => {
   await page.getByText('/api/v1/auth/register').waitFor()
   t.equal(await page.title(), 'HALO API')
 
-  await page.locator('#operations-operations-get_livez button.opblock-summary-control').click()
-  await page.locator('#operations-operations-get_livez button.execute').click()
-  const answer = page.locator('#operations-operations-get_livez .live-responses-table tbody')
+  await page.locator('#operations-operations-getLiveness button.opblock-summary-control').click()
+  await page.locator('#operations-operations-getLiveness button.execute').click()
+  const answer = page.locator('#operations-operations-getLiveness .live-responses-table tbody')
   await answer.first().waitFor()
   t.match(await answer.first().innerText(), /"status": "alive"/)
   t.strictSame(complaints, [], 'and the browser has nothing to complain about')

@@ -24,8 +24,7 @@ import { createWorld, presenceMs, type World } from './world.ts'
  */
 
 const { values: options } = readCommandLine({
-  usage: `Usage: npm run test:chaos [-- --seed N] [-- --seconds 6] [-- --scenario NAME]… [-- --cluster]
-         [-- --durability flushed] [-- --bug NAME]
+  usage: `Usage: npm run test:chaos -- [--seed N] [--seconds 6] [--scenario NAME]… [--cluster] [--durability flushed] [--bug NAME]
 
 Three processes under load on a PostgreSQL and a Redis of their own, which are killed, stopped, emptied and put back in
 time. It exits 1 when something that was acknowledged is lost or counts twice. redis-server must be installed.`,

@@ -349,11 +349,17 @@ onEachStore(t, 'two schemas of one database are two services', async (t, stores)
   const url = await createDatabase(t, stores)
   const app = await createApp(t, { stores, databaseUrl: url, redisUrl: stores.redisUrl })
   const { user } = await signUp(app)
-  await runSql(url, 'create schema "Second"')
+  await runSql(
+    url,
+    `create schema "Second"; create function foreign_trigger() returns trigger language plpgsql as $$ begin return new; end $$;
+    create trigger foreign_trigger before update on users for each row execute function foreign_trigger()`
+  )
+  const missing = `${url}?options=${encodeURIComponent('-c search_path=none')}`
+  await t.rejects(migrate({ connectionString: missing }), { name: 'MigrationRefused', message: /names no schema that exists/ })
   // Also with the first schema further down the path.
-  for (const path of ['"Second"', '"Second",public']) {
+  for (const path of ['"Second",public', '"Second"']) {
     const second = `${url}?options=${encodeURIComponent(`-c search_path=${path}`)}`
-    t.strictSame(await migrate({ connectionString: second }), path.includes(',') ? [] : all)
+    t.strictSame(await migrate({ connectionString: second }), path.includes(',') ? all : [])
     const other = await createApp(t, { stores, databaseUrl: second, redisUrl: null })
     t.equal((await other.inject('/readyz')).statusCode, 200)
     t.equal((await other.inject(`/api/v1/users/${user.id}`)).statusCode, 404, 'of the first one')

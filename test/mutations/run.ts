@@ -5,7 +5,7 @@ import { readCommandLine, readCount } from '../../services/runtime/command-line.
 import { copyTree } from '../helpers/tree-copy.ts'
 import { mutations, type Mutation } from './table.ts'
 
-const usage = `Usage: npm run test:mutations [-- --sample 8] [-- --seed 1] [-- --only TEXT]
+const usage = `Usage: npm run test:mutations -- [--sample 8] [--seed 1] [--only TEXT]
 
 Plants one bug at a time in a copy of the tree. Each must pass the type check and turn its test file red by an assertion;
 a control changes nothing and must stay green.

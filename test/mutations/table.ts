@@ -589,8 +589,8 @@ export const mutations: Mutation[] = [
   },
   {
     file: 'services/videos/videos.ts',
-    from: 'where has_room and may_publish and is_expected',
-    to: 'where has_room and may_publish',
+    from: 'is null or ${version(\'videos\')} = any($11::bigint[]))',
+    to: 'is null or true)',
     test: 'test/routes/publishing.test.ts',
     why: 'If-Match does not keep from overwriting a newer version'
   },

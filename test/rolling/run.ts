@@ -18,7 +18,7 @@ import { freePort } from '../helpers/free-port.ts'
  */
 
 const { values } = readCommandLine({
-  usage: `Usage: npm run test:rolling [-- --restarts 10] [-- --rate 2000]
+  usage: `Usage: npm run test:rolling -- [--restarts 10] [--rate 2000]
 
 Restarts two replicas behind haproxy in turn, under a steady load of so many requests a second: every one must be
 answered. PostgreSQL and Redis as for npm run bench; haproxy must be installed.`,

@@ -264,7 +264,7 @@ t.test('texts that hide, reorder or overprint what stands beside them are refuse
     'a\u2067b': 'has a text direction override, or a direction control that is not closed',
     'a\u0007b': 'has a control character',
     '\u200b\u2060': 'has no visible character',
-    [`Z${'\u0337'.repeat(20)}`]: 'has more than 6 combining marks on one character'
+    [`Z${'\u0337'.repeat(20)}`]: 'has more than 8 combining marks on one character'
   }
   for (const [field, [sendText, isLine]] of Object.entries(fields)) {
     for (const [text, fault] of Object.entries(refused)) {
@@ -346,4 +346,46 @@ onEachStore(t, 'a change with If-Match changes only the version that was read', 
     'forbidden',
     { message: /./ }
   )
+})
+
+onEachStore(t, 'no two versions of a video have the same number, however many are written at once', async (t, stores) => {
+  const app = await createApp(t, { stores })
+  const owner = await signUp(app)
+  const { id } = (await send(app, owner, 'POST', '', { title: 'first' })).json<Video>()
+  const seen: string[] = []
+  for (let round = 0; round < 5; round++) {
+    const answers = await Promise.all(
+      Array.from({ length: 40 }, (_, n) => send(app, owner, 'PATCH', `/${id}`, { title: `${round}.${n}`, is_live: n % 2 === 0 }))
+    )
+    t.strictSame([...new Set(answers.map(answer => answer.statusCode))], [200], 'and none waits for another for ever')
+    const { rows } = await app.pg.query<{ ms: string }>(
+      'select floor(extract(epoch from updated_at) * 1000)::text as ms from videos where id = $1',
+      [id]
+    )
+    seen.push(rows[0]!.ms)
+  }
+  t.equal(new Set(seen).size, 5)
+  await app.pg.query(`
+    create table versions (at timestamptz);
+    create function note_version() returns trigger language plpgsql as $$ begin insert into versions values (date_trunc('milliseconds', new.updated_at)); return null; end $$;
+    create trigger note_version after update on videos for each row execute function note_version()`)
+  await Promise.all(Array.from({ length: 64 }, (_, n) => send(app, owner, 'PATCH', `/${id}`, { title: `x${n}` })))
+  const { rows: counts } = await app.pg.query('select count(*) as all, count(distinct at) as different from versions')
+  t.strictSame(counts, [{ all: 64, different: 64 }])
+})
+
+onEachStore(t, 'a "go live" that is sent again while the first one takes the last place publishes one video', async (t, stores) => {
+  const app = await createApp(t, { stores, env: { LIVE_VIDEOS_LIMIT: '1' } })
+  for (let round = 0; round < 8; round++) {
+    const owner = await signUp(app)
+    const answers = await Promise.all(Array.from({ length: 6 }, () =>
+      app.inject({
+        method: 'POST',
+        url: '/api/v1/videos',
+        headers: { ...owner.authorization, 'idempotency-key': 'live' },
+        payload: { title: 'On air', is_live: true }
+      })))
+    t.strictSame(answers.map(answer => answer.statusCode), [201, 201, 201, 201, 201, 201])
+    t.equal(new Set(answers.map(answer => answer.json<Video>().id)).size, 1)
+  }
 })

@@ -151,3 +151,15 @@ t.test('two tabs that use one token twelve seconds apart end the session', async
   hasProblem(t, await client.refresh(left.refresh_token), 'invalid_refresh_token')
   t.equal(await client.statusOf(right.token), 401)
 })
+
+t.test('a rotation by the version before, during a rolling update, supersedes nothing', async t => {
+  const app = await createApp(t, { stores: anyStores() })
+  const client = createClient(app)
+  const { refresh_token: first } = await register(app)
+  await client.refresh(first)
+  await passTime(app, 12)
+  const second = (await client.refresh(first)).json<Tokens>().refresh_token
+  await app.pg.query('update sessions set generation = generation + 1, refreshed_at = now()')
+  const third = await client.refresh(second)
+  t.equal(third.statusCode, 200, 'the answer of the old version was lost')
+})

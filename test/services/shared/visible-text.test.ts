@@ -15,7 +15,8 @@ t.test('texts of real languages and emoji may be shown', async t => {
       '👩\u200d🚀 🏴\u{e0067}\u{e0062}\u{e0065}\u{e006e}\u{e0067}\u{e007f}',
       '!',
       '\u2067עברית\u2069 and \u2066English\u2069',
-      'A\u200e mark'
+      'A\u200e mark',
+      'ཧྐྵྨླྺྼྻྂ'
     ]
   ) t.equal(line(text), undefined, text)
 })
@@ -48,9 +49,9 @@ t.test('controls are refused; a text of several lines has line breaks and tabs',
 })
 
 t.test('a few marks on one character are letters, many are not', async t => {
-  t.equal(line(`a${'\u0301'.repeat(6)}`), undefined)
-  t.match(line(`a${'\u0301'.repeat(7)}`), /combining marks/)
-  t.match(line(`a${'\u20dd'.repeat(7)}`), /combining marks/)
+  t.equal(line(`a${'\u0301'.repeat(8)}`), undefined)
+  t.match(line(`a${'\u0301'.repeat(9)}`), /combining marks/)
+  t.match(line(`a${'\u20dd'.repeat(9)}`), /combining marks/)
 })
 
 t.test('spaces and invisible characters are removed from both ends only', async t => {
@@ -59,4 +60,15 @@ t.test('spaces and invisible characters are removed from both ends only', async 
   t.equal(trimInvisible(''), '')
   t.equal(trimInvisible('x'), 'x')
   t.equal(trimInvisible('\u{e0001}😀\u{e0001}'), '😀')
+})
+
+t.test('invisible characters do not hide text, nor the number of marks', async t => {
+  const hiding = 'has invisible characters that hide something'
+  for (const text of ['hi\u{e0068}\u{e0069}', 'a\ufff9b\ufffac\ufffb', 'a\u206ab', `a${'\u200b'.repeat(200)}b`]) {
+    t.equal(line(text), hiding, JSON.stringify(text))
+  }
+  for (const text of [`Z${`${'\u0300'.repeat(6)}\u200d`.repeat(10)}`, `Z${'\u0903'.repeat(40)}`]) {
+    t.match(line(text), /combining marks/, JSON.stringify(text))
+  }
+  for (const text of ['\u{1d159}', '\u{13441}']) t.equal(line(text), 'has no visible character')
 })

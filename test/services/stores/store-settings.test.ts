@@ -1,9 +1,11 @@
 import { mkdtempSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import type { Redis } from 'ioredis'
 import t from 'tap'
 import { loadConfig } from '../../../fastify.config.ts'
 import { ConfigurationError } from '../../../services/runtime/configuration-error.ts'
+import { connectRedis } from '../../../services/stores/redis-connection.ts'
 import { describeServer, passwordOf } from '../../../services/stores/store-settings.ts'
 
 function problemsOf (variables: Record<string, string>): readonly string[] {
@@ -33,7 +35,7 @@ t.test('what cannot be supported is refused, with the reason and without the pas
   const refused: [value: string, message: RegExp][] = [
     ['postgres://u:hunter2@a:1,b:2/db', /several hosts/],
     ['postgres://u:hunter2@/db?host=a,b', /several hosts/],
-    ['postgres://u:hunter2@h/db?target_session_attrs=read-write', /target_session_attrs, which the client does not support/],
+    ['postgres://u:hunter2@h/db?target_session_attrs=read-write', /target_session_attrs, which this service does not take/],
     ['postgres://u:hunter2@h/db?sslmode=verify-full&sslrootcert=/none', /cannot be read/],
     ['postgres://u:hunter2@h:99999/db', /is not a URL/],
     ['mysql://u:hunter2@h/db', /is not a URL/]
@@ -53,6 +55,8 @@ t.test('what cannot be supported is refused, with the reason and without the pas
   t.match(problemsOf({ REDIS_HOST: 'h', REDIS_DB: '2', REDIS_CLUSTER: 'true' }), [/only database 0/])
   t.match(problemsOf({ REDIS_SENTINELS: 'a:1', REDIS_URL: 'redis://h' }), [/name different servers/])
   t.match(problemsOf({ REDIS_SENTINELS: 'a:b:c' }), [/list the sentinels as host:port/])
+  t.match(problemsOf({ REDIS_URL: 'redis://:100%@h' }), [/^REDIS_URL has a % that is no escape/])
+  t.match(problemsOf({ REDIS_SENTINELS: 'a:99999' }), [/list the sentinels as host:port/])
   t.match(problemsOf({ REDIS_HOST: 'h', REDIS_CA_FILE: '/none' }), [/^REDIS_CA_FILE cannot be read \(ENOENT\)/])
   t.match(problemsOf({ DB_HOST: 'h', DB_CA_FILE: '/none' }), [/^DB_CA_FILE cannot be read \(ENOENT\)/])
 })
@@ -72,4 +76,21 @@ t.test('a file of certificates applies to the parts and to a URL', async t => {
     password: 'p',
     isTls: true
   })
+})
+
+t.test('REDIS_TLS and REDIS_CA_FILE apply to a URL as well, and the CA file of PostgreSQL verifies whatever the URL says', async t => {
+  const file = join(mkdtempSync(join(tmpdir(), 'halo-ca-')), 'ca.pem')
+  writeFileSync(file, 'a certificate')
+  const tlsOf = (variables: Record<string, string>) => {
+    const client = connectRedis(loadConfig(variables).redis!) as Redis
+    client.disconnect()
+    return client.options.tls
+  }
+  t.equal(tlsOf({ REDIS_URL: 'redis://h' }), undefined)
+  t.strictSame(tlsOf({ REDIS_URL: 'redis://h', REDIS_TLS: 'true' }), {})
+  t.strictSame(tlsOf({ REDIS_URL: 'redis://h', REDIS_CA_FILE: file }), { ca: 'a certificate' })
+  t.strictSame(tlsOf({ REDIS_HOST: 'h', REDIS_CA_FILE: file }), { ca: 'a certificate' })
+  t.strictSame(tlsOf({ REDIS_URL: 'rediss://h' }), {})
+  const { database } = loadConfig({ DATABASE_URL: 'postgres://u@h/db?sslmode=no-verify&application_name=x', DB_CA_FILE: file })
+  t.match(database, { connection: { ssl: { ca: 'a certificate', rejectUnauthorized: undefined }, application_name: 'x' } })
 })

@@ -3,7 +3,7 @@ import { createFlushedDurability, type AwaitedWrite } from '../../../../services
 import { addVideo, createApp, createDatabase, signUp } from '../../../helpers/app.ts'
 import { createFaultyProxy } from '../../../helpers/faulty-proxy.ts'
 import { hasProblem } from '../../../helpers/problem.ts'
-import { anyStores, onEachStore } from '../../../helpers/stores.ts'
+import { anyStores, availableStores, didNotRun, needsRedis, onEachStore } from '../../../helpers/stores.ts'
 
 const env = { COUNTER_DURABILITY: 'flushed' }
 
@@ -120,4 +120,33 @@ t.test('while PostgreSQL is silent, the outcome of a write is unknown, and it is
   await app.counters.flusher.flush({ isForced: true })
   const { rows: [row] } = await app.pg.query('select comment_base + comment_n as comments from video_counters')
   t.ok((row as { comments: number }).comments >= 3)
+})
+
+t.test('a comment whose store was emptied before its answer was kept is counted by its repetition', async t => {
+  const redis = availableStores().find(stores => stores.redisUrl !== null)
+  if (!redis) return didNotRun(t, needsRedis)
+  const app = await createApp(t, { stores: redis, env })
+  const { user, authorization } = await signUp(app)
+  const id = await addVideo(app, user.id)
+  const comment = () =>
+    app.inject({
+      method: 'POST',
+      url: `/api/v1/videos/${id}/engagement/comments`,
+      headers: { ...authorization, 'idempotency-key': 'once' }
+    })
+  const { addComment } = app.counters.store
+  app.counters.store.addComment = async (...args) => {
+    const counted = await addComment(...args)
+    if ('views' in counted) {
+      app.counters.store.addComment = addComment
+      await app.redis.flushdb()
+    }
+    return counted
+  }
+  hasProblem(t, await comment(), 'engagement_unconfirmed')
+  let answer = await comment()
+  for (let tries = 0; tries < 100 && answer.statusCode !== 200; tries++) answer = await comment()
+  t.equal(answer.statusCode, 200)
+  const { rows: [row] } = await app.pg.query('select comment_base + comment_n as comments from video_counters')
+  t.strictSame(row, { comments: 1 })
 })
