@@ -75,12 +75,14 @@ const backlog = 4096
 /** Milliseconds for writing the last log lines, however slow the reader is. */
 const flushMs = 500
 
-readCommandLine({
-  usage: `Usage: npm start, or node server.ts
+const { values: { production } } = readCommandLine({
+  usage: `Usage: npm start, or node server.ts [--production]
 
 Runs the service. Its settings are environment variables, or lines of .env with npm start: README.md lists them, and
-.env.example is a copy to begin with. SIGTERM stops it.`
+.env.example is a copy to begin with. --production sets NODE_ENV=production, whatever .env says. SIGTERM stops it.`,
+  options: { production: { type: 'boolean', default: false } }
 })
+if (production) process.env['NODE_ENV'] = 'production'
 const config = readConfigOrExit()
 const destination = createLogDestination({ isShared: config.workers > 1 })
 const logger = pino({

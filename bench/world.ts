@@ -164,7 +164,7 @@ export async function createWorld ({
 /** The flags of V8 that production runs with. */
 function flagsOf (folder: string): string[] {
   const { scripts } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as { scripts: Record<string, string> }
-  return scripts['start:production']!.split(' ').filter(word => word.startsWith('--') && !word.startsWith('--env-file'))
+  return scripts['start:production']!.split(' ').filter(word => word.startsWith('--max'))
 }
 
 function spawnProcess (env: Record<string, string>, folder: string, logFile = '/dev/null'): ChildProcess {

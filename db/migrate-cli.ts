@@ -7,7 +7,7 @@ import { openDatabase } from './open-database.ts'
 const usage = `Usage: npm run migrate [-- VERSION] [-- VERSION --allow-data-loss]
 
 Brings the database to the newest schema, or to the given version. Going down drops tables and columns with all that is in
-them: without --allow-data-loss it says which, and changes nothing.
+them: without --allow-data-loss it says which, and changes nothing. --production sets NODE_ENV=production.
 `
 
 const { target, allowsDataLoss } = readArguments()
@@ -51,8 +51,12 @@ function readArguments (): { target: number | undefined, allowsDataLoss: boolean
   const { values, positionals: [wanted, ...more] } = readCommandLine({
     usage,
     allowPositionals: true,
-    options: { 'allow-data-loss': { type: 'boolean', default: false } }
+    options: {
+      'allow-data-loss': { type: 'boolean', default: false },
+      production: { type: 'boolean', default: false }
+    }
   })
+  if (values.production) process.env['NODE_ENV'] = 'production'
   if (more.length > 0 || (wanted !== undefined && !/^\d{1,6}$/.test(wanted))) {
     refuse(
       `the schema version is ${JSON.stringify([wanted, ...more].join(' '))}: use a whole number, or none for the newest`

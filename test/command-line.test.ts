@@ -65,3 +65,16 @@ t.test('wrong values are refused with one line that names them', async t => {
     t.match(stderr, /^[^\n]+; see --help\n$/, `${file} ${args.join(' ')}`)
   }
 })
+
+t.test('--production is production, whatever the environment says', async t => {
+  for (const file of ['server.ts', 'db/migrate-cli.ts']) {
+    const { status, stderr } = spawnSync(process.execPath, [file, '--production'], {
+      cwd: root,
+      env: { ...cleanEnvironment(), NODE_ENV: 'development', NODE_V8_COVERAGE: undefined },
+      encoding: 'utf8',
+      timeout: 30_000
+    })
+    t.not(status, 0, file)
+    t.match(stderr, /DATABASE_URL \(or DB_HOST\) is missing/, file)
+  }
+})

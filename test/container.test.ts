@@ -78,7 +78,7 @@ t.test('the Dockerfile copies what the build reads, and .dockerignore lets it th
 
 t.test('the image runs the compiled service, not as root, with a health check', async t => {
   const command = last.find(({ word }) => word === 'CMD')!.rest
-  t.strictSame(JSON.parse(command), packageJson.scripts['start:production']!.split(' ').filter(word => !/^NODE_ENV=|^--env-file/.test(word)))
+  t.strictSame(JSON.parse(command), packageJson.scripts['start:production']!.split(' ').filter(word => !/^--(?:env-file|production)/.test(word)))
   t.equal(command.includes(`${buildConfig.compilerOptions.outDir}/server.js`), true)
   t.equal(
     last.find(({ word }) => word === 'ENTRYPOINT')?.rest,
@@ -126,7 +126,7 @@ t.test('docker-compose.yml starts postgres, redis, the migration and the service
   })
   t.strictSame(
     services['migrate']!.command,
-    packageJson.scripts['migrate:production']!.replace(/NODE_ENV=production |--env-file-if-exists=.env /g, '')
+    packageJson.scripts['migrate:production']!.replace(/--env-file-if-exists=.env | --production/g, '')
   )
   t.match(services['api']!.ports![0], new RegExp(`:${last.find(({ word }) => word === 'EXPOSE')!.rest}$`))
   for (const name of ['migrate', 'api']) {
@@ -173,6 +173,6 @@ t.test('the image, npm start and start:production run with the same flags of V8'
 
 t.test('the scripts for production read .env, and are production whatever it says', async t => {
   for (const name of ['start:production', 'migrate:production']) {
-    t.match(packageJson.scripts[name], /^NODE_ENV=production node .*--env-file-if-exists=\.env /, name)
+    t.match(packageJson.scripts[name], /^node .*--env-file-if-exists=\.env .* --production$/, name)
   }
 })
