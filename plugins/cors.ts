@@ -61,7 +61,6 @@ export const corsPreflight = fp(async function corsPreflight (app) {
   app.register(async function preflight (scope) {
     await scope.register(fastifyCors, {
       origin: origins === '*' ? '*' : origins,
-      credentials: origins !== '*',
       methods: ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE'],
       maxAge: 600,
       strictPreflight: false

@@ -129,6 +129,10 @@ t.test('docker-compose.yml starts postgres, redis, the migration and the service
     packageJson.scripts['migrate:production']!.replace(/--env-file-if-exists=.env | --production/g, '')
   )
   t.match(services['api']!.ports![0], new RegExp(`:${last.find(({ word }) => word === 'EXPOSE')!.rest}$`))
+  for (const name of ['postgres', 'redis']) {
+    t.match(services[name], { security_opt: ['no-new-privileges:true'], mem_limit: /^\d+[mg]$/ })
+  }
+  t.match(services['redis']!.command, /--maxmemory 700mb /, 'full, it refuses writes and is not killed')
   for (const name of ['migrate', 'api']) {
     const { environment, build } = services[name]!
     t.equal(build, '.')

@@ -131,11 +131,7 @@ export function createEngagementService (options: EngagementOptions) {
       const used = await countOnce(videoId, userId, once)
       if ('fingerprint' in used) {
         if (used.fingerprint !== once.fingerprint) throw new ApiError('idempotency_key_reused')
-        if (used.answer !== undefined) {
-          // The first use may not have been confirmed.
-          await durability.comment(videoId, used)
-          return { body: JSON.parse(used.answer) as Engagement, isReplay: true }
-        }
+        if (used.answer !== undefined) return { body: JSON.parse(used.answer) as Engagement, isReplay: true }
         if (used.ageMs < inFlightMs) throw new ApiError('idempotency_in_flight', { retryAfter: 1 })
       }
       const stored = 'fingerprint' in used ? (await available(() => store.read([videoId], userId)))[0]! : used

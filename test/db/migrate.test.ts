@@ -357,6 +357,12 @@ onEachStore(t, 'two schemas of one database are two services', async (t, stores)
   const missing = `${url}?options=${encodeURIComponent('-c search_path=none')}`
   await t.rejects(migrate({ connectionString: missing }), { name: 'MigrationRefused', message: /names no schema that exists/ })
   // Also with the first schema further down the path.
+  await runSql(url, 'create schema "Third"')
+  t.strictSame(
+    await migrate({ connectionString: `${url}?options=${encodeURIComponent('-c search_path="Third",public')}` }),
+    all,
+    'the version of another schema is not its own'
+  )
   for (const path of ['"Second",public', '"Second"']) {
     const second = `${url}?options=${encodeURIComponent(`-c search_path=${path}`)}`
     t.strictSame(await migrate({ connectionString: second }), path.includes(',') ? all : [])
@@ -381,6 +387,17 @@ onEachStore(t, 'a database that cannot store every text is refused, with the rea
   const service = await startService(t, { DATABASE_URL: latin.href })
   t.match(await service.exit, { code: 1 })
   t.match(service.output(), /could not start: The encoding of the database is LATIN1/)
+  const production = await startService(t, {
+    NODE_ENV: 'production',
+    DATABASE_URL: latin.href,
+    REDIS_URL: 'redis://127.0.0.1:1',
+    JWT_SECRET_KEY: 'x'.repeat(32)
+  })
+  t.match(await production.exit, { code: 1 })
+  t.match(production.output(), /could not start: The encoding of the database is LATIN1/)
+  const app = await createApp(t, { stores, databaseUrl: latin.href, redisUrl: null })
+  const schema = app.postgresChecks.find(({ name: check }) => check === 'schema')!
+  await t.rejects(schema.check(), /encoding of the database is LATIN1/, 'and a running process is not ready')
 })
 
 t.test('a migration waits for a server that cannot be reached yet, when it is told to', async t => {
@@ -396,4 +413,13 @@ t.test('a migration waits for a server that cannot be reached yet, when it is to
   await until('it waits', () => messages.length > 0)
   await proxy.forward()
   t.strictSame(await migrating, all)
+})
+
+t.test('the command waits for a server that cannot be reached yet', async t => {
+  const proxy = await createFaultyProxy(t, await createDatabase(t, anyStores(), { isMigrated: false }), 5432)
+  await proxy.refuse()
+  const running = runCli(proxy.url)
+  await new Promise(resolve => setTimeout(resolve, 1500))
+  await proxy.forward()
+  t.match(await running, { code: 0, output: /the database cannot be reached yet; waiting for it\n(?:applied .*\n)+/ })
 })

@@ -1,5 +1,7 @@
 import { createHmac, generateKeyPairSync, sign as signBytes, type KeyObject } from 'node:crypto'
 import t from 'tap'
+import { createRefreshTokens } from '../../services/accounts/refresh-tokens.ts'
+import { createCursors } from '../../services/videos/cursors.ts'
 import { addVideo, createApp, secret, signUp, type App } from '../helpers/app.ts'
 import { hasProblem } from '../helpers/problem.ts'
 import { anyStores } from '../helpers/stores.ts'
@@ -383,5 +385,14 @@ t.test('a short secret of the Go service verifies its tokens, and nothing of thi
   t.equal((await me(app, `Bearer ${token}`)).statusCode, 200, 'the control')
   const kid = createHmac('sha256', short).update('kid').digest('base64url').slice(0, 16)
   const claims = decode(token.split('.')[1]!)
+  const sid = String(claims['sid'])
+  const refresh = createRefreshTokens([short]).encode({ sid, generation: 0 })
+  hasProblem(
+    t,
+    await app.inject({ method: 'POST', url: '/api/v1/auth/refresh', payload: { refresh_token: refresh } }),
+    'invalid_refresh_token'
+  )
+  const cursor = createCursors([short]).encode({ createdMicros: 1n, id: 1 }, JSON.stringify([null, null, null]))
+  hasProblem(t, await app.inject(`/api/v1/videos?cursor=${cursor}`), 'invalid_cursor')
   await refuses(t, app, { 'ours, signed with it': signed({ alg: 'HS256', typ: 'at+jwt', kid }, claims, short) })
 })

@@ -1,4 +1,5 @@
 import { readFileSync } from 'node:fs'
+import type { Redis } from 'ioredis'
 import t from 'tap'
 import { loadConfig } from '../../../fastify.config.ts'
 import { connectRedis, databaseOf, describeRedis, type RedisAddress } from '../../../services/stores/redis-connection.ts'
@@ -62,6 +63,8 @@ t.test('a single Redis takes the user, the password and the database of its addr
   const server = await startRedis(tls.argsFor(tlsPort))
   t.teardown(() => server.stop())
   await server.client.call('ACL', 'SETUSER', 'app', 'on', '>secret', '~*', '+@all')
+  // The user without a name needs another password from now on.
+  await server.client.call('ACL', 'SETUSER', 'default', 'resetpass', '>other')
   const config = loadConfig({
     REDIS_HOST: '127.0.0.1',
     REDIS_PORT: String(tlsPort),
@@ -75,6 +78,32 @@ t.test('a single Redis takes the user, the password and the database of its addr
   t.equal(describeRedis(config.redis!), `127.0.0.1:${tlsPort}`)
   await server.client.select(3)
   t.equal(await server.client.get('halo:test:connection'), 'answered')
+  const url = `redis://app:secret@127.0.0.1:${server.port}/4`
+  t.equal(await ask({ url, isCluster: false }), 'answered', 'by a URL')
+  await server.client.select(4)
+  t.equal(await server.client.get('halo:test:connection'), 'answered')
+})
+
+t.test('what is said of the sentinels reaches their connections', async t => {
+  const client = connectRedis({
+    sentinels: [{ host: '127.0.0.1', port: 1 }],
+    masterName: 'halo',
+    sentinelPassword: 'of the sentinels',
+    password: 'of the server',
+    db: 2,
+    ca: 'a certificate',
+    isCluster: false
+  }) as Redis
+  t.teardown(() => client.disconnect())
+  t.match(client.options, {
+    name: 'halo',
+    sentinelPassword: 'of the sentinels',
+    password: 'of the server',
+    db: 2,
+    tls: { ca: 'a certificate' },
+    enableTLSForSentinelMode: true,
+    sentinelTLS: { ca: 'a certificate' }
+  })
 })
 
 t.test('after a failover by sentinels the service counts on the new master, and loses nothing that was flushed', async t => {

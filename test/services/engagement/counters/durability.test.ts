@@ -2,6 +2,7 @@ import t from 'tap'
 import { createFlushedDurability, type AwaitedWrite } from '../../../../services/engagement/counters/durability.ts'
 import { addVideo, createApp, createDatabase, signUp } from '../../../helpers/app.ts'
 import { createFaultyProxy } from '../../../helpers/faulty-proxy.ts'
+import { emptyTestDatabase } from '../../../helpers/test-marker.ts'
 import { hasProblem } from '../../../helpers/problem.ts'
 import { anyStores, availableStores, didNotRun, needsRedis, onEachStore } from '../../../helpers/stores.ts'
 
@@ -96,6 +97,15 @@ onEachStore(t, 'an acknowledged like or comment is in PostgreSQL, a heartbeat do
   }
   t.equal((await write('POST', 'live_viewers')).statusCode, 200)
   hasProblem(t, await write('POST', 'likes'), 'engagement_unconfirmed')
+  for (const tries of ['the first use', 'a repetition']) {
+    hasProblem(
+      t,
+      await write('POST', 'comments', { 'idempotency-key': 'unconfirmed' }),
+      'engagement_unconfirmed',
+      {},
+      tries
+    )
+  }
   app.counters.ledger.merge = merge
   t.equal((await write('POST', 'likes')).statusCode, 200, 'repeated, it is confirmed')
   t.match(await stored(), { likes: 1 })
@@ -139,7 +149,7 @@ t.test('a comment whose store was emptied before its answer was kept is counted 
     const counted = await addComment(...args)
     if ('views' in counted) {
       app.counters.store.addComment = addComment
-      await app.redis.flushdb()
+      await emptyTestDatabase(app.redis)
     }
     return counted
   }
