@@ -2,12 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { ApiError } from '../../shared/errors.ts'
 import type { Flusher } from './flusher.ts'
 import type { Ledger } from './ledger.ts'
-import type { StoredCounters } from './store.ts'
-
-/** A write that the ledger should have, as it is found there. */
-export type AwaitedWrite =
-  | { kind: 'comment', videoId: number, generation: number, comments: number }
-  | { kind: 'like', videoId: number, userId: number, generation: number, version: number }
+import type { AwaitedWrite, StoredCounters } from './store.ts'
 
 /** Decides when a write is acknowledged. */
 export interface Durability {

@@ -1,8 +1,7 @@
 import type { Database } from '../../stores/database.ts'
 import { isActive } from '../../accounts/account-row.ts'
-import type { AwaitedWrite } from './durability.ts'
 import { column, list, mergeBatches } from './ledger-merge.ts'
-import type { Batch, RecoveryLedger, Tombstone, TombstoneCursor } from './store.ts'
+import type { AwaitedWrite, Batch, RecoveryLedger, Tombstone, TombstoneCursor } from './store.ts'
 
 /** The counters of a video in PostgreSQL. */
 export interface LedgerRow {

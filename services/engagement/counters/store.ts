@@ -147,6 +147,11 @@ export interface StoreStats {
   flushedUntil: number | undefined
 }
 
+/** A write that the ledger should have, as it is found there. */
+export type AwaitedWrite =
+  | { kind: 'comment', videoId: number, generation: number, comments: number }
+  | { kind: 'like', videoId: number, userId: number, generation: number, version: number }
+
 /** The part of the ledger that a store needs to begin a generation. */
 export interface RecoveryLedger {
   merge (batch: Batch): Promise<void>

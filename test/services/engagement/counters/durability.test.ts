@@ -1,5 +1,6 @@
 import t from 'tap'
-import { createFlushedDurability, type AwaitedWrite } from '../../../../services/engagement/counters/durability.ts'
+import { createFlushedDurability } from '../../../../services/engagement/counters/durability.ts'
+import type { AwaitedWrite } from '../../../../services/engagement/counters/store.ts'
 import { addVideo, createApp, createDatabase, signUp } from '../../../helpers/app.ts'
 import { createFaultyProxy } from '../../../helpers/faulty-proxy.ts'
 import { emptyTestDatabase } from '../../../helpers/test-marker.ts'
