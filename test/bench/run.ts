@@ -61,7 +61,7 @@ check(
 const unknown = bench('--scenario', 'nothing')
 check(
   'a scenario that is not there is said to be',
-  unknown.status === 1 && unknown.output.includes('There is no scenario nothing'),
+  unknown.status === 2 && unknown.output.startsWith('--scenario is "nothing"'),
   unknown.output
 )
 rmSync(folder, { recursive: true })
