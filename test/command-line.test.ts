@@ -6,8 +6,18 @@ import t from 'tap'
 const root = join(import.meta.dirname, '..')
 const { scripts } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8')) as { scripts: Record<string, string> }
 
-/** No setting, and nothing of the test runner: its report of coverage would count the bench, which runs elsewhere. */
-const env = { PATH: process.env['PATH'] }
+/**
+ * Runs a command with no setting in its environment, and nothing of the test runner, whose report of coverage would
+ * count the bench, which runs elsewhere. `env -i` removes what the runner adds to every child.
+ */
+function run (file: string, args: string[], settings: string[] = []) {
+  const { status, stdout, stderr } = spawnSync(
+    'env',
+    ['-i', `PATH=${process.env['PATH'] ?? ''}`, ...settings, process.execPath, file, ...args],
+    { cwd: root, encoding: 'utf8', timeout: 30_000 }
+  )
+  return { status, stdout, stderr }
+}
 
 /** Every file that an npm script runs with Node. */
 const commands = [
@@ -16,24 +26,14 @@ const commands = [
   )
 ]
 
-function run (file: string, ...args: string[]) {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [file, ...args], {
-    cwd: root,
-    env,
-    encoding: 'utf8',
-    timeout: 30_000
-  })
-  return { status, stdout, stderr }
-}
-
 t.test('every command explains itself, and refuses unknown options with one line, before any work', async t => {
   t.ok(commands.length >= 15, commands.join(', '))
   for (const file of commands) {
-    const help = run(file, '--help')
+    const help = run(file, ['--help'])
     t.equal(help.status, 0, file)
     t.match(help.stdout, /^Usage: /, file)
     t.equal(help.stderr, '', file)
-    const refused = run(file, '--nope')
+    const refused = run(file, ['--nope'])
     t.strictSame([refused.status, refused.stdout], [2, ''], file)
     t.match(refused.stderr, /^[^\n]*--nope[^\n]*; see --help\n$/, file)
   }
@@ -61,7 +61,7 @@ t.test('wrong values are refused with one line that names them', async t => {
     ['test/mutations/run.ts', ['--sample', '0']]
   ]
   for (const [file, args] of wrong) {
-    const { status, stdout, stderr } = run(file, ...args)
+    const { status, stdout, stderr } = run(file, args)
     t.strictSame([status, stdout], [2, ''], `${file} ${args.join(' ')}`)
     t.match(stderr, /^[^\n]+; see --help\n$/, `${file} ${args.join(' ')}`)
   }
@@ -69,12 +69,7 @@ t.test('wrong values are refused with one line that names them', async t => {
 
 t.test('--production is production, whatever the environment says', async t => {
   for (const file of ['server.ts', 'db/migrate-cli.ts']) {
-    const { status, stderr } = spawnSync(process.execPath, [file, '--production'], {
-      cwd: root,
-      env: { ...env, NODE_ENV: 'development' },
-      encoding: 'utf8',
-      timeout: 30_000
-    })
+    const { status, stderr } = run(file, ['--production'], ['NODE_ENV=development'])
     t.not(status, 0, file)
     t.match(stderr, /DATABASE_URL \(or DB_HOST\) is missing/, file)
   }
