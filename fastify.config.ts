@@ -282,13 +282,13 @@ function protectionsOff (environment: Environment, database: DatabaseConfig): st
   const warnings: string[] = []
   if (!environment.PASSWORD_PEPPER) {
     warnings.push(
-      'PASSWORD_PEPPER is not set: whoever has a copy of the database can guess passwords; make one with: openssl rand -base64 48'
+      'PASSWORD_PEPPER is not set: a copy of the database is enough to guess passwords; make one with: openssl rand -base64 48'
     )
   }
   const weakKeys = secrets('', environment.JWT_PREVIOUS_KEYS ?? '', []).filter(isWeakSecret)
   if (weakKeys.length > 0) {
     warnings.push(
-      'JWT_PREVIOUS_KEYS has a secret of fewer than 32 bytes: whoever guesses it makes tokens of the Go service; take it out when those have expired'
+      'JWT_PREVIOUS_KEYS has a secret of fewer than 32 bytes, which can be guessed: it verifies tokens of the Go service; take it out when those have expired'
     )
   }
   if (environment.PASSWORD_BLOCKLIST === 'off') {

@@ -115,7 +115,7 @@ const streamSchema = {
   headers: Type.Object({
     'last-event-id': Type.Optional(
       Type.String({
-        description: 'Id of the last event that the client has: what it knows is not sent again',
+        description: 'Id of the last event that the client has received; older ones are not sent again',
         examples: ['3.7.1.42']
       })
     )
