@@ -27,7 +27,8 @@ export async function createOnce<Created> (
     return { created: await create() }
   } catch (error) {
     // A concurrent use may have come first: then this one violates something unique, or a quota that the other filled.
-    const concurrent = once && await replay(database, once).catch(() => undefined)
+    const isUnavailable = error instanceof ApiError && error.statusCode >= 500
+    const concurrent = isUnavailable ? undefined : once && await replay(database, once)
     if (!concurrent) throw error
     return concurrent
   }

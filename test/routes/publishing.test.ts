@@ -395,3 +395,18 @@ onEachStore(t, 'a "go live" that is sent again while the first one takes the las
     t.equal(new Set(answers.map(answer => answer.json<Video>().id)).size, 1)
   }
 })
+
+onEachStore(t, 'one Idempotency-Key with several payloads at once publishes one of them, and refuses the others', async (t, stores) => {
+  const app = await createApp(t, { stores })
+  const owner = await signUp(app)
+  for (let round = 0; round < 8; round++) {
+    const answers = await Promise.all(Array.from({ length: 6 }, (_, n) =>
+      app.inject({
+        method: 'POST',
+        url: '/api/v1/videos',
+        headers: { ...owner.authorization, 'idempotency-key': `round ${round}` },
+        payload: { title: `payload ${n}` }
+      })))
+    t.strictSame(answers.map(answer => answer.statusCode).sort(), [201, 422, 422, 422, 422, 422])
+  }
+})
