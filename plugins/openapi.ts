@@ -4,8 +4,9 @@ import swaggerUi from '@fastify/swagger-ui'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { catalogue } from '../schemas/error-catalogue.ts'
-import { Problem } from '../schemas/problem.ts'
+import { Problem, problemExamples } from '../schemas/problem.ts'
 import { finishDocument } from '../services/http/openapi-document.ts'
+import { description, tags } from '../services/http/openapi-guides.ts'
 import { createStaticResponse, type StaticResponse } from '../services/http/static-response.ts'
 import { isKnown, takesGzip } from './response-cache.ts'
 
@@ -36,7 +37,7 @@ export default fp(async function openapi (app) {
   await app.register(swagger, {
     transformObject: document =>
       'openapiObject' in document
-        ? finishDocument(document.openapiObject, Object.keys(catalogue))
+        ? finishDocument(document.openapiObject, { codes: Object.keys(catalogue), examples: problemExamples })
         : document.swaggerObject,
     refResolver: { buildLocalReference: json => json['title'] as string },
     openapi: {
@@ -44,25 +45,19 @@ export default fp(async function openapi (app) {
       info: {
         title: 'HALO API',
         version: '1.0.0',
-        description: 'The back end of the HALO live streaming platform. Every answer that is not 2xx or 304 is ' +
-          '`application/problem+json` (RFC 9457) with a stable code in `error`.',
+        description,
+        contact: { name: 'The maintainers of the HALO API' },
         license: { name: 'MIT', identifier: 'MIT' }
       },
       servers: [{ url: app.config.publicUrl || '/' }],
-      tags: [
-        { name: 'auth', description: 'Registration, login and the own profile' },
-        { name: 'videos', description: 'Videos and live streams' },
-        { name: 'users', description: 'Public profiles' },
-        { name: 'engagement', description: 'Likes, comments, live viewers and views' },
-        { name: 'operations', description: 'Health and documentation' }
-      ],
+      tags,
       components: {
         securitySchemes: {
           bearer: {
             type: 'http',
             scheme: 'bearer',
             bearerFormat: 'JWT',
-            description: 'The `token` of register or login'
+            description: 'The access token: `token` of register, login or refresh'
           }
         }
       }

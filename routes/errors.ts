@@ -13,13 +13,17 @@ const ErrorKind = Type.Object({
 
 const listSchema = {
   operationId: 'listErrors',
-  summary: 'Every kind of error that the API answers with',
+  summary: 'List every error code',
+  description:
+    'The catalogue from which all problems are made. A client can show `message`, and decides by `error`.',
   tags: ['operations'],
   response: responses({ 200: Type.Array(ErrorKind) })
 }
 const getSchema = {
   operationId: 'getError',
-  summary: 'One kind of error: what the `type` of a problem points at',
+  summary: 'Get one error code',
+  description:
+    '`type` of each problem is the address of this operation with the code of the problem.',
   tags: ['operations'],
   params: Type.Object({
     code: Type.String({ description: 'A code of an error', maxLength: 64, examples: ['not_found'] })

@@ -11,13 +11,17 @@ const querystring = Type.Object({}, { additionalProperties: true })
 const healthSchema = {
   operationId: 'getHealth',
   summary: 'Health of the service and its stores',
+  description:
+    'The answer that clients of the Go service know. 503 names the dependency that is unavailable.',
   tags,
   querystring,
   response: responses({ 200: Health, 503: Health })
 }
 const livenessSchema = {
   operationId: 'getLiveness',
-  summary: 'Whether this process works; asks nothing else',
+  summary: 'Whether this process works',
+  description:
+    'For the liveness probe: a dependency that is unavailable does not make it fail, because a restart would not help.',
   tags,
   querystring,
   response: responses({ 200: Liveness })
@@ -33,7 +37,9 @@ const readinessSchema = {
 }
 const startupSchema = {
   operationId: 'getStartup',
-  summary: 'Whether the boot is over: every store has answered once',
+  summary: 'Whether the boot is over',
+  description:
+    'For the startup probe. Once it has answered 200, it always does.',
   tags,
   querystring,
   response: responses({ 200: Readiness, 503: Readiness })

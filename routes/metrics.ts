@@ -4,7 +4,7 @@ import type { Handler, Routes } from '../schemas/route.ts'
 
 const metricsSchema = {
   operationId: 'getMetrics',
-  summary: 'Numbers of the service, in the text format of Prometheus',
+  summary: 'Metrics, in the text format of Prometheus',
   description:
     'Of all processes behind this port together. For operators: a balancer should not pass it on to the outside.',
   tags: ['operations'],

@@ -1,13 +1,18 @@
 import { Type } from '@sinclair/typebox'
-import { responses } from '../schemas/problem.ts'
+import { cachingHeaders, NotModified, responses, withHeaders } from '../schemas/problem.ts'
 import type { Handler, Routes } from '../schemas/route.ts'
 import { createStaticResponse, type StaticResponse } from '../services/http/static-response.ts'
 
 const documentSchema = {
   operationId: 'getDocument',
   summary: 'This API as OpenAPI 3.1',
+  description:
+    'This document, generated from the schemas that validate requests and serialise responses.',
   tags: ['operations'],
-  response: responses({ 200: Type.Object({}, { additionalProperties: true, title: 'OpenAPI' }) })
+  response: responses({
+    200: withHeaders(Type.Object({}, { additionalProperties: true, title: 'OpenAPI' }), cachingHeaders),
+    304: NotModified
+  })
 }
 
 /** Seconds for which clients may cache the document: it changes with the version of the service. */

@@ -39,7 +39,6 @@ export const IdempotencyKey = (description: string) =>
     Type.String({
       minLength: 1,
       maxLength: 255,
-      description: `${description}; any text that the client has not used before`,
-      examples: ['8e03978e-40d5-43dd-bc93-6894a57f9324']
+      description: `${description}; any text that the client has not used before, such as a random UUID`
     })
   )

@@ -45,6 +45,14 @@ export const Counters = Type.Object({
 }, { title: 'Counters' })
 export type Counters = Static<typeof Counters>
 
+/** The data of an event of the stream: new counters, or why the stream has ended. */
+export const StreamEvent = Type.Union([
+  Type.Object(CounterFields, { title: 'CountersEvent', description: 'Event `counters`' }),
+  Type.Object({
+    reason: Type.String({ description: '`deleted`', examples: ['deleted'] })
+  }, { title: 'EndEvent', description: 'Event `end`: do not reconnect' })
+], { title: 'StreamEvent' })
+
 export const CountersOfVideo = Type.Object({ video_id: Id, ...Counters.properties }, { title: 'CountersOfVideo' })
 export type CountersOfVideo = Static<typeof CountersOfVideo>
 

@@ -32,6 +32,7 @@ const headersOf: Record<number, Record<string, object>> = {
   401: {
     'WWW-Authenticate': { type: 'string', description: 'Bearer, with the reason when a token was sent (RFC 6750)' }
   },
+  409: { 'Retry-After': { type: 'integer', description: 'Seconds; only with `idempotency_in_flight`' } },
   429: { 'Retry-After': { type: 'integer', description: 'Seconds until a further try makes sense' } },
   503: { 'Retry-After': { type: 'integer', description: 'Seconds until a further try makes sense' } }
 }
@@ -51,7 +52,12 @@ export function responses<S extends Record<number, TSchema>> (successes: S, code
     [...byStatus].sort(([a], [b]) => a - b).map(([status, group]) => [status, {
       description: group.map(code => `\`${code}\`: ${catalogue[code].message}`).join('; '),
       ...(headersOf[status] ? { headers: headersOf[status] } : {}),
-      content: { 'application/problem+json': { schema: Type.Ref('Problem#'), example: exampleOf(group[0]!) } }
+      content: {
+        'application/problem+json': {
+          schema: Type.Ref('Problem#'),
+          examples: Object.fromEntries(group.map(code => [code, { $ref: `#/components/examples/${code}` }]))
+        }
+      }
     }])
   )
   const described = Object.fromEntries(
@@ -80,19 +86,25 @@ export const cachingHeaders = {
 /** A response without a body. */
 export const Nothing = Type.Null({ title: 'Nothing' })
 
+/** The answer to a request whose If-None-Match names the current version. */
+export const NotModified = withHeaders(Nothing, cachingHeaders)
+
 const nameOf = (schema: TSchema): string =>
   schema['type'] === 'array' ? `${nameOf(schema['items'] as TSchema)}s` : schema.title ?? 'The answer'
 
-function exampleOf (code: ErrorCode): object {
-  const { status, title, message } = catalogue[code]
-  return {
-    type: `/errors/${code}`,
-    title,
-    status,
-    detail: message,
-    instance: '/api/v1/…',
-    request_id: '066af438-5',
-    error: code,
-    message
-  }
-}
+/** A problem of each code, as the document shows it. */
+export const problemExamples = Object.fromEntries(
+  Object.entries(catalogue).map(([code, { status, title, message }]) => [code, {
+    summary: title,
+    value: {
+      type: `/errors/${code}`,
+      title,
+      status,
+      detail: message,
+      instance: '/api/v1/…',
+      request_id: '066af438-5',
+      error: code,
+      message
+    }
+  }])
+)

@@ -60,7 +60,7 @@ export const Registration = Type.Object({
 export type Registration = Static<typeof Registration>
 
 export const Credentials = Type.Object({
-  email: Storable({ 'x-trimmed': true, minLength: 1, maxLength: 255, examples: ['test@example.com'] }),
+  email: Storable({ 'x-trimmed': true, minLength: 1, maxLength: 255, examples: ['demo@halo.example'] }),
   password: Password(1)
 }, { title: 'Credentials' })
 export type Credentials = Static<typeof Credentials>

@@ -75,8 +75,7 @@ const Page = {
     Type.String({
       minLength: 1,
       maxLength: 64,
-      description: 'The `X-Next-Cursor` of the page before; only with the same filters',
-      examples: ['AAZTQ3YxvYAAAAAAAAAAKqv3lrm5m4ZV0iA']
+      description: 'The `X-Next-Cursor` of the page before; only with the same filters'
     })
   ),
   adult: Type.Optional(

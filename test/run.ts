@@ -112,6 +112,7 @@ async function runAll (): Promise<number> {
   const skipped = results.flatMap(({ file, notRun }) => notRun.map(text => `${file}: ${text}`))
   if (skipped.length > 0) process.stdout.write(`\nDid not run:\n${skipped.map(text => `  ${text}\n`).join('')}`)
   process.stdout.write('\n')
+  const isDocumented = !findUndocumented()
   const isSecretFree = !findSecrets()
   const isComplete = !isWhole || options.stores !== 'all' || !servers.hasRedis ||
     (holdsFloor() & holdsAssertions(totals.passed)) === 1
@@ -119,7 +120,7 @@ async function runAll (): Promise<number> {
   process.stdout.write(
     `tests: ${passed} passed, ${failed} failed in ${((performance.now() - startedAt) / 1000).toFixed(0)} s\n`
   )
-  return exitCode === 0 && passed > 0 && failed === 0 && isSecretFree && isComplete ? 0 : 1
+  return exitCode === 0 && passed > 0 && failed === 0 && isDocumented && isSecretFree && isComplete ? 0 : 1
 }
 
 /** Runs the files and prints one line for each when it ends. */
@@ -157,6 +158,16 @@ async function runQuietly (command: string, args: string[]): Promise<void> {
     shell: process.platform === 'win32'
   })
   await once(child, 'exit')
+}
+
+/** Prints what test/helpers/documented-answers.ts has found: answers that the OpenAPI document does not describe. */
+function findUndocumented (): boolean {
+  const file = join(logs, 'undocumented')
+  if (!existsSync(file)) return false
+  const found = [...new Set(readFileSync(file, 'utf8').trim().split('\n'))]
+  rmSync(file)
+  for (const line of found.slice(0, 40)) process.stdout.write(`Not in the OpenAPI document: ${line}\n`)
+  return true
 }
 
 /**

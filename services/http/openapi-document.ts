@@ -2,13 +2,14 @@
 type Json = Record<string, unknown>
 
 interface Operation {
+  security?: object[]
   parameters?: { required?: boolean, schema: Json, style?: string, explode?: boolean }[]
   responses: Record<string, { headers?: Json, $ref?: string }>
 }
 
 export interface Document {
   paths: Record<string, Record<string, Operation>>
-  components: { schemas: Record<string, Json>, headers?: Json }
+  components: { schemas: Record<string, Json>, headers?: Json, examples?: Json }
 }
 
 /** Headers of every response. */
@@ -27,18 +28,25 @@ const commonHeaders: Record<string, Json> = {
   }
 }
 
+interface Errors {
+  codes: readonly string[]
+  /** An example of the problem of each code. */
+  examples: Json
+}
+
 /**
  * Finishes the document that @fastify/swagger generates, so that other programs can generate from it: schemas with a
  * title are named components, parameters with a default are optional, lists are separated by commas, the code of a
- * problem is a known one or any other text, and every response has the common headers.
+ * problem is a known one or any other text, every response has the common headers, and every operation says
+ * whether it takes a token.
  *
- * @param codes all error codes
  * @throws Error when two different schemas have the same title
  */
-export function finishDocument<T extends object> (generated: T, codes: readonly string[]): T {
+export function finishDocument<T extends object> (generated: T, { codes, examples }: Errors): T {
   const document = structuredClone(generated) as unknown as Document
   const { schemas } = document.components
   for (const operation of Object.values(document.paths).flatMap(methods => Object.values(methods))) {
+    operation.security ??= []
     for (const parameter of operation.parameters ?? []) {
       if ('default' in parameter.schema) parameter.required = false
       if (parameter.schema['type'] === 'array') Object.assign(parameter, { style: 'form', explode: false })
@@ -52,9 +60,14 @@ export function finishDocument<T extends object> (generated: T, codes: readonly 
   }
   document.paths = nameSchemas(document.paths, schemas) as Document['paths']
   document.components.headers = commonHeaders
+  const paths = JSON.stringify(document.paths)
+  document.components.examples = Object.fromEntries(
+    Object.entries(examples).filter(([code]) => paths.includes(`"#/components/examples/${code}"`))
+  )
+  schemas['ErrorCode'] = { type: 'string', enum: codes, title: 'ErrorCode', description: 'The error codes of this version' }
   const { error } = schemas['Problem']!['properties'] as Record<string, Json>
   // Clients compile against the known codes, and must expect new ones.
-  Object.assign(error!, { anyOf: [{ type: 'string', enum: codes }, { type: 'string' }] })
+  Object.assign(error!, { anyOf: [{ $ref: '#/components/schemas/ErrorCode' }, { type: 'string' }] })
   Reflect.deleteProperty(error!, 'type')
   return document as unknown as T
 }

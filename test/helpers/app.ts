@@ -8,6 +8,7 @@ import { buildApp } from '../../app.ts'
 import { loadConfig } from '../../fastify.config.ts'
 import type { CounterTimes } from '../../services/engagement/counters/store.ts'
 import { createDatabase as createCleanDatabase, runSql } from './databases.ts'
+import { watchAnswers } from './documented-answers.ts'
 import type { Stores } from './stores.ts'
 import { emptyTestDatabase } from './test-marker.ts'
 
@@ -23,6 +24,8 @@ export interface TestAppOptions {
   redisUrl?: string | null
   /** Times of the counters that differ from those of production. */
   counterTimes?: Partial<CounterTimes>
+  /** Whether the test makes the app answer what no operation does: then answers are not compared with the document. */
+  hasOwnAnswers?: boolean
 }
 
 export const secret = 'a secret of the tests, long enough to sign with'
@@ -72,6 +75,7 @@ export async function createApp (t: Test, options: TestAppOptions): Promise<App>
     ...(options.counterTimes ? { counterTimes: options.counterTimes } : {}),
     logger: pino({ level: config.log.level }, { write: keep })
   })
+  if (!options.hasOwnAnswers) watchAnswers(app)
   t.teardown(() => app.close())
   return app
 }
@@ -130,7 +134,7 @@ export async function signUp (app: App, overrides?: Record<string, unknown>): Pr
       displayName,
       passwordHash: 'none',
       isAdult: false
-    }, { sid, lifetimeSeconds: 86_400, tokensUntil: 86_400, address: '203.0.113.1', userAgent: 'a test' })
+    }, { sid, lifetimeSeconds: 2 * 86_400, tokensUntil: 86_400, address: '203.0.113.1', userAgent: 'a test' })
     const session = app.tokensOf(loggedIn!)
     return { ...session, authorization: { authorization: `Bearer ${session.token}` } }
   }

@@ -48,7 +48,7 @@ async function scene (t: Parameters<typeof createApp>[0], stores = anyStores(), 
 }
 
 t.test('a hook that is added last sees every request before it is answered', async t => {
-  const app = await createApp(t, { stores: anyStores() })
+  const app = await createApp(t, { stores: anyStores(), hasOwnAnswers: true })
   let isClosed = false
   app.addHook('onRequest', async () => {
     if (isClosed) throw new ApiError('forbidden', { message: 'closed for maintenance' })

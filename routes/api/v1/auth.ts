@@ -38,6 +38,8 @@ const registerSchema = {
 const loginSchema = {
   operationId: 'login',
   summary: 'Log in',
+  description:
+    'Begins a session on this device. The answer is the same for a wrong password and an unknown email, and takes the same time. Repeated failures make further attempts wait.',
   tags,
   body: Credentials,
   response: responses({ 200: Session }, [...ofBody, 'invalid_credentials', 'server_busy'])
@@ -54,19 +56,30 @@ const refreshSchema = {
 const logoutSchema = {
   operationId: 'logout',
   summary: 'End the session of this token',
+  description:
+    'Its access token and its refresh token are refused within a second, on every process.',
   tags,
   response: responses({ 204: Nothing }, ['unauthorized'])
 }
-const logoutAllSchema = { ...logoutSchema, operationId: 'logoutAll', summary: 'End all sessions of the user' }
+const logoutAllSchema = {
+  ...logoutSchema,
+  operationId: 'logoutAll',
+  summary: 'End all sessions of the user',
+  description: 'The session of the caller is one of them.'
+}
 const sessionsSchema = {
   operationId: 'listSessions',
-  summary: 'Where the user is logged in',
+  summary: 'List the sessions of the user',
+  description:
+    'One entry for each login that has not ended, the newest first.',
   tags,
   response: responses({ 200: Type.Array(SessionInfo) }, ['unauthorized'])
 }
 const endSessionSchema = {
   operationId: 'endSession',
   summary: 'End one session of the user',
+  description:
+    'Its tokens are refused within a second, on every process.',
   tags,
   params: Type.Object({
     session_id: Type.String({
@@ -79,20 +92,26 @@ const endSessionSchema = {
 }
 const profileSchema = {
   operationId: 'getAccount',
-  summary: 'The own profile',
+  summary: 'The own account',
+  description:
+    'The account of the caller, with the email and the settings that nobody else is shown.',
   tags,
   response: responses({ 200: Account }, ['unauthorized'])
 }
 const updateSchema = {
   operationId: 'updateAccount',
-  summary: 'Change the own profile',
+  summary: 'Change the own account',
+  description:
+    'Only the members that are sent are changed. A change of adult mode takes effect within a second.',
   tags,
   body: AccountPatch,
   response: responses({ 200: Account }, [...ofBody, 'unauthorized', 'not_an_adult'])
 }
 const passwordSchema = {
   operationId: 'changePassword',
-  summary: 'Change the password; all other sessions end',
+  summary: 'Change the password and end all other sessions',
+  description:
+    'Needs the current password. The session of the caller continues.',
   tags,
   body: PasswordChange,
   response: responses({ 204: Nothing }, [
@@ -106,6 +125,8 @@ const passwordSchema = {
 const removeSchema = {
   operationId: 'deleteAccount',
   summary: 'Delete the account, with its videos, likes and sessions',
+  description:
+    'Needs the password. When the answer is 204, the account and its videos are invisible, its sessions have ended, and its email and username are free.',
   tags,
   body: PasswordProof,
   response: responses({ 204: Nothing }, [...ofBody, 'unauthorized', 'wrong_password', 'server_busy'])

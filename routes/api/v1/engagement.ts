@@ -1,7 +1,7 @@
 import { Type } from '@sinclair/typebox'
 import type { FastifyReply, FastifyRequest, onRequestAsyncHookHandler } from 'fastify'
 import { Id, IdempotencyKey, optionalToken, PathId } from '../../../schemas/atoms.ts'
-import { Counters, CountersOfVideo, Engagement, Metric } from '../../../schemas/engagement.ts'
+import { Counters, CountersOfVideo, Engagement, Metric, StreamEvent } from '../../../schemas/engagement.ts'
 import { responses, withHeaders } from '../../../schemas/problem.ts'
 import type { Handler, Routes } from '../../../schemas/route.ts'
 import { clientKey } from '../../../services/http/client-key.ts'
@@ -20,12 +20,19 @@ const ofWriting = [
 
 const likeSchema = {
   operationId: 'likeVideo',
-  summary: 'Like a video; liking it again changes nothing',
+  summary: 'Like a video',
+  description:
+    'A user likes a video once, however often this is sent. It is safe to repeat.',
   tags,
   params,
   response: responses({ 200: Engagement }, [...ofWriting, 'engagement_unconfirmed'])
 }
-const unlikeSchema = { ...likeSchema, operationId: 'unlikeVideo', summary: 'Take a like back; taking it back again changes nothing' }
+const unlikeSchema = {
+  ...likeSchema,
+  operationId: 'unlikeVideo',
+  summary: 'Take a like back',
+  description: 'It is safe to repeat, also for a video that the caller does not like.'
+}
 const commentSchema = {
   operationId: 'countComment',
   summary: 'Count one comment',
@@ -47,7 +54,7 @@ const commentSchema = {
 }
 const heartbeatSchema = {
   operationId: 'sendHeartbeat',
-  summary: 'I am watching: send it every 15 seconds',
+  summary: 'Say that the caller is watching, every 15 seconds',
   description:
     'A viewer counts at once and for 45 seconds after the last heartbeat. The first heartbeat 30 seconds or more after the first one is a view, once in half an hour. A user who watches in several tabs or on several devices is one viewer.',
   tags,
@@ -67,7 +74,7 @@ const heartbeatSchema = {
 const leaveSchema = {
   ...heartbeatSchema,
   operationId: 'leaveVideo',
-  summary: 'I have stopped watching',
+  summary: 'Say that the caller has stopped watching',
   description:
     'Without it a viewer is gone 45 seconds after the last heartbeat. A user with another client that is watching stays.'
 }
@@ -82,6 +89,8 @@ const otherMetricSchema = {
 const getSchema = {
   operationId: 'getCounters',
   summary: 'The counters of one video',
+  description:
+    'With a token the answer also says whether the caller likes the video.',
   tags,
   params,
   security: optionalToken,
@@ -107,25 +116,30 @@ const streamSchema = {
   operationId: 'streamCounters',
   summary: 'The counters of one video, as Server-Sent Events',
   description:
-    'An event `counters` at once and then at most one a second, when something has changed; an event `end` when the video is deleted. The event’s id says what it says: with `Last-Event-ID` what is known is not sent again.',
+    'An event `counters` at once, and then at most one a second when something has changed; an event `end` when the video is deleted. `data` of each event is JSON, as the schema of the answer describes it. The id of an event identifies its counts: a client that reconnects with `Last-Event-ID` is not sent what it knows. A comment every 15 seconds keeps the connection open. Clients that cannot read a response before it ends set `duration`.',
   tags,
   params,
   produces: ['text/event-stream'],
   security: optionalToken,
+  querystring: Type.Object({
+    duration: Type.Optional(
+      Type.Integer({
+        minimum: 1,
+        maximum: 3600,
+        description: 'Seconds after which the service ends the stream; without it the stream has no end',
+        examples: [3]
+      })
+    )
+  }),
   headers: Type.Object({
     'last-event-id': Type.Optional(
       Type.String({
-        description: 'Id of the last event that the client has received; older ones are not sent again',
-        examples: ['3.7.1.42']
+        description: 'Id of the last event that the client has received'
       })
     )
   }),
   response: responses({
-    200: Type.String({
-      title: 'EventStream',
-      description: 'Events of `counters` with the JSON of Counters',
-      examples: ['id: 3.7.1.42\nevent: counters\ndata: {"live_viewers":3}\n\n']
-    })
+    200: StreamEvent
   }, ['invalid_id', 'adult_content_restricted', 'not_found', 'server_busy'])
 }
 
@@ -214,6 +228,11 @@ const stream: Handler<typeof streamSchema> = async function (request, reply) {
     'close',
     streams.add(raw, counters, { client, lastEventId: request.headers['last-event-id'] })
   )
+  const { duration } = request.query
+  if (duration !== undefined) {
+    const timer = setTimeout(() => raw.end(), duration * 1000)
+    raw.on('close', () => clearTimeout(timer))
+  }
   if (this.lifecycle.isDraining) streams.sendAway(raw)
 }
 

@@ -7,6 +7,8 @@ import { Profile } from '../../../schemas/user.ts'
 const profileSchema = {
   operationId: 'getProfile',
   summary: 'The public profile of a user',
+  description:
+    'What everybody may see of a user: not the email, not the settings.',
   tags: ['users'],
   params: Type.Object({ user_id: PathId('Id of the user') }),
   response: responses({ 200: Profile }, ['invalid_id', 'not_found'])

@@ -1,7 +1,7 @@
 import { Type } from '@sinclair/typebox'
 import type { FastifyRequest } from 'fastify'
 import { IdempotencyKey, optionalToken, PathId } from '../../../schemas/atoms.ts'
-import { cachingHeaders, Nothing, responses, withHeaders } from '../../../schemas/problem.ts'
+import { cachingHeaders, Nothing, NotModified, responses, withHeaders } from '../../../schemas/problem.ts'
 import type { Handler, Routes } from '../../../schemas/route.ts'
 import { entityTag, versionsOf } from '../../../services/http/response-cache.ts'
 import { pageAddress, pageKey, videoKey, videoKeyPrefix } from '../../../services/videos/cache-keys.ts'
@@ -17,38 +17,41 @@ const ofBody = ['unauthorized', 'payload_too_large', 'unsupported_media_type'] a
 const pages =
   'Newest first. `Link` with `rel="next"` and `X-Next-Cursor` lead to the next page; the last one has neither.'
 
-const VideoPage = withHeaders(Type.Array(Video), {
+const pageHeaders = {
   ...cachingHeaders,
   Link: 'Address of the next page, with rel="next"; the last page has none',
   'X-Next-Cursor': 'Cursor of the next page; the last page has none'
-})
+}
+const ofPages = { 200: withHeaders(Type.Array(Video), pageHeaders), 304: withHeaders(Nothing, pageHeaders) }
 
 const listSchema = {
   operationId: 'listVideos',
-  summary: 'Videos',
+  summary: 'List videos, newest first',
   description: pages,
   tags,
   querystring: VideoListQuery,
   security: optionalToken,
-  response: responses({ 200: VideoPage, 304: Nothing }, ['invalid_cursor'])
+  response: responses(ofPages, ['invalid_cursor'])
 }
 const listOfUserSchema = {
   operationId: 'listVideosOfUser',
-  summary: 'Videos of one user',
+  summary: 'List the videos of one user, newest first',
   description: pages,
   tags,
   params: Type.Object({ user_id: PathId('Id of the user') }),
   querystring: VideoListQuery,
   security: optionalToken,
-  response: responses({ 200: VideoPage, 304: Nothing }, ['invalid_id', 'invalid_cursor'])
+  response: responses(ofPages, ['invalid_id', 'invalid_cursor'])
 }
 const getSchema = {
   operationId: 'getVideo',
-  summary: 'One video',
+  summary: 'Get one video',
+  description:
+    'Can be cached: it has an `ETag`, which `If-None-Match` and `If-Match` take.',
   tags,
   params,
   security: optionalToken,
-  response: responses({ 200: withHeaders(Video, cachingHeaders), 304: Nothing }, [
+  response: responses({ 200: withHeaders(Video, cachingHeaders), 304: NotModified }, [
     'invalid_id',
     'not_found',
     'adult_content_restricted'
@@ -72,7 +75,9 @@ const createSchema = {
 }
 const updateSchema = {
   operationId: 'updateVideo',
-  summary: 'Change an own video; `is_live` goes live and stops',
+  summary: 'Change an own video, go live or stop',
+  description:
+    'Only the members that are sent are changed. With `If-Match`, only the version that was read is changed.',
   tags,
   params,
   headers: Type.Object({
@@ -80,8 +85,7 @@ const updateSchema = {
       Type.String({
         maxLength: 2000,
         description:
-          'The `ETag` of the video as it was read: if its content has changed since, nothing is changed. Counters do not matter',
-        examples: ['"mbz1r8e4.7dXK0pI2YfVZb6m3Vh0b7vXn0cU"']
+          'The `ETag` of the video as it was read: if its content has changed since, nothing is changed. Counters do not matter'
       })
     )
   }),
@@ -99,6 +103,8 @@ const updateSchema = {
 const removeSchema = {
   operationId: 'deleteVideo',
   summary: 'Delete an own video and all that was counted for it',
+  description:
+    'Its counters, likes and viewers are deleted with it. Streams of its counters end with the event `end`.',
   tags,
   params,
   response: responses({ 204: Nothing }, [
