@@ -1,7 +1,7 @@
 import neostandard from 'neostandard'
 
 export default [
-  { ignores: ['dist/', '.data/', '.tap/', 'bench/results/'] },
+  { ignores: ['dist/', '.data/', '.tap/', 'bench/results/', 'client/dist/', 'client/generated-clients/generated/', 'client/schema.ts'] },
   ...neostandard({ ts: true }),
   {
     files: ['**/*.ts'],

@@ -55,7 +55,7 @@ export const Registration = Type.Object({
   }),
   password: Password(8),
   display_name: DisplayName,
-  is_adult: Type.Optional(Type.Boolean({ default: false, examples: [true] }))
+  is_adult: Type.Optional(Type.Boolean({ description: 'false when left out', examples: [true] }))
 }, { title: 'Registration' })
 export type Registration = Static<typeof Registration>
 
