@@ -9,6 +9,7 @@ import { loadConfig } from '../../fastify.config.ts'
 import type { CounterTimes } from '../../services/engagement/counters/store.ts'
 import { createDatabase as createCleanDatabase, runSql } from './databases.ts'
 import { watchAnswers } from './documented-answers.ts'
+import { randomUser } from './person.ts'
 import type { Stores } from './stores.ts'
 import { emptyTestDatabase } from './test-marker.ts'
 
@@ -102,15 +103,7 @@ async function emptyRedis (url: string): Promise<void> {
   }
 }
 
-export { runSql }
-
-let count = 0
-
-/** Somebody who is not registered yet. */
-export function randomUser (): { email: string, username: string, password: string, display_name: string } {
-  const name = `user_${randomBytes(5).toString('hex')}${count++}`
-  return { email: `${name}@example.com`, username: name, password: 'correct horse', display_name: 'A Person' }
-}
+export { randomUser, runSql }
 
 export interface Session {
   token: string
