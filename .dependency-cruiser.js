@@ -13,6 +13,7 @@ export default {
     only('services', ['schemas']),
     only('db', ['services', 'schemas', 'fastify\\.config\\.ts$']),
     only('routes', ['services', 'schemas']),
+    only('client', []),
     only('plugins', ['services', 'schemas', 'db', 'fastify\\.config\\.ts$']),
     { name: 'services import no Fastify', severity: 'error', from: { path: '^services/' }, to: { path: 'node_modules/fastify(-plugin)?/' } },
     { name: 'nothing imports what serves tests and benches', severity: 'error', from: { pathNot: '^(?:test|bench)/' }, to: { path: '^(?:test|bench)/' } }

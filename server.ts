@@ -1,4 +1,5 @@
 import cluster from 'node:cluster'
+import { resolve } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Config, ServerConnection } from './fastify.config.ts'
 import type { OpenDatabase } from './db/open-database.ts'
@@ -46,6 +47,8 @@ const [
   { openDatabase },
   { ConfigurationError },
   { createLogDestination },
+  { createPrettyDestination },
+  { developmentSecret },
   { createSupervisor, WorkerFailed },
   { alone, createWorker },
   { describeRedis },
@@ -58,6 +61,8 @@ const [
   import('./db/open-database.ts'),
   import('./services/runtime/configuration-error.ts'),
   import('./services/runtime/log-destination.ts'),
+  import('./services/runtime/pretty-destination.ts'),
+  import('./services/runtime/development-secret.ts'),
   import('./services/runtime/supervisor.ts'),
   import('./services/runtime/worker.ts'),
   import('./services/stores/redis-connection.ts'),
@@ -84,7 +89,9 @@ Runs the service. Its settings are environment variables, or lines of .env with 
 })
 if (production) process.env['NODE_ENV'] = 'production'
 const config = readConfigOrExit()
-const destination = createLogDestination({ isShared: config.workers > 1 })
+const isPretty = process.stdout.isTTY && config.environment === 'development'
+const destination = (isPretty ? await createPrettyDestination() : undefined) ??
+  createLogDestination({ isShared: config.workers > 1 })
 const logger = pino({
   level: config.log.level,
   redact: ['req.headers.authorization', 'password', 'token', 'refresh_token']
@@ -247,7 +254,10 @@ async function keepSchemaCurrent (app: App, connection: ServerConnection): Promi
 
 function readConfigOrExit (): Readonly<Config> {
   try {
-    return loadConfig(process.env)
+    const read = loadConfig(process.env)
+    if (read.environment !== 'development' || process.env['JWT_SECRET_KEY']) return read
+    const secret = developmentSecret(resolve(process.env['DATA_DIR'] ?? '.data'))
+    return secret === undefined ? read : loadConfig({ ...process.env, JWT_SECRET_KEY: secret })
   } catch (error) {
     if (!(error instanceof ConfigurationError)) throw error
     process.stderr.write(`${error.message}\n`)
@@ -267,8 +277,9 @@ function printWelcome (address: string, database: OpenDatabase): void {
     `  counters   ${redis}`,
     ...config.workers > 1 ? [`  processes  ${config.workers} (WEB_CONCURRENCY)`] : [],
     `  listening  ${base}/api/v1`,
+    `  try it     ${base}/`,
     ...config.hasApiDocs ? [`  API page   ${base}/docs`] : [],
-    '  sample data: npm run seed      stop: Ctrl-C',
+    '  sample data: npm run seed, in a second terminal      stop: Ctrl-C',
     '',
     ''
   ].join('\n'))

@@ -13,6 +13,8 @@ export interface ClientOptions extends TransportOptions {
   storage?: TokenStorage
   /** Name of this tab or device among those of its user (a random one). */
   clientId?: string
+  /** Milliseconds between two polls of counters that no stream brings (2,000). */
+  pollMs?: number
 }
 
 /** What a list can be narrowed to. */
@@ -116,7 +118,12 @@ export function createClient (options: ClientOptions) {
     }
     return (await Promise.all(pages)).flat()
   }
-  const liveCounters = createLiveCounters({ transport, token: sessions.token, countersOf })
+  const liveCounters = createLiveCounters({
+    transport,
+    token: sessions.token,
+    countersOf,
+    ...options.pollMs === undefined ? {} : { pollMs: options.pollMs }
+  })
 
   async function list (
     { userId, live, adult, limit }: VideoFilter = {},

@@ -1,5 +1,6 @@
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { chmod, mkdtemp, rm } from 'node:fs/promises'
+import { chmod, mkdtemp, rm, stat } from 'node:fs/promises'
 import http from 'node:http'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -7,8 +8,10 @@ import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { createDatabase, runSql } from './helpers/app.ts'
 import { createFaultyProxy } from './helpers/faulty-proxy.ts'
-import { startService } from './helpers/service.ts'
+import { freePort } from './helpers/free-port.ts'
+import { cleanEnvironment, startService } from './helpers/service.ts'
 import { anyStores, availableStores, didNotRun } from './helpers/stores.ts'
+import { until } from './helpers/until.ts'
 
 const stores = anyStores()
 
@@ -42,7 +45,9 @@ t.test('the service, started with no settings, says what it runs on and serves; 
   }
   const post = (url: string) =>
     fetch(url, { method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(person) })
-  t.equal((await post(`${first.url}/api/v1/auth/register`)).status, 201)
+  const registered = await post(`${first.url}/api/v1/auth/register`)
+  t.equal(registered.status, 201)
+  const { token } = await registered.json() as { token: string }
   first.child.kill('SIGKILL')
   await first.exit
 
@@ -50,6 +55,10 @@ t.test('the service, started with no settings, says what it runs on and serves; 
   await second.printed(/stop: Ctrl-C/)
   t.match(second.output(), /embedded PostgreSQL [\d.]+ \(reused; /, 'the server of the killed process is taken up')
   t.equal((await post(`${second.url}/api/v1/auth/login`)).status, 200)
+  const me = await fetch(`${second.url}/api/v1/auth/me`, { headers: { authorization: `Bearer ${token}` } })
+  t.equal(me.status, 200, 'the restart has logged nobody out')
+  const { mode } = await stat(join(folder, 'data', 'development-secret'))
+  t.equal(mode & 0o777, 0o600)
   second.child.kill('SIGTERM')
   t.strictSame(await second.exit, { code: 0, signal: null })
 
@@ -59,6 +68,39 @@ t.test('the service, started with no settings, says what it runs on and serves; 
   t.equal((await post(`${third.url}/api/v1/auth/login`)).status, 200)
   third.child.kill('SIGINT')
   t.equal((await third.exit).code, 0)
+})
+
+t.test('at a terminal the log is for people, elsewhere it is JSON, and in production there is no first page', async t => {
+  const env = { ...await settings(t), JWT_SECRET_KEY: 'a secret of the tests, long enough to sign with' }
+  const piped = await startService(t, env)
+  await piped.printed(/"msg":"listening"/)
+  const page = await fetch(`${piped.url}/`)
+  t.match(await page.text(), /<title>HALO<\/title>/)
+  const script = await fetch(`${piped.url}/client/client.ts`)
+  t.match(script.headers.get('content-type'), /^text\/javascript/)
+  t.notMatch(await script.text(), /: ClientOptions/, 'without types')
+
+  // script(1) gives the service a terminal.
+  const command = `${process.execPath} server.ts`
+  const terminal = spawn('script', ['-qec', command, '/dev/null'], {
+    env: { ...cleanEnvironment(), ...env, SERVER_PORT: String(await freePort()), WEB_CONCURRENCY: '1' }
+  })
+  t.teardown(() => terminal.kill())
+  let output = ''
+  terminal.stdout.on('data', data => { output += String(data) })
+  await until('the service has started', () => output.includes('stop: Ctrl-C'))
+  t.match(output, /INFO.*listening/)
+  t.notMatch(output, /"msg"/)
+
+  const production = await startService(t, {
+    ...await settings(t),
+    NODE_ENV: 'production',
+    JWT_SECRET_KEY: 'a secret of the tests, long enough to sign with',
+    PASSWORD_PEPPER: 'another secret of the tests, long enough',
+    CORS_ALLOWED_ORIGINS: 'https://halo.example'
+  })
+  await production.printed(/"msg":"listening"/)
+  for (const path of ['/', '/client/client.ts']) t.equal((await fetch(`${production.url}${path}`)).status, 404, path)
 })
 
 t.test('SIGTERM turns readiness off first, lets requests in flight finish, and exits 0', async t => {

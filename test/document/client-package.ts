@@ -11,6 +11,11 @@ const run = promisify(execFile)
 /** Bytes of the whole client, minified and compressed. */
 const maxSize = 6000
 
+t.test('the page that the service shows in development compiles under strict', async t => {
+  await requireTools()
+  await t.resolves(tool('tsc', ['-p', join(client, 'page')]))
+})
+
 t.test('npm pack makes a package that compiles under strict and runs, in less than 6 KB', async t => {
   await requireTools()
   const folder = t.testdir()

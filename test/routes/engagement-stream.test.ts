@@ -137,6 +137,24 @@ onEachStore(t, 'a listener who comes back with Last-Event-ID is not told again w
   }
 })
 
+onEachStore(t, 'a stream with a duration ends by itself', async (t, stores) => {
+  const app = await createApp(t, { stores })
+  await app.listen({ host: '127.0.0.1', port: 0 })
+  const { user } = await signUp(app)
+  const id = await addVideo(app, user.id)
+  const startedAt = performance.now()
+  const reader = await EventReader.open(t, app, `${id}/engagement/stream?duration=1`)
+  await once(reader.response, 'end')
+  const ms = performance.now() - startedAt
+  t.ok(ms > 900 && ms < 10_000, `ended after ${ms.toFixed(0)} ms`)
+  t.equal(reader.events[0]!.event, 'counters')
+  t.equal(app.services.streams.stats.listeners, 0)
+  for (const duration of ['0', '3601', '1e1', 'x']) {
+    const answer = await app.inject(`/api/v1/videos/${id}/engagement/stream?duration=${duration}`)
+    hasProblem(t, answer, 'invalid_request', { message: /.+/ }, duration)
+  }
+})
+
 onEachStore(t, 'a stream of no video is refused, and that of a deleted one ends', async (t, stores) => {
   const { app, id } = await setUp(t, stores)
   hasProblem(t, await app.inject(`/api/v1/videos/${id + 1}/engagement/stream`), 'not_found', { message: /./ })
