@@ -83,8 +83,8 @@ const flushMs = 500
 const { values: { production } } = readCommandLine({
   usage: `Usage: npm start, or node server.ts [--production]
 
-Runs the service. Its settings are environment variables, or lines of .env with npm start: README.md lists them, and
-.env.example is a copy to begin with. --production sets NODE_ENV=production, whatever .env says. SIGTERM stops it.`,
+Runs the service. Its settings are environment variables, or lines of .env with npm start: docs/CONFIGURATION.md lists
+them, and .env.example is a copy to begin with. --production sets NODE_ENV=production, whatever .env says. SIGTERM stops it.`,
   options: { production: { type: 'boolean', default: false } }
 })
 if (production) process.env['NODE_ENV'] = 'production'

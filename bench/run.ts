@@ -14,7 +14,7 @@ import { createLimits, type Limits } from './limits.ts'
 import { machine } from './measure.ts'
 import { measureScenario, UnexpectedAnswers, type Pace, type Row } from './measure-scenario.ts'
 import { summarizeProfiles } from './profile.ts'
-import { writeReadme } from './readme.ts'
+import { publish } from './publish.ts'
 import { gatesOf, toText, type Report } from './report.ts'
 import { scenarios, type Fixtures, type Scenario } from './scenarios.ts'
 import { createWorld, print, progress, type Server, type World } from './world.ts'
@@ -30,7 +30,7 @@ const help =
   --compare BASE.json  also against an earlier result
   --compare-ref REF    a commit and this checkout, asked in turn
   --results FOLDER     where results are written instead of bench/results
-  --readme             writes the table into README.md
+  --publish            writes the results into docs/PERFORMANCE.md and README.md
   --profile            also where the service's CPU time went; --scenario names one to look at
   --preload FILE       a module that the service loads first, to plant a fault
 
@@ -46,7 +46,7 @@ const { values: options } = readCommandLine({
     compare: { type: 'string' },
     'compare-ref': { type: 'string' },
     results: { type: 'string', default: join(import.meta.dirname, 'results') },
-    readme: { type: 'boolean', default: false },
+    publish: { type: 'boolean', default: false },
     profile: { type: 'boolean', default: false },
     preload: { type: 'string' }
   }
@@ -202,7 +202,7 @@ async function measureAll (
   }
   print(toText(report))
   writeResults(report)
-  if (options.readme) await writeReadme(toText(report))
+  if (options.publish) await publish(report)
   const failed = judged.filter(({ isPassed }) => !isPassed)
   if (failed.length > 0) print(`\n${failed.length} of ${judged.length} gates failed`)
   const compared = options.compare

@@ -1,8 +1,8 @@
 import { Type, type Static } from '@sinclair/typebox'
 
 /**
- * Every environment variable that the service reads, in the order of the README's table. A test compares the README and
- * `.env.example` with this schema.
+ * Every environment variable that the service reads. docs/CONFIGURATION.md is generated from this schema, and a test
+ * compares `.env.example` with it.
  *
  * `mend` is the remedy for a wrong value; the error message of a failed start ends with it.
  */
@@ -188,7 +188,7 @@ export const Environment = Type.Object({
 
   JWT_SECRET_KEY: Type.Optional(Type.String({
     description:
-      'Secret that signs tokens, 32 bytes or more. Outside production a random one is generated at each start if none is set, and tokens are valid until the process ends',
+      'Secret that signs tokens, 32 bytes or more. Outside production one is made if none is set, and kept in `DATA_DIR`',
     mend: 'make one with: openssl rand -base64 48'
   })),
   JWT_EXPIRATION_HOURS: Type.Integer({

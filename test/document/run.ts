@@ -3,12 +3,14 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { readCommandLine } from '../../services/runtime/command-line.ts'
 import { breakingChanges, undeclared } from './breaking-changes.ts'
+import { configurationPage } from './configuration.ts'
 import { currentDocument } from './document.ts'
 import { client, requireTools, tool } from './tools.ts'
 
 const root = join(import.meta.dirname, '..', '..')
 const published = join(root, 'docs', 'openapi.json')
 const clientTypes = join(client, 'schema.ts')
+const configuration = join(root, 'docs', 'CONFIGURATION.md')
 
 const { values: { write } } = readCommandLine({
   usage: `Usage: npm run test:document, or npm run document
@@ -17,7 +19,8 @@ Checks the OpenAPI document: that docs/openapi.json is the one of this service, 
 CHANGELOG.md, and that Redocly and Spectral find nothing wrong in it.
 
 Options:
-  --write    writes docs/openapi.json and client/schema.ts, unless CHANGELOG.md does not declare a breaking change
+  --write    writes docs/openapi.json, docs/CONFIGURATION.md and client/schema.ts, unless the API has a breaking change
+             that CHANGELOG.md does not declare
   --help`,
   options: { write: { type: 'boolean', default: false } }
 })
@@ -32,7 +35,8 @@ try {
   if (write) {
     writeFileSync(published, readFileSync(current))
     writeFileSync(clientTypes, await typesOfSchemas())
-    process.stdout.write('Wrote docs/openapi.json and client/schema.ts\n')
+    writeFileSync(configuration, configurationPage())
+    process.stdout.write('Wrote docs/openapi.json, docs/CONFIGURATION.md and client/schema.ts\n')
   } else {
     await step('docs/openapi.json and client/schema.ts are those of the service (npm run document writes them)', async () => {
       if (readFileSync(published, 'utf8') !== readFileSync(current, 'utf8')) throw new Error('docs/openapi.json differs')
