@@ -85,9 +85,10 @@ export function createClient (options: ClientOptions) {
   }
 
   /** Ends the session here, whether or not the service could be told. */
-  async function endAfter (ending: Promise<void>): Promise<void> {
+  async function endAfter (path: string): Promise<void> {
+    await heartbeats.pauseAll()
     try {
-      await ending
+      await call<void>({ method: 'POST', path, isRepeatable: true })
     } catch (error) {
       if (!(error instanceof HaloError) || error.code !== 'unauthorized') throw error
     } finally {
@@ -104,10 +105,11 @@ export function createClient (options: ClientOptions) {
     })).data
 
   const presence = { headers: { 'x-client-id': clientId }, retryForMs: 5000 }
-  const watch = createHeartbeats({
+  const heartbeats = createHeartbeats({
     beat: videoId => engagement(videoId, 'live_viewers', presence),
     leave: videoId => engagement(videoId, 'live_viewers', { ...presence, method: 'DELETE', keepalive: true })
   })
+  sessions.onChange(user => { if (user) heartbeats.resume() })
 
   /** Counters of videos, in the order of the ids; those that do not exist are left out. */
   async function countersOf (videoIds: number[], rest: Partial<Call> = {}): Promise<Schemas['CountersOfVideo'][]> {
@@ -154,9 +156,9 @@ export function createClient (options: ClientOptions) {
     login: (credentials: Schemas['Credentials']) =>
       transport.send<Schemas['Session']>({ method: 'POST', path: '/auth/login', body: credentials })
         .then(({ data }) => begin(data)),
-    logout: () => endAfter(call<void>({ method: 'POST', path: '/auth/logout', isRepeatable: true })),
+    logout: () => endAfter('/auth/logout'),
     /** Ends all sessions of the user, on every device. */
-    logoutAll: () => endAfter(call<void>({ method: 'POST', path: '/auth/logout-all', isRepeatable: true })),
+    logoutAll: () => endAfter('/auth/logout-all'),
 
     account: {
       get: () => call<Schemas['Account']>({ path: '/auth/me' }).then(setUser),
@@ -209,7 +211,7 @@ export function createClient (options: ClientOptions) {
     countersOf: (videoIds: number[]) => countersOf(videoIds),
 
     /** Watches a video: sends heartbeats until the returned function is called. */
-    watch: (videoId: number, options: WatchOptions = {}) => watch(videoId, options),
+    watch: (videoId: number, options: WatchOptions = {}) => heartbeats.watch(videoId, options),
 
     /** Follows the counters of a video until the returned function is called. */
     subscribe: (videoId: number, onCounters: (counters: LiveCounters) => void, options: SubscribeOptions = {}) =>

@@ -48,38 +48,37 @@ export function createHeartbeats ({ beat, leave, intervalMs = 15_000 }: Heartbea
     }
   }
 
-  function pause (videoId: number): void {
+  async function pause (videoId: number): Promise<void> {
     const one = watched.get(videoId)
     if (one?.timer === undefined) return
     clearTimeout(one.timer)
     one.timer = undefined
-    leave(videoId).catch(() => {})
+    await leave(videoId).catch(() => {})
   }
 
-  function onVisibility (): void {
+  const pauseAll = async (): Promise<void> => { await Promise.all([...watched.keys()].map(pause)) }
+
+  function resume (): void {
     for (const [videoId, { watchers, timer }] of watched) {
       const pauses = [...watchers].every(({ pauseWhileHidden }) => pauseWhileHidden)
       if (isHidden() && pauses) pause(videoId)
       else if (timer === undefined) schedule(videoId, 0)
     }
   }
-  const onHide = (): void => { for (const videoId of watched.keys()) pause(videoId) }
-  const onShow = (): void => { onVisibility() }
 
   function listen (): void {
-    environment.document?.addEventListener('visibilitychange', onVisibility)
-    environment.addEventListener?.('pagehide', onHide)
-    environment.addEventListener?.('pageshow', onShow)
+    environment.document?.addEventListener('visibilitychange', resume)
+    environment.addEventListener?.('pagehide', pauseAll)
+    environment.addEventListener?.('pageshow', resume)
   }
 
   function stopListening (): void {
-    environment.document?.removeEventListener('visibilitychange', onVisibility)
-    environment.removeEventListener?.('pagehide', onHide)
-    environment.removeEventListener?.('pageshow', onShow)
+    environment.document?.removeEventListener('visibilitychange', resume)
+    environment.removeEventListener?.('pagehide', pauseAll)
+    environment.removeEventListener?.('pageshow', resume)
   }
 
-  /** Begins to watch a video. @returns a function that stops it; the last one of a video says so to the service */
-  return function watch (videoId: number, options: WatchOptions = {}): () => void {
+  function watch (videoId: number, options: WatchOptions = {}): () => void {
     if (watched.size === 0) listen()
     let one = watched.get(videoId)
     if (!one) {
@@ -96,5 +95,14 @@ export function createHeartbeats ({ beat, leave, intervalMs = 15_000 }: Heartbea
       watched.delete(videoId)
       if (watched.size === 0) stopListening()
     }
+  }
+
+  return {
+    /** Begins to watch a video. @returns a function that stops it; the last one of a video tells the service */
+    watch,
+    /** Stops watching without forgetting what was watched, while the user can still say so. */
+    pauseAll,
+    /** Watches again what was paused, unless the page is hidden. */
+    resume
   }
 }

@@ -49,12 +49,16 @@ export function createLiveCounters (options: LiveCountersOptions) {
       if (message && 'counters' in message) one.onCounters(message.counters)
       else if (message) one.onEnd?.(message.end)
     }
-    if (message && 'end' in message) videos.delete(videoId)
+    if (message && 'end' in message) forget(videoId)
   }
 
   function fail (videoId: number, error: unknown): void {
     for (const one of videos.get(videoId) ?? []) one.onError?.(error)
-    videos.delete(videoId)
+    forget(videoId)
+  }
+
+  function forget (videoId: number): void {
+    if (videos.delete(videoId)) restart()
   }
 
   /** Begins again with the videos that there are now. */
@@ -116,7 +120,6 @@ export function createLiveCounters (options: LiveCountersOptions) {
           lastEventId = id
           waitMs = retryMs ?? waitMs
           emit(message)
-          if (message && 'end' in message) running?.abort()
         })
       } catch (error) {
         if (error instanceof HaloError && [400, 403, 404].includes(error.status)) return fail(videoId, error)
@@ -183,19 +186,23 @@ export function createLiveCounters (options: LiveCountersOptions) {
     }
   }
 
-  async function pollOnce (ids: number[], signal: AbortSignal): Promise<void> {
-    try {
-      const found = await countersOf(ids, { signal, retryForMs: 0 })
-      if (signal.aborted) return
-      for (const { video_id: videoId, ...counters } of found) deliver(videoId, { counters })
-    } catch {
-      // The next poll may work.
-    }
+  /** Reads the counters of videos once. @returns the ids that the service knows; undefined when it did not answer */
+  async function pollOnce (ids: number[], signal: AbortSignal): Promise<Set<number> | undefined> {
+    const found = await countersOf(ids, { signal, retryForMs: 0 }).catch(() => undefined)
+    if (signal.aborted) return
+    for (const { video_id: videoId, ...counters } of found ?? []) deliver(videoId, { counters })
+    return found && new Set(found.map(one => one.video_id))
   }
 
   async function poll (ids: number[], signal: AbortSignal): Promise<void> {
+    const seen = new Set<number>()
     while (!signal.aborted) {
-      await pollOnce(ids, signal)
+      const found = await pollOnce(ids, signal)
+      for (const videoId of found ? ids : []) {
+        if (found!.has(videoId)) seen.add(videoId)
+        else if (seen.has(videoId)) deliver(videoId, { end: 'deleted' })
+        else fail(videoId, new HaloError({ code: 'not_found', status: 404, message: `There is no video ${videoId}` }))
+      }
       await sleep(pollMs, signal)
     }
   }

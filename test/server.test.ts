@@ -94,6 +94,8 @@ t.test('at a terminal the log is for people, elsewhere it is JSON, and in produc
 
   const production = await startService(t, {
     ...await settings(t),
+    // Production names a Redis; the first page does not need it.
+    REDIS_URL: stores.redisUrl ?? 'redis://127.0.0.1:1',
     NODE_ENV: 'production',
     JWT_SECRET_KEY: 'a secret of the tests, long enough to sign with',
     PASSWORD_PEPPER: 'another secret of the tests, long enough',

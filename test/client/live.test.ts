@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
-import { createClient, type ClientOptions, type LiveCounters } from '../../client/index.ts'
+import { createClient, type ClientOptions, type HaloError, type LiveCounters } from '../../client/index.ts'
 import { createEventParser } from '../../client/event-stream.ts'
 import { createHeartbeats } from '../../client/heartbeats.ts'
 import { createApp, randomUser } from '../helpers/app.ts'
@@ -50,6 +50,14 @@ t.test('who watches counts until they stop, each client of a user for itself', a
   stopLaptop()
   await until('nobody watches', async () => await viewers() === 0)
 
+  const stopForGood = phone.watch(video.id)
+  await until('the phone watches', async () => await viewers() === 1)
+  await phone.logout()
+  t.equal(await viewers(), 0, 'who logs out has left')
+  await phone.login(person)
+  await until('the phone watches again', async () => await viewers() === 1)
+  stopForGood()
+
   const errors: unknown[] = []
   const stop = makeClient().watch(video.id, { onError: error => errors.push(error) })
   await until('an error', () => errors.length > 0)
@@ -75,7 +83,7 @@ t.test('a hidden page pauses where it was asked to, a page that is left says so,
     }
   })
   const calls: string[] = []
-  const watch = createHeartbeats({
+  const { watch } = createHeartbeats({
     intervalMs: 50,
     async beat (id) {
       calls.push(`beat ${id}`)
@@ -150,6 +158,12 @@ t.test('several videos are read together, and a deleted video ends', async t => 
   await until('both videos are read', () => likes.get(video.id) === 0 && likes.get(second.id) === 1)
   t.equal(app.services.streams.stats.listeners, 0)
   t.ok(decodeURIComponent(batches[0]!).endsWith(`ids=${video.id},${second.id}`))
+  const ended: string[] = []
+  client.subscribe(second.id, () => {}, { onEnd: why => ended.push(why) })
+  client.subscribe(999_999, () => {}, { onError: one => ended.push((one as HaloError).code) })
+  await until('the missing video', () => ended.includes('not_found'))
+  await owner.videos.delete(second.id)
+  await until('the deleted video', () => ended.includes('deleted'))
   stops[1]!()
 
   let reason: string | undefined
