@@ -15,11 +15,13 @@ import httpRules from './plugins/http-rules.ts'
 import lifecycle, { drainingResponse, type Lifecycle } from './plugins/lifecycle.ts'
 import loadShedding from './plugins/load-shedding.ts'
 import methodNotAllowed from './plugins/method-not-allowed.ts'
+import meters from './plugins/meters.ts'
 import metrics from './plugins/metrics.ts'
 import openapi from './plugins/openapi.ts'
 import postgres from './plugins/postgres.ts'
 import rateLimit from './plugins/rate-limit.ts'
 import recentWriters from './plugins/recent-writers.ts'
+import readiness from './plugins/readiness.ts'
 import redis from './plugins/redis.ts'
 import requestContext, { createRequestIds, NoRequestLog } from './plugins/request-context.ts'
 import responseCache from './plugins/response-cache.ts'
@@ -29,7 +31,7 @@ import services from './plugins/services.ts'
 import slowReaders from './plugins/slow-readers.ts'
 import validation from './plugins/validation.ts'
 import type { CounterTimes } from './services/engagement/counters/store.ts'
-import { alone, type Workers } from './services/runtime/worker.ts'
+import { createAlone, type Workers } from './services/runtime/worker.ts'
 
 export interface AppOptions {
   config: Readonly<Config>
@@ -37,8 +39,8 @@ export interface AppOptions {
   connection: ServerConnection
   logger: FastifyBaseLogger
   counterTimes?: Partial<CounterTimes>
-  /** The worker processes behind the same port. */
-  workers?: Workers
+  /** The worker processes behind the same port, where there is a supervisor. */
+  workers?: Workers | undefined
   /** Destination of the log, for its metrics. */
   logDestination?: { readonly dropped: number }
 }
@@ -51,7 +53,7 @@ export interface AppOptions {
  * response cache, the handler.
  */
 export async function buildApp (
-  { config: settings, connection, logger, counterTimes, workers = alone, logDestination = { dropped: 0 } }: AppOptions
+  { config: settings, connection, logger, counterTimes, workers, logDestination = { dropped: 0 } }: AppOptions
 ) {
   const stage: Lifecycle = { hasStarted: false, isDraining: false }
   const options = serverOptions(settings)
@@ -67,6 +69,7 @@ export async function buildApp (
 
   await app.register(config, { config: settings })
   await app.register(lifecycle, { lifecycle: stage })
+  await app.register(meters)
   await app.register(slowReaders)
   await app.register(errors)
   await app.register(validation)
@@ -91,7 +94,8 @@ export async function buildApp (
   await app.register(audit)
   await app.register(recentWriters)
   await app.register(responseCache)
-  await app.register(metrics, { workers, logDestination })
+  await app.register(readiness, { workers: workers ?? createAlone() })
+  await app.register(metrics, { logDestination, isSupervised: workers !== undefined })
   await app.register(openapi)
 
   await app.register(autoload, { dir: join(import.meta.dirname, 'routes') })

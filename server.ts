@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Config, ServerConnection } from './fastify.config.ts'
 import type { OpenDatabase } from './db/open-database.ts'
 import type { ToWorker } from './services/runtime/worker-messages.ts'
+import type { Supervisor } from './services/runtime/supervisor.ts'
 import type { Workers } from './services/runtime/worker.ts'
 
 /**
@@ -49,8 +50,9 @@ const [
   { createLogDestination },
   { createPrettyDestination },
   { developmentSecret },
+  { createOperationsServer, listenForOperations },
   { createSupervisor, WorkerFailed },
-  { alone, createWorker },
+  { createWorker },
   { describeRedis },
   { readCommandLine }
 ] = await Promise.all([
@@ -63,6 +65,7 @@ const [
   import('./services/runtime/log-destination.ts'),
   import('./services/runtime/pretty-destination.ts'),
   import('./services/runtime/development-secret.ts'),
+  import('./services/http/operations-server.ts'),
   import('./services/runtime/supervisor.ts'),
   import('./services/runtime/worker.ts'),
   import('./services/stores/redis-connection.ts'),
@@ -132,7 +135,7 @@ async function run (): Promise<number> {
   database.embedded?.keepRunning(logger)
   await warnOfSharedData(database)
   try {
-    const serving = config.workers === 1 ? serve(database.connection, alone) : supervise(database)
+    const serving = config.workers === 1 ? serve(database.connection) : supervise(database)
     endAtOnce = () => {
       logger.warn('second signal: exit at once')
       serving.kill()
@@ -189,10 +192,27 @@ function supervise ({ connection }: OpenDatabase): Serving {
     logger,
     drainMs: drainDelayMs + drainTimeoutMs + 2000
   })
-  return { address: supervisor.start(), drain: supervisor.stop, kill: supervisor.kill }
+  return { address: startSupervised(supervisor), drain: supervisor.stop, kill: supervisor.kill }
 }
 
-function serve (connection: ServerConnection, workers: Workers): Serving {
+/** Starts the workers, and the port for operators (METRICS_PORT), which answers for all of them and hangs with none. */
+async function startSupervised (supervisor: Supervisor): Promise<string> {
+  if (config.metricsPort !== null) {
+    const server = createOperationsServer({
+      metrics: async () => supervisor.metrics(),
+      async probe (path) {
+        const { isReady, body } = supervisor.readiness()
+        if (path === '/livez') return { status: 200, body: JSON.stringify({ status: 'alive', time: body['time'] }) }
+        const isGood = path === '/readyz' ? isReady : supervisor.hasStarted()
+        return { status: isGood ? 200 : 503, body: JSON.stringify(body) }
+      }
+    })
+    await listenForOperations(server, config.server.host, config.metricsPort)
+  }
+  return await supervisor.start()
+}
+
+function serve (connection: ServerConnection, workers?: Workers): Serving {
   const building = buildApp({ config, connection, logger, workers, logDestination: destination })
   const address = building.then(app => start(app, connection))
   return {

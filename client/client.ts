@@ -109,7 +109,7 @@ export function createClient (options: ClientOptions) {
     beat: videoId => engagement(videoId, 'live_viewers', presence),
     leave: videoId => engagement(videoId, 'live_viewers', { ...presence, method: 'DELETE', keepalive: true })
   })
-  sessions.onChange(user => { if (user) heartbeats.resume() })
+  sessions.onChange(user => { if (user) heartbeats.beatNow() })
 
   /** Counters of videos, in the order of the ids; those that do not exist are left out. */
   async function countersOf (videoIds: number[], rest: Partial<Call> = {}): Promise<Schemas['CountersOfVideo'][]> {

@@ -40,6 +40,15 @@ export function randomId (): string {
   return Array.from(bytes, byte => letters[byte & 63]).join('')
 }
 
+/** Calls a function of the app. What it throws is reported as an uncaught error, and stops nobody else. */
+export function callback<T extends unknown[]> (listener: ((...values: T) => void) | undefined, ...values: T): void {
+  try {
+    listener?.(...values)
+  } catch (error) {
+    setTimeout(() => { throw error })
+  }
+}
+
 /** Waits, or rejects with the reason of the signal. @param ms milliseconds */
 export function sleep (ms: number, signal?: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {

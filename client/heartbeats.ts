@@ -1,4 +1,4 @@
-import { environment } from './environment.ts'
+import { callback, environment } from './environment.ts'
 import type { components } from './schema.ts'
 
 type Counters = components['schemas']['Counters']
@@ -42,9 +42,9 @@ export function createHeartbeats ({ beat, leave, intervalMs = 15_000 }: Heartbea
     const watchers = watched.get(videoId)?.watchers ?? []
     try {
       const counters = await beat(videoId)
-      for (const { onCounters } of watchers) onCounters?.(counters)
+      for (const { onCounters } of watchers) callback(onCounters, counters)
     } catch (error) {
-      for (const { onError } of watchers) onError?.(error)
+      for (const { onError } of watchers) callback(onError, error)
     }
   }
 
@@ -102,7 +102,9 @@ export function createHeartbeats ({ beat, leave, intervalMs = 15_000 }: Heartbea
     watch,
     /** Stops watching without forgetting what was watched, while the user can still say so. */
     pauseAll,
-    /** Watches again what was paused, unless the page is hidden. */
-    resume
+    /** Sends a heartbeat for each video now, for a user who has just logged in. */
+    beatNow (): void {
+      for (const videoId of watched.keys()) schedule(videoId, 0)
+    }
   }
 }

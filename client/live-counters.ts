@@ -1,4 +1,4 @@
-import { environment, exclusively, sleep, type Channel } from './environment.ts'
+import { callback, environment, exclusively, sleep, type Channel } from './environment.ts'
 import { HaloError } from './errors.ts'
 import { createEventParser } from './event-stream.ts'
 import type { components } from './schema.ts'
@@ -10,8 +10,10 @@ type CountersOfVideo = components['schemas']['CountersOfVideo']
 export interface SubscribeOptions {
   /** Called when the video was deleted. */
   onEnd?: (reason: string) => void
-  /** Called when the video cannot be followed: it does not exist, or is not for this user. */
+  /** Called when the video does not exist, or is not for this user. The subscription has ended. */
   onError?: (error: unknown) => void
+  /** Called with false when the connection is lost and the numbers stand still, and with true when they move again. */
+  onConnection?: (isConnected: boolean) => void
 }
 
 export interface LiveCountersOptions {
@@ -26,10 +28,20 @@ export interface LiveCountersOptions {
 
 type Subscriber = SubscribeOptions & { onCounters: (counters: LiveCounters) => void }
 
-/** What tabs tell each other; null: the stream is alive. */
-type Message = { counters: LiveCounters } | { end: string } | null
+/** What the tab that follows a video tells the others. `alive`: the connection works, and nothing has changed. */
+type Message = { counters: LiveCounters } | { end: string } | 'alive' | 'lost'
 
-/** Milliseconds without a first event after which a stream is taken for one that a proxy holds back. */
+interface Followed {
+  subscribers: Set<Subscriber>
+  /** The counters that were delivered last. */
+  last: LiveCounters | undefined
+  isConnected: boolean
+}
+
+/** Streams that fail in succession before polls take their place. */
+const maxFailures = 2
+
+/** Milliseconds, connecting included, without a first byte: then a proxy holds the stream back. */
 const firstEventMs = 5000
 
 /** Milliseconds for which a broken stream is replaced by polls, before it is tried again. */
@@ -41,22 +53,37 @@ const pollForMs = 60_000
  */
 export function createLiveCounters (options: LiveCountersOptions) {
   const { transport, token, countersOf, pollMs = 2000, silenceMs = 45_000 } = options
-  const videos = new Map<number, Set<Subscriber>>()
+  const videos = new Map<number, Followed>()
   let running: AbortController | undefined
 
   function deliver (videoId: number, message: Message): void {
-    for (const one of videos.get(videoId) ?? []) {
-      if (message && 'counters' in message) one.onCounters(message.counters)
-      else if (message) one.onEnd?.(message.end)
+    const followed = videos.get(videoId)
+    if (!followed) return
+    const { subscribers } = followed
+    if (followed.isConnected !== (message !== 'lost')) {
+      followed.isConnected = message !== 'lost'
+      for (const { onConnection } of subscribers) callback(onConnection, followed.isConnected)
     }
-    if (message && 'end' in message) forget(videoId)
+    if (typeof message === 'string') return
+    if ('end' in message) {
+      forget(videoId)
+      for (const { onEnd } of subscribers) callback(onEnd, message.end)
+      return
+    }
+    // A poll and the stream may answer in any order.
+    const asOf = message.counters.counters.as_of ?? ''
+    if (asOf !== '' && asOf < (followed.last?.counters.as_of ?? '')) return
+    followed.last = message.counters
+    for (const { onCounters } of subscribers) callback(onCounters, message.counters)
   }
 
   function fail (videoId: number, error: unknown): void {
-    for (const one of videos.get(videoId) ?? []) one.onError?.(error)
+    const followed = videos.get(videoId)
     forget(videoId)
+    for (const { onError } of followed?.subscribers ?? []) callback(onError, error)
   }
 
+  /** The set of videos decides between a stream and polls: each change of it begins again. */
   function forget (videoId: number): void {
     if (videos.delete(videoId)) restart()
   }
@@ -71,9 +98,11 @@ export function createLiveCounters (options: LiveCountersOptions) {
     // Several subscriptions of one moment make one start.
     Promise.resolve().then(() => {
       if (signal.aborted) return
-      const [videoId] = videos.keys()
-      return videos.size === 1 ? share(videoId!, signal) : poll([...videos.keys()], signal)
-    }).catch(() => {})
+      const ids = [...videos.keys()]
+      return ids.length === 1 ? share(ids[0]!, signal) : poll(ids, signal)
+    }).catch(() => {
+      // Aborted.
+    })
   }
 
   /** Follows one video for all tabs, or listens to the tab that does. */
@@ -90,15 +119,17 @@ export function createLiveCounters (options: LiveCountersOptions) {
       deliver(videoId, data as Message)
     }
     signal.addEventListener('abort', () => { channel.close() })
-    // A browser may suspend the tab that has the stream: then this one asks by itself.
-    const watch = async (): Promise<void> => {
+    // The stream's first event goes to the tab that has the stream: this one asks for its first numbers. It also asks
+    // when that tab is silent, because the browser may have suspended it.
+    const askWhenSilent = async (): Promise<void> => {
       await pollOnce([videoId], signal)
       for (;;) {
         await sleep(silenceMs / 4, signal)
         if (Date.now() - heardAt > silenceMs) await pollOnce([videoId], signal)
       }
     }
-    watch().catch(() => {})
+    askWhenSilent().catch(() => {})
+    // One tab holds the lock and follows. The others wait here, and one of them takes over when that tab is closed.
     await exclusively(name, () => follow(videoId, signal, message => {
       heardAt = Date.now()
       channel.postMessage(message)
@@ -125,18 +156,21 @@ export function createLiveCounters (options: LiveCountersOptions) {
         if (error instanceof HaloError && [400, 403, 404].includes(error.status)) return fail(videoId, error)
         if (error instanceof HaloError) {
           waitMs = Math.max(waitMs, (error.retryAfter ?? 0) * 1000)
-          isUnsupported = error.status === 200
+          isUnsupported = error.code === 'unexpected_response' && error.status === 200
         }
       }
-      failures = hasEvents ? 0 : isUnsupported ? 2 : failures + 1
-      if (failures < 2) {
-        await sleep(waitMs * (0.5 + Math.random()), signal)
+      failures = hasEvents ? 0 : isUnsupported ? maxFailures : failures + 1
+      if (failures < maxFailures) {
+        emit('lost')
+        await sleep(waitMs + Math.random() * 1000, signal)
         continue
       }
       const until = Date.now() + pollForMs
       while (Date.now() < until) {
-        const [counters] = await countersOf([videoId], { signal, retryForMs: 0 }).catch(() => [])
-        emit(counters ? { counters } : null)
+        const found = await countersOf([videoId], { signal, retryForMs: 0 }).catch(() => undefined)
+        if (!found) emit('lost')
+        else if (found.length === 0) return emit({ end: 'deleted' })
+        else emit({ counters: toCounters(found[0]!) })
         await sleep(pollMs, signal)
       }
     }
@@ -177,7 +211,7 @@ export function createLiveCounters (options: LiveCountersOptions) {
         clearTimeout(timer)
         timer = setTimeout(onAbort, silenceMs)
         parser.push(decoder.decode(value, { stream: true }))
-        onMessage(null, parser.lastEventId, parser.retryMs)
+        onMessage('alive', parser.lastEventId, parser.retryMs)
       }
     } finally {
       clearTimeout(timer)
@@ -190,7 +224,8 @@ export function createLiveCounters (options: LiveCountersOptions) {
   async function pollOnce (ids: number[], signal: AbortSignal): Promise<Set<number> | undefined> {
     const found = await countersOf(ids, { signal, retryForMs: 0 }).catch(() => undefined)
     if (signal.aborted) return
-    for (const { video_id: videoId, ...counters } of found ?? []) deliver(videoId, { counters })
+    for (const one of found ?? []) deliver(one.video_id, { counters: toCounters(one) })
+    if (!found) for (const id of ids) deliver(id, 'lost')
     return found && new Set(found.map(one => one.video_id))
   }
 
@@ -216,16 +251,18 @@ export function createLiveCounters (options: LiveCountersOptions) {
     ): () => void {
       const subscriber: Subscriber = { ...options, onCounters }
       const others = videos.get(videoId)
-      if (others) others.add(subscriber)
-      else {
-        videos.set(videoId, new Set([subscriber]))
+      if (others) {
+        const { subscribers, last } = others
+        subscribers.add(subscriber)
+        // It need not wait for the next change.
+        if (last) Promise.resolve().then(() => { if (subscribers.has(subscriber)) callback(onCounters, last) })
+      } else {
+        videos.set(videoId, { subscribers: new Set([subscriber]), last: undefined, isConnected: true })
         restart()
       }
       return () => {
-        const rest = videos.get(videoId)
-        if (!rest?.delete(subscriber) || rest.size > 0) return
-        videos.delete(videoId)
-        restart()
+        const followed = videos.get(videoId)
+        if (followed?.subscribers.delete(subscriber) && followed.subscribers.size === 0) forget(videoId)
       }
     },
 
@@ -235,4 +272,9 @@ export function createLiveCounters (options: LiveCountersOptions) {
       restart()
     }
   }
+}
+
+/** The counters as an event of the stream has them: without the id and without `liked`, which no event has. */
+function toCounters ({ video_id: _id, liked: _liked, ...counters }: CountersOfVideo): LiveCounters {
+  return counters
 }

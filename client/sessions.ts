@@ -1,4 +1,4 @@
-import { environment, exclusively } from './environment.ts'
+import { callback, environment, exclusively } from './environment.ts'
 import { HaloError } from './errors.ts'
 import type { components } from './schema.ts'
 import type { Transport } from './transport.ts'
@@ -67,7 +67,7 @@ export function createSessions (transport: Transport, storage: TokenStorage | un
     const before = current?.user
     current = session
     if (JSON.stringify(before) !== JSON.stringify(session?.user)) {
-      for (const listener of listeners) listener(session?.user ?? null)
+      for (const listener of listeners) callback(listener, session?.user ?? null)
     }
   }
 

@@ -1,6 +1,7 @@
 import fp from 'fastify-plugin'
 import type { Client } from '../services/accounts/accounts.ts'
 import { loggableText } from '../services/runtime/log-redaction.ts'
+import { labelsOf } from '../services/runtime/metrics.ts'
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -15,6 +16,7 @@ declare module 'fastify' {
  * secrets.
  */
 export default fp(async function audit (app) {
+  const count = app.meters.counts('halo_audit_events_total', 'Events of accounts, by kind')
   app.decorateRequest('client', {
     getter () {
       const { id: reqId, clientAddress: ip, headers, log } = this
@@ -23,9 +25,10 @@ export default fp(async function audit (app) {
         address: ip,
         userAgent,
         audit (event, fields) {
+          count(labelsOf({ event }))
           log.info({ reqId, audit: event, ...fields, ip, userAgent }, 'audit')
         }
       }
     }
   })
-}, { name: 'halo:audit' })
+}, { name: 'halo:audit', dependencies: ['halo:meters'] })

@@ -1,6 +1,7 @@
 import fp from 'fastify-plugin'
 import { createDatabase, type Database } from '../services/stores/database.ts'
 import { createBoundedQueue, type BoundedQueue } from '../services/traffic/bounded-queue.ts'
+import { labelsOf } from '../services/runtime/metrics.ts'
 import { createReplicaRouter, type ReadDatabase, type ReplicaRouter } from '../services/stores/replica-router.ts'
 
 declare module 'fastify' {
@@ -29,6 +30,32 @@ const maxConcurrent = 20
 /** Databases on top of the connection pools: with a bounded queue, and errors of the catalogue. */
 export default fp(async function database (app) {
   const { max, isPrepared } = app.config.databasePool
+  const { meters } = app
+  const duration = meters.histogram('halo_database_statement_duration_seconds', 'Duration of SQL statements, by name')
+  const waiting = meters.histogram(
+    'halo_database_connection_wait_seconds',
+    'Time that a statement waited for a connection of the pool, or until there was none'
+  )('')
+  const onStatement = (name: string, waited: number, took: number): void => {
+    waiting(waited)
+    if (name !== '') duration(labelsOf({ statement: name }))(took)
+  }
+  const { backgroundPool, watchPool, replicaPool } = app
+  const pools = { requests: app.pg.pool, background: backgroundPool, watch: watchPool, replica: replicaPool }
+  meters.gauge('halo_database_connections', 'Connections of the pools, by pool and state', 'sum', () =>
+    Object.entries(pools).flatMap(([pool, connections]) =>
+      connections
+        ? [
+            [labelsOf({ pool, state: 'idle' }), connections.idleCount],
+            [labelsOf({ pool, state: 'busy' }), connections.totalCount - connections.idleCount]
+          ] as const
+        : []
+    ))
+  meters.gauge('halo_database_connection_waiting', 'Callers that wait for a connection, by pool', 'sum', () =>
+    Object.entries(pools).flatMap(([pool, connections]) =>
+      connections ? [[labelsOf({ pool }), connections.waitingCount] as const] : []
+    ))
+  meters.gauge('halo_database_connections_max', 'Size of the pool of requests', 'sum', () => max)
   const createQueue = () =>
     createBoundedQueue({ concurrency: Math.min(max, maxConcurrent), maxWaiting: max * 10, maxWaitMs: 400, usualMs: 5 })
   const queue = createQueue()
@@ -36,6 +63,7 @@ export default fp(async function database (app) {
     pool: app.pg.pool,
     queue,
     control: isPrepared ? app.backgroundPool : undefined,
+    onStatement,
     isPrepared
   })
   // Background statements may take long.
@@ -45,9 +73,9 @@ export default fp(async function database (app) {
   app.decorate('database', primary)
   app.decorate(
     'backgroundDatabase',
-    createDatabase({ pool: app.backgroundPool, queue: background(2, 100), isPrepared })
+    createDatabase({ pool: app.backgroundPool, queue: background(2, 100), onStatement, isPrepared })
   )
-  app.decorate('watchDatabase', createDatabase({ pool: app.watchPool, queue: background(1, 2), isPrepared }))
+  app.decorate('watchDatabase', createDatabase({ pool: app.watchPool, queue: background(1, 2), onStatement, isPrepared }))
 
   const replica = app.replicaPool && createReplicaRouter({
     primary,
@@ -55,6 +83,7 @@ export default fp(async function database (app) {
       pool: app.replicaPool,
       queue: createQueue(),
       control: isPrepared ? app.replicaControlPool : undefined,
+      onStatement,
       isPrepared
     }),
     onChange (isUsed, lagMs) {
@@ -76,4 +105,4 @@ export default fp(async function database (app) {
       replica.close()
     })
   }
-}, { name: 'halo:database', dependencies: ['halo:config', 'halo:postgres'] })
+}, { name: 'halo:database', dependencies: ['halo:config', 'halo:meters', 'halo:postgres'] })

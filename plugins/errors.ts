@@ -6,7 +6,15 @@ import fp from 'fastify-plugin'
 import { catalogue, type ErrorCode } from '../schemas/error-catalogue.ts'
 import { ApiError, problem } from '../services/shared/errors.ts'
 import { STATUS_CODES } from '../services/http/node-http.ts'
+import { labelsOf } from '../services/runtime/metrics.ts'
 import { toViolations } from '../services/http/violations.ts'
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    /** Counts a request that a rate limit refused. */
+    countLimited (labels: string): void
+  }
+}
 
 const contentType = 'application/problem+json; charset=utf-8'
 
@@ -43,9 +51,10 @@ export default fp(async function errors (app) {
       'CONNECT'
     )
   })
+  app.decorate('countLimited', app.meters.counts('halo_requests_limited_total', 'Requests that a rate limit refused, by policy'))
   app.setErrorHandler((error, request, reply) => sendError(error, request, reply))
   app.setNotFoundHandler((request, reply) => sendError(new ApiError('not_found'), request, reply))
-}, { name: 'halo:errors', dependencies: ['halo:config'] })
+}, { name: 'halo:errors', dependencies: ['halo:config', 'halo:meters'] })
 
 /**
  * Answers a request whose URL the router cannot decode. It has no route and reaches no hook, so this function calls
@@ -126,6 +135,7 @@ function answerOnSocket (
 function sendError (error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
   const answer = toApiError(error)
   const { server } = request
+  for (const policy of answer.violatedPolicies ?? []) server.countLimited(labelsOf({ policy }))
   const reqId = request.id
   if (answer.statusCode === 500) {
     server.log.error({ reqId, err: error }, 'unexpected error')

@@ -1,8 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import redis, { type FastifyRedis } from '@fastify/redis'
 import fp from 'fastify-plugin'
-import { Cluster, type Redis } from 'ioredis'
+import { Cluster, type Command, type Redis } from 'ioredis'
 import type { Dependency } from '../services/stores/health-checks.ts'
+import { labelsOf, type Metrics } from '../services/runtime/metrics.ts'
 import { connectRedis, connectTimeoutMs } from '../services/stores/redis-connection.ts'
 
 declare module 'fastify' {
@@ -22,6 +23,7 @@ export default fp(async function haloRedis (app) {
     return
   }
   const client = connectRedis(config)
+  measureCommands(client, app.meters)
   let lastError = ''
   client.on('error', (error: Error) => {
     // Once for each kind of error, not for each reconnection attempt.
@@ -54,4 +56,23 @@ export default fp(async function haloRedis (app) {
       await Promise.all(nodes.flatMap(node => [node.info('server'), node.script('LOAD', 'return 1')]))
     }
   }])
-}, { name: 'halo:redis', dependencies: ['halo:config', 'halo:errors'] })
+}, { name: 'halo:redis', dependencies: ['halo:config', 'halo:errors', 'halo:meters'] })
+
+/** Measures each command, and counts those that were not answered or answered with an error. */
+function measureCommands (client: Redis | Cluster, meters: Metrics): void {
+  const duration = meters.histogram('halo_redis_command_duration_seconds', 'Duration of commands to Redis, by command')
+  const countError = meters.counts('halo_redis_errors_total', 'Commands to Redis that failed, by command')
+  const { sendCommand } = client
+  client.sendCommand = function (command: Command, ...rest: unknown[]) {
+    const startedAt = performance.now()
+    const labels = labelsOf({ command: command.name })
+    const answer = (sendCommand as (...args: unknown[]) => unknown).call(this, command, ...rest)
+    const observe = duration(labels)
+    command.promise.then(() => { observe((performance.now() - startedAt) / 1000) }, (error: Error) => {
+      observe((performance.now() - startedAt) / 1000)
+      // A script that the server does not know yet is loaded, and is no fault.
+      if (!error.message.startsWith('NOSCRIPT')) countError(labels)
+    })
+    return answer
+  }
+}

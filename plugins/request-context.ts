@@ -5,6 +5,7 @@ import { LogController, type FastifyReply, type FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { createAddresses } from '../services/http/client-address.ts'
 import { loggableUrl } from '../services/runtime/log-redaction.ts'
+import { labelsOf } from '../services/runtime/metrics.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -55,6 +56,13 @@ export default fp(async function requestContext (app) {
   const queues = new WeakMap<Socket, Set<() => void>>()
   let inFlight = 0
   let total = 0
+  const observers = new Map<string, (seconds: number) => void>()
+  const duration = app.meters.histogram(
+    'halo_http_request_duration_seconds',
+    'Duration of requests by route, method and status class; without event streams'
+  )
+  app.meters.gauge('halo_requests_in_flight', 'Requests in flight, without event streams', 'sum', () => inFlight)
+  app.meters.counter('halo_requests_total', 'Requests that are over: answered, refused, or aborted by the client', () => total)
   app.decorateRequest('clientAddress', '')
   app.decorateRequest('startedAt', 0)
   app.decorateRequest('isEventStream', false)
@@ -63,6 +71,19 @@ export default fp(async function requestContext (app) {
     if (request.isEventStream) return
     request.isEventStream = true
     inFlight--
+  }
+
+  /** Takes the duration of a request. Labels are of routes and never of a client: their number is bounded. */
+  function observe (request: FastifyRequest, status: number, seconds: number): void {
+    const route = request.routeOptions.url ?? 'none'
+    const { method } = request
+    const key = `${method} ${status - status % 100} ${route}`
+    let one = observers.get(key)
+    if (!one) {
+      one = duration(labelsOf({ route, method, status: status === 0 ? 'aborted' : `${Math.floor(status / 100)}xx` }))
+      observers.set(key, one)
+    }
+    one(seconds)
   }
 
   /**
@@ -97,13 +118,15 @@ export default fp(async function requestContext (app) {
       if (!request.isEventStream) inFlight--
       total++
       // A response that is finished has left its socket; that of `app.inject` has a socket that is never destroyed.
+      const ms = performance.now() - request.startedAt
+      if (!request.isEventStream) observe(request, response.headersSent ? response.statusCode : 0, ms / 1000)
       const isAborted = !response.writableFinished && response.socket?.destroyed !== false && !request.isEventStream
       log.info({
         reqId: request.id,
         method: request.method,
         url: loggableUrl(request.raw.url!),
         status: response.headersSent ? response.statusCode : undefined,
-        ms: Math.round((performance.now() - request.startedAt) * 10) / 10,
+        ms: Math.round(ms * 10) / 10,
         ip: request.clientAddress
       }, isAborted ? 'request aborted by the client' : 'request')
     }
@@ -127,7 +150,7 @@ export default fp(async function requestContext (app) {
     begin(request, reply)
     done()
   })
-}, { name: 'halo:request-context', dependencies: ['halo:config'] })
+}, { name: 'halo:request-context', dependencies: ['halo:config', 'halo:meters'] })
 
 /**
  * Request ids: the client's own `X-Request-Id` when it has a safe form, or else a random prefix of this process and a

@@ -8,6 +8,7 @@ import {
   type ResponseCache
 } from '../services/http/response-cache.ts'
 import { serializeFields, writeSerializedHead } from '../services/http/response-head.ts'
+import { labelsOf } from '../services/runtime/metrics.ts'
 import type { AdultView } from '../services/accounts/adult-access.ts'
 
 declare module 'fastify' {
@@ -51,6 +52,10 @@ export const contentType = 'application/json; charset=utf-8'
 export default fp(async function responseCache (app) {
   const { adultAccess, recentWriters, responseHeaders } = app
   const cache = createResponseCache({ maxBytes: app.config.readCache.maxBytes })
+  const reads = { hit: 0, miss: 0, stale: 0 }
+  app.meters.counter('halo_response_cache_reads_total', 'Reads of the response cache; stale ones are among hits and misses too', () =>
+    Object.entries(reads).map(([result, value]) => [labelsOf({ result }), value] as const)
+  )
   const corsVary = app.corsHeaders(undefined)['vary']
   app.decorate('responseCache', cache)
 
@@ -79,6 +84,7 @@ export default fp(async function responseCache (app) {
     const isPublic = headers.authorization === undefined
     const head = headOf(response, { isCompressed, isPublic, corsVary })
     const overdueMs = cache.overdueMs(response)
+    if (overdueMs > 0) reads.stale++
     const fields = responseHeaders.serialized(request) +
       (overdueMs > 0 ? head.fields + serializeFields(overdueFields(overdueMs)) : head.fields)
     reply.hijack()
@@ -106,6 +112,7 @@ export default fp(async function responseCache (app) {
         if (response) {
           const isCompressed = wantsGzip(request, response)
           if (!isCompressed || response.compressed) {
+            reads.hit++
             send(request, reply, response, isCompressed)
             return
           }
@@ -120,6 +127,7 @@ export default fp(async function responseCache (app) {
 
   app.decorateReply('sendCached', async function (load) {
     const { request } = this
+    reads.miss++
     const userId = app.callerOf(request)
     const view = await readView(userId)
     const key = request.routeOptions.config.cacheKey!(request, view)

@@ -71,30 +71,11 @@ const health: Handler<typeof healthSchema> = async function (request, reply) {
 const livez: Handler<typeof livenessSchema> = async () => ({ status: 'alive', time: seconds() })
 
 const readyz: Handler<typeof readinessSchema> = async function (request, reply) {
-  const status = await this.services.healthChecks.status()
-  const revocations = this.services.revocations.isLoaded
-  const isReady = status.database && status.schema && revocations && !this.lifecycle.isDraining
-  const word = this.lifecycle.isDraining ? 'draining' : isReady ? 'ready' : 'not_ready'
-  return await reply.code(isReady ? 200 : 503).send({
-    status: word,
-    ...status,
-    revocations,
-    workers: this.workers.state(),
-    time: seconds()
-  })
+  const { isReady, body } = await this.readiness.check()
+  return await reply.code(isReady ? 200 : 503).send(body)
 }
 
 const startupz: Handler<typeof startupSchema> = async function (request, reply) {
-  const status = await this.services.healthChecks.status()
-  const revocations = this.services.revocations.isLoaded
-  if (status.database && status.schema && status.redis && revocations) this.lifecycle.hasStarted = true
-  return await reply
-    .code(this.lifecycle.hasStarted ? 200 : 503)
-    .send({
-      status: this.lifecycle.hasStarted ? 'ready' : 'not_ready',
-      ...status,
-      revocations,
-      workers: this.workers.state(),
-      time: seconds()
-    })
+  const { hasStarted, body } = await this.readiness.checkStarted()
+  return await reply.code(hasStarted ? 200 : 503).send(body)
 }

@@ -348,6 +348,11 @@ t.test('the documentation can be switched off, and the numbers have a port of th
   const numbers = await fetch(`http://127.0.0.1:${port}/metrics`)
   t.equal(numbers.status, 200)
   t.match(await numbers.text(), /^halo_workers 1$/m)
+  for (const probe of ['/livez', '/readyz', '/startupz']) {
+    const answer = await fetch(`http://127.0.0.1:${port}${probe}`)
+    t.equal(answer.status, 200, probe)
+    t.match(await answer.json(), { status: /alive|ready/ })
+  }
   t.equal((await fetch(`http://127.0.0.1:${port}/api/v1/videos`)).status, 404, 'and nothing else is there')
   await off.close()
   await t.rejects(fetch(`http://127.0.0.1:${port}/metrics`))

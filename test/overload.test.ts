@@ -43,7 +43,7 @@ onEachStore(
     const waiting = Array.from({ length: 4097 }, () => new EventEmitter())
     for (const response of waiting) {
       app.requests.begin(
-        { raw: { headers: {}, socket: {}, url: '/' } } as never,
+        { method: 'GET', routeOptions: {}, raw: { headers: {}, socket: {}, url: '/' } } as never,
         { raw: response } as never
       )
     }

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import t, { type Test } from 'tap'
 import { createDatabase } from './helpers/app.ts'
+import { freePort } from './helpers/free-port.ts'
 import { startService, type Service } from './helpers/service.ts'
 import { availableStores, didNotRun, needsRedis } from './helpers/stores.ts'
 
@@ -103,6 +104,42 @@ else {
     const log = logOf(service)
     t.equal(log.filter(({ msg }) => msg === 'stopped').length, 2)
     t.ok(log.filter(({ msg }) => msg === 'request').length >= 1000, 'every line is there')
+  })
+
+  t.test('no counter falls when a process dies, and the port of the supervisor answers while one hangs', async t => {
+    const port = await freePort()
+    const service = await startWorkers(t, { METRICS_PORT: String(port) })
+    await until(async () => (await processesOf(service)).size === 2)
+    const read = async (path: string) => {
+      const answer = await fetch(`http://127.0.0.1:${port}${path}`, { signal: AbortSignal.timeout(2000) })
+      return { status: answer.status, text: await answer.text() }
+    }
+    const total = async (): Promise<number> =>
+      Number(/^halo_requests_total (\d+)$/m.exec((await read('/metrics')).text)![1])
+    t.equal((await ask(service, '/metrics')).status, 404, 'the port of the API has none')
+    await until(async () => await total() >= 40)
+    const before = await total()
+    const pids = logOf(service).filter(({ msg }) => msg === 'listening').map(({ pid }) => Number(pid))
+
+    process.kill(pids[0]!, 'SIGKILL')
+    await service.printed(/a worker died and is replaced/)
+    t.ok(await total() >= before, 'the requests of the dead process are still counted')
+    await until(async () => /"running":2/.test((await read('/readyz')).text))
+    t.ok(await total() >= before)
+
+    process.kill(pids[1]!, 'SIGSTOP')
+    t.teardown(() => {
+      try {
+        process.kill(pids[1]!, 'SIGCONT')
+      } catch {}
+    })
+    await until(async () =>
+      Number(/^halo_worker_silence_seconds (\S+)$/m.exec((await read('/metrics')).text)![1]) > 2)
+    t.equal((await read('/livez')).status, 200)
+    t.equal((await read('/readyz')).status, 200, 'the other one is ready')
+    t.equal((await read('/startupz')).status, 200)
+    t.equal((await read('/api/v1/videos')).status, 404)
+    t.ok(await total() >= before)
   })
 
   t.test('a process that dies is replaced, loudly, and the others go on', async t => {

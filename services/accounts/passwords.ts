@@ -111,6 +111,11 @@ export function createPasswordService (options: PasswordOptions) {
     isOutdated: (stored: string, password: string): boolean =>
       isRehashed && !stored.startsWith(current) && (stored.startsWith('halo1$') || Buffer.byteLength(password) <= 72),
 
+    /** Passwords that are worked on, and that wait. */
+    get stats () {
+      return queue.stats
+    },
+
     close: (): Promise<void> => pool.destroy()
   }
 }

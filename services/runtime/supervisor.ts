@@ -1,7 +1,8 @@
 import cluster, { type Worker } from 'node:cluster'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { BaseLogger } from 'pino'
-import type { MetricsOfWorker, ToPrimary, ToWorker } from './worker-messages.ts'
+import { mergeFamilies, withoutGauges, type Family } from './metrics.ts'
+import type { ToPrimary, ToWorker, WorkerReport } from './worker-messages.ts'
 
 export interface SupervisorOptions {
   workers: number
@@ -19,8 +20,18 @@ const stableMs = 10_000
 const firstPauseMs = 100
 const longestPauseMs = 10_000
 
-/** Milliseconds within which workers must report their metrics; late ones are left out. */
-const collectMs = 500
+/** Milliseconds after which the report of a worker says nothing of its present state any more. */
+const staleMs = 5000
+
+interface WorkerState {
+  startedAt: number
+  heardAt: number
+  isListening: boolean
+  /** The delay before its start, which doubles if it dies early again. */
+  pauseMs: number
+  /** What it has reported last. */
+  report: WorkerReport | undefined
+}
 
 export type Supervisor = ReturnType<typeof createSupervisor>
 
@@ -33,15 +44,11 @@ export type Supervisor = ReturnType<typeof createSupervisor>
  * in the queue of a worker that dies: npm run bench:workers.
  */
 export function createSupervisor ({ workers: wanted, env, logger, drainMs, silenceMs = 30_000 }: SupervisorOptions) {
-  /** The workers, each with the delay before its start, which doubles if it dies early again. */
-  const running = new Map<Worker, { startedAt: number, heardAt: number, isListening: boolean, pauseMs: number }>()
+  const running = new Map<Worker, WorkerState>()
+  /** Counters of workers that have ended. */
+  let retired: Family[] = []
   let hasListened = false
   let isStopping = false
-  let collections = 0
-  const collecting = new Map<
-    number,
-    { reply: (metrics: MetricsOfWorker[]) => void, metrics: MetricsOfWorker[], missing: number }
-  >()
   const started = Promise.withResolvers<string>()
   const ended = Promise.withResolvers<void>()
   let exitCode = 0
@@ -59,7 +66,8 @@ export function createSupervisor ({ workers: wanted, env, logger, drainMs, silen
   function start (pauseMs = 0): void {
     if (isStopping) return
     const worker = cluster.fork(env)
-    const state = { startedAt: performance.now(), heardAt: performance.now(), isListening: false, pauseMs }
+    const now = performance.now()
+    const state: WorkerState = { startedAt: now, heardAt: now, isListening: false, pauseMs, report: undefined }
     running.set(worker, state)
     worker.on('listening', ({ address, port }) => {
       state.isListening = true
@@ -69,8 +77,8 @@ export function createSupervisor ({ workers: wanted, env, logger, drainMs, silen
     })
     worker.on('message', (message: ToPrimary) => {
       state.heardAt = performance.now()
-      if (message.halo === 'collect') collect(worker, message.id)
-      else if (message.halo === 'metrics') collected(message.id, message.metrics)
+      state.report = message.report ?? state.report
+      if (message.halo === 'collect') tell(worker, { halo: 'collected', id: message.id, metrics: metrics() })
     })
     // The channel of a worker that has just died.
     worker.on('error', error => {
@@ -82,8 +90,9 @@ export function createSupervisor ({ workers: wanted, env, logger, drainMs, silen
   }
 
   function replace (worker: Worker, code: number | null, signal: string | null): void {
-    const { startedAt, pauseMs: before } = running.get(worker)!
+    const { startedAt, pauseMs: before, report } = running.get(worker)!
     running.delete(worker)
+    if (report) retired = mergeFamilies([retired, withoutGauges(report.metrics)])
     if (isStopping) {
       if (code !== 0) exitCode = 1
       if (running.size === 0) ended.resolve()
@@ -115,31 +124,16 @@ export function createSupervisor ({ workers: wanted, env, logger, drainMs, silen
     }
   }
 
-  function collect (from: Worker, id: number): void {
-    const number = ++collections
-    const asked = [...running.keys()].filter(worker => worker.isConnected())
-    const timer = setTimeout(() => {
-      finish(number)
-    }, collectMs)
-    const reply = (metrics: MetricsOfWorker[]): void => {
-      clearTimeout(timer)
-      tell(from, { halo: 'collected', id, metrics })
-    }
-    collecting.set(number, { reply, metrics: [], missing: asked.length })
-    for (const worker of asked) tell(worker, { halo: 'tell', id: number })
-  }
-
-  function collected (number: number, metrics: MetricsOfWorker): void {
-    const collection = collecting.get(number)
-    if (!collection) return
-    collection.metrics.push(metrics)
-    if (--collection.missing === 0) finish(number)
-  }
-
-  function finish (number: number): void {
-    const { reply, metrics } = collecting.get(number)!
-    collecting.delete(number)
-    reply(metrics)
+  /** The metrics of all workers, as they reported them last, and of the supervisor. */
+  function metrics (): Family[] {
+    const now = performance.now()
+    const silentMs = Math.max(0, ...[...running.values()].map(({ heardAt }) => now - heardAt))
+    const gauge = (name: string, help: string, value: number): Family =>
+      ({ name, help, type: 'gauge', merge: 'max', series: [{ labels: '', value }] })
+    return [
+      gauge('halo_worker_silence_seconds', 'Time since the worker that is silent for longest has reported', silentMs / 1000),
+      ...mergeFamilies([retired, ...[...running.values()].map(({ report }) => report?.metrics ?? [])])
+    ]
   }
 
   return {
@@ -173,6 +167,22 @@ export function createSupervisor ({ workers: wanted, env, logger, drainMs, silen
       }
       return exitCode
     },
+
+    metrics,
+
+    /** The answer of `/readyz`: ready while a worker is that has reported within some seconds. */
+    readiness (): WorkerReport['readiness'] {
+      const now = performance.now()
+      const current = [...running.values()]
+        .filter(({ heardAt }) => now - heardAt < staleMs)
+        .map(({ report }) => report?.readiness)
+      const workers = { running: listening(), wanted }
+      const best = current.find(one => one?.isReady) ?? current.find(one => one !== undefined)
+      return { isReady: best?.isReady ?? false, body: { status: 'not_ready', ...best?.body, workers } }
+    },
+
+    /** Whether a worker has started: every store has answered it once. */
+    hasStarted: (): boolean => [...running.values()].some(({ report }) => report?.hasStarted),
 
     kill (): void {
       for (const worker of running.keys()) worker.process.kill('SIGKILL')

@@ -1,15 +1,20 @@
-/** The metrics of one worker, in prom-client's format. */
-export type MetricsOfWorker = object[]
+import type { Family } from './metrics.ts'
+
+/** What a worker reports to its supervisor each second. */
+export interface WorkerReport {
+  metrics: Family[]
+  /** Answer of its `/readyz`. */
+  readiness: { isReady: boolean, body: Record<string, unknown> }
+  hasStarted: boolean
+}
 
 /** Messages from a worker to the supervisor. */
 export type ToPrimary =
-  | { halo: 'alive' }
-  | { halo: 'collect', id: number }
-  | { halo: 'metrics', id: number, metrics: MetricsOfWorker }
+  | { halo: 'alive', report: WorkerReport | undefined }
+  | { halo: 'collect', id: number, report: WorkerReport }
 
 /** Messages from the supervisor to a worker. */
 export type ToWorker =
   | { halo: 'drain', signal: string }
   | { halo: 'state', running: number, wanted: number }
-  | { halo: 'tell', id: number }
-  | { halo: 'collected', id: number, metrics: MetricsOfWorker[] }
+  | { halo: 'collected', id: number, metrics: Family[] }

@@ -1,25 +1,31 @@
-import type { MetricsOfWorker, ToPrimary, ToWorker } from './worker-messages.ts'
+import type { Family } from './metrics.ts'
+import type { ToPrimary, ToWorker, WorkerReport } from './worker-messages.ts'
 
-type ReadMetrics = () => Promise<MetricsOfWorker>
+type ReadReport = () => WorkerReport
 
 /** The other worker processes behind the same port, as one worker sees them. */
 export interface Workers {
   /** Running and wanted workers. */
   state(): { running: number, wanted: number }
-  /** Collects the metrics of all workers that answer in time. @param own reads those of this process */
-  collect (own: ReadMetrics): Promise<MetricsOfWorker[]>
-  /** Registers the function that reads the metrics of this process for the others. */
-  share(own: ReadMetrics): void
+  /** Reads the metrics of all workers: of this one now, and of the others as they reported them last. */
+  collect (): Promise<Family[]>
+  /** Registers the function that reads what this process reports. */
+  share(read: ReadReport): void
 }
 
 /** A process without other workers. */
-export const alone: Workers = {
-  state: () => ({ running: 1, wanted: 1 }),
-  collect: async own => [await own()],
-  share () {}
+export function createAlone (): Workers {
+  let shared: ReadReport | undefined
+  return {
+    state: () => ({ running: 1, wanted: 1 }),
+    collect: async () => shared?.().metrics ?? [],
+    share (read) {
+      shared = read
+    }
+  }
 }
 
-/** Milliseconds between two heartbeats to the supervisor. */
+/** Milliseconds between two reports to the supervisor. */
 const aliveMs = 1000
 
 /** Milliseconds after which only the metrics of this process are returned. */
@@ -38,43 +44,35 @@ export interface WorkerOptions {
 export function createWorker ({ wanted, onDrain = () => {} }: WorkerOptions): Workers {
   let known = { running: wanted, wanted }
   let count = 0
-  let shared: ReadMetrics | undefined
-  const waiting = new Map<number, (metrics: MetricsOfWorker[]) => void>()
+  let shared: ReadReport | undefined
+  const waiting = new Map<number, (metrics: Family[]) => void>()
   const tell = (message: ToPrimary): void => {
     if (process.connected) process.send!(message, undefined, {}, () => {})
   }
 
   setInterval(() => {
-    tell({ halo: 'alive' })
+    tell({ halo: 'alive', report: shared?.() })
   }, aliveMs).unref()
   process.on('message', (message: ToWorker) => {
     if (message.halo === 'drain') onDrain(message.signal)
     else if (message.halo === 'state') known = { running: message.running, wanted: message.wanted }
-    else if (message.halo === 'tell') {
-      shared?.().then(metrics => {
-        tell({ halo: 'metrics', id: message.id, metrics })
-      }, () => {})
-    } else if (message.halo === 'collected') waiting.get(message.id)?.(message.metrics)
+    else if (message.halo === 'collected') waiting.get(message.id)?.(message.metrics)
   })
 
   return {
     state: () => known,
-    share (own) {
-      shared = own
+    share (read) {
+      shared = read
     },
 
-    async collect (own) {
+    async collect () {
+      if (!shared) return []
       const id = count++
-      const { promise, resolve } = Promise.withResolvers<MetricsOfWorker[]>()
+      const report = shared()
+      const { promise, resolve } = Promise.withResolvers<Family[]>()
       waiting.set(id, resolve)
-      const timer = setTimeout(() => {
-        own().then(metrics => {
-          resolve([metrics])
-        }, () => {
-          resolve([])
-        })
-      }, patienceMs)
-      tell({ halo: 'collect', id })
+      const timer = setTimeout(() => { resolve(report.metrics) }, patienceMs)
+      tell({ halo: 'collect', id, report })
       try {
         return await promise
       } finally {

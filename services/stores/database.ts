@@ -27,6 +27,8 @@ export interface DatabaseOptions {
   queue?: BoundedQueue
   /** Other connections to the same server, over which statements are stopped. */
   control?: Pick<Pool, 'query'> | undefined
+  /** Called for each statement that has ended, with the seconds that it waited for a connection and that it took. */
+  onStatement?: (name: string, waited: number, took: number) => void
   /** Whether statements are prepared under their names; not through PgBouncer's transaction mode. */
   isPrepared?: boolean
 }
@@ -47,7 +49,7 @@ const unable = {
 
 const isOneOf = (state: string, states: readonly string[]): boolean => states.some(one => state.startsWith(one))
 
-export function createDatabase ({ pool, queue, control, isPrepared = true }: DatabaseOptions): Database {
+export function createDatabase ({ pool, queue, control, onStatement, isPrepared = true }: DatabaseOptions): Database {
   /** When each connection was first used. Connections from before `outdatedBefore` lead to a wrong server. */
   const seenAt = new WeakMap<PoolClient, number>()
   let outdatedBefore = -Infinity
@@ -101,10 +103,19 @@ export function createDatabase ({ pool, queue, control, isPrepared = true }: Dat
   return {
     async query<Row> ({ name, text }: Statement, values: unknown[] = [], signal?: AbortSignal): Promise<Row[]> {
       const ask = async (): Promise<Row[]> => {
+        const startedAt = performance.now()
+        let connectedAt = NaN
         try {
-          return await run<Row>(await connect(), isPrepared ? { name, text, values } : { text, values }, signal)
+          const client = await connect()
+          connectedAt = performance.now()
+          return await run<Row>(client, isPrepared ? { name, text, values } : { text, values }, signal)
         } catch (error) {
           throw error instanceof ApiError ? error : translate(error)
+        } finally {
+          const endedAt = performance.now()
+          // Without a connection there was no statement.
+          if (Number.isNaN(connectedAt)) onStatement?.('', (endedAt - startedAt) / 1000, 0)
+          else onStatement?.(name, (connectedAt - startedAt) / 1000, (endedAt - connectedAt) / 1000)
         }
       }
       return await (queue ? queue.run(ask) : ask())

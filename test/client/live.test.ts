@@ -178,11 +178,81 @@ t.test('several videos are read together, and a deleted video ends', async t => 
   t.match(error, { code: 'not_found' })
 })
 
+t.test('older numbers never follow newer ones, and a subscriber who comes later has the newest at once', async t => {
+  const { makeClient, owner, video } = await scene(t)
+  const held: (() => void)[] = []
+  const client = makeClient({
+    async fetch (url, init) {
+      const response = await fetch(url, init)
+      // The first poll was answered before the like, and arrives after it.
+      if (String(url).includes('ids=') && held.length === 0) await new Promise<void>(resolve => held.push(resolve))
+      return response
+    }
+  })
+  const seen: number[] = []
+  client.subscribe(video.id, counters => seen.push(counters.like_count))
+  await until('the poll is held, and the stream has begun', () => held.length === 1 && seen.length > 0)
+  await owner.like(video.id)
+  await until('the like', () => seen.at(-1) === 1)
+  held[0]!()
+  await sleep(200)
+  t.equal(seen.at(-1), 1)
+  const later: number[] = []
+  client.subscribe(video.id, counters => later.push(counters.like_count))
+  await sleep(50)
+  t.strictSame(later, [1])
+})
+
+t.test('a callback that throws is reported, and stops nobody else', async t => {
+  const { makeClient, owner, video } = await scene(t)
+  const errors: unknown[] = []
+  const { setTimeout: setTimer } = globalThis
+  // What is thrown in a timer would end the process of the test.
+  globalThis.setTimeout = ((work: () => void, ms?: number, ...rest: unknown[]) => setTimer(() => {
+    try {
+      work()
+    } catch (error) {
+      errors.push(error)
+    }
+  }, ms, ...rest)) as never
+  t.teardown(() => { globalThis.setTimeout = setTimer })
+  const client = makeClient()
+  const seen: number[] = []
+  client.subscribe(video.id, () => { throw new Error('a mistake in the app') })
+  client.subscribe(video.id, counters => seen.push(counters.like_count))
+  await owner.like(video.id)
+  await until('the other one', () => seen.at(-1) === 1)
+  t.match(errors[0], { message: 'a mistake in the app' })
+  client.session.onChange(() => { throw new Error('another mistake') })
+  t.ok(await client.register(randomUser()), 'a login is not undone by it')
+  await until('the other mistake', () => errors.some(error => (error as Error).message === 'another mistake'))
+})
+
+t.test('a subscriber is told when the connection is lost and when it is back', async t => {
+  const { makeClient, video } = await scene(t)
+  let isOffline = false
+  const client = makeClient({
+    pollMs: 50,
+    async fetch (url, init) {
+      if (isOffline) throw new TypeError('fetch failed')
+      return String(url).endsWith('/stream') ? new Response('', { status: 502 }) : await fetch(url, init)
+    }
+  })
+  const states: boolean[] = []
+  let count = 0
+  client.subscribe(video.id, () => { count++ }, { onConnection: isConnected => states.push(isConnected) })
+  await until('polls', () => count > 2 && states.at(-1) !== false)
+  isOffline = true
+  await until('lost', () => states.at(-1) === false)
+  isOffline = false
+  await until('back', () => states.at(-1) === true)
+})
+
 t.test('a stream that is cut in an event or in a character reconnects where it was', async t => {
   const { makeClient, owner, video } = await scene(t)
   const encoder = new TextEncoder()
   const event = (id: string, likes: number): string =>
-    `id: ${id}\nevent: counters\ndata: {"live_viewers":1,"like_count":${likes},"comment_count":0,"view_count":0,"note":"é"}\n\n`
+    `id: ${id}\nevent: counters\ndata: {"live_viewers":1,"like_count":${likes},"comment_count":0,"view_count":0,"counters":{"stale":false,"as_of":null},"note":"é"}\n\n`
   const whole = encoder.encode(event('a', 1))
   const cut = encoder.encode(event('b', 2))
   const middle = cut.indexOf(0xc3) + 1
