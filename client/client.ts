@@ -52,13 +52,18 @@ export function createClient (options: ClientOptions) {
 
   /** Sends a call with the token of the user who is logged in, and once more with a new one if it is refused. */
   async function send<T> (call: Call): Promise<Answer<T>> {
+    await sessions.ready()
+    const { user } = sessions
     const token = await sessions.token()
+    if (user && sessions.user?.id !== user.id && sessions.user) {
+      throw new HaloError({ code: 'unauthorized', status: 401, message: 'Another user has logged in meanwhile' })
+    }
     if (token === undefined) return await transport.send<T>(call)
     try {
       return await transport.send<T>({ ...call, token })
     } catch (error) {
       if (!(error instanceof HaloError) || error.code !== 'unauthorized') throw error
-      const fresh = await sessions.tokenAfter(token)
+      const fresh = await sessions.tokenAfter(token, user)
       if (fresh === undefined) throw error
       return await transport.send<T>({ ...call, token: fresh })
     }
@@ -84,15 +89,24 @@ export function createClient (options: ClientOptions) {
     return user
   }
 
-  /** Ends the session here, whether or not the service could be told. */
-  async function endAfter (path: string): Promise<void> {
-    await heartbeats.pauseAll()
+  /** Forgets the session here at once, and then tells the service, which may be out of reach. */
+  async function endSession (path: string): Promise<void> {
+    await sessions.ready()
+    const { session } = sessions
+    if (!session) return
+    const leaving = heartbeats.leaveAll(session.token)
+    await sessions.end()
+    const end = (token: string): Promise<unknown> => transport.send({ method: 'POST', path, token, isRepeatable: true })
+    await leaving
     try {
-      await call<void>({ method: 'POST', path, isRepeatable: true })
+      await end(session.token)
     } catch (error) {
       if (!(error instanceof HaloError) || error.code !== 'unauthorized') throw error
-    } finally {
-      await sessions.end()
+      // Only its access token has expired, or it has ended already.
+      const body = { refresh_token: session.refresh_token }
+      const fresh = await transport.send<Schemas['Session']>({ method: 'POST', path: '/auth/refresh', body })
+        .catch(() => undefined)
+      if (fresh) await end(fresh.data.token)
     }
   }
 
@@ -104,21 +118,25 @@ export function createClient (options: ClientOptions) {
       ...rest
     })).data
 
-  const presence = { headers: { 'x-client-id': clientId }, retryForMs: 5000 }
+  // Not repeated: the next heartbeat comes soon, and a late one would undo a departure.
+  const presence = { headers: { 'x-client-id': clientId }, retryForMs: 0 }
   const heartbeats = createHeartbeats({
-    beat: videoId => engagement(videoId, 'live_viewers', presence),
-    leave: videoId => engagement(videoId, 'live_viewers', { ...presence, method: 'DELETE', keepalive: true })
+    beat: (videoId, signal) => engagement(videoId, 'live_viewers', { ...presence, signal }),
+    leave: (videoId, token) => {
+      const path = `/videos/${videoId}/engagement/live_viewers`
+      const departure: Call = { ...presence, method: 'DELETE', path, keepalive: true }
+      return token === undefined ? call(departure) : transport.send({ ...departure, token })
+    }
   })
-  sessions.onChange(user => { if (user) heartbeats.beatNow() })
 
   /** Counters of videos, in the order of the ids; those that do not exist are left out. */
   async function countersOf (videoIds: number[], rest: Partial<Call> = {}): Promise<Schemas['CountersOfVideo'][]> {
     const pages = []
     for (let start = 0; start < videoIds.length; start += 100) {
       const ids = videoIds.slice(start, start + 100)
-      pages.push(call<Schemas['CountersOfVideo'][]>({ path: '/videos/engagement', query: { ids }, ...rest }))
+      pages.push(send<Schemas['CountersOfVideo'][]>({ path: '/videos/engagement', query: { ids }, ...rest }))
     }
-    return (await Promise.all(pages)).flat()
+    return (await Promise.all(pages)).flatMap(arrayOf)
   }
   const liveCounters = createLiveCounters({
     transport,
@@ -131,13 +149,23 @@ export function createClient (options: ClientOptions) {
     { userId, live, adult, limit }: VideoFilter = {},
     { cursor, signal }: { cursor?: string, signal?: AbortSignal } = {}
   ): Promise<VideoPage> {
-    const { data, headers } = await send<Schemas['Video'][]>({
+    const answer = await send<Schemas['Video'][]>({
       path: userId === undefined ? '/videos' : `/users/${userId}/videos`,
       query: { limit, live, adult, cursor },
       ...signal ? { signal } : {}
     })
-    return { videos: data, nextCursor: headers.get('x-next-cursor') ?? undefined }
+    return { videos: arrayOf(answer), nextCursor: answer.headers.get('x-next-cursor') ?? undefined }
   }
+
+  let userId = sessions.user?.id
+  sessions.onChange(user => {
+    if (user?.id === userId) return
+    userId = user?.id
+    // Streams and heartbeats belong to somebody: they begin again with the token of the next one.
+    liveCounters.restart()
+    if (user) heartbeats.beatNow()
+    else heartbeats.haltAll()
+  })
 
   return {
     /** Name of this tab or device in X-Client-Id. */
@@ -156,9 +184,10 @@ export function createClient (options: ClientOptions) {
     login: (credentials: Schemas['Credentials']) =>
       transport.send<Schemas['Session']>({ method: 'POST', path: '/auth/login', body: credentials })
         .then(({ data }) => begin(data)),
-    logout: () => endAfter('/auth/logout'),
+    /** Ends the session: here in any case, and at the service unless the call rejects. */
+    logout: () => endSession('/auth/logout'),
     /** Ends all sessions of the user, on every device. */
-    logoutAll: () => endAfter('/auth/logout-all'),
+    logoutAll: () => endSession('/auth/logout-all'),
 
     account: {
       get: () => call<Schemas['Account']>({ path: '/auth/me' }).then(setUser),
@@ -170,8 +199,9 @@ export function createClient (options: ClientOptions) {
       endSession: (id: string) => call<void>({ method: 'DELETE', path: `/auth/sessions/${encodeURIComponent(id)}` }),
       /** Deletes the account with everything in it; needs the password. */
       async delete (password: string): Promise<void> {
+        const { user } = sessions
         await call<void>({ method: 'DELETE', path: '/auth/me', body: { password } })
-        await sessions.end()
+        if (sessions.user?.id === user?.id) await sessions.end()
       }
     },
 
@@ -217,7 +247,16 @@ export function createClient (options: ClientOptions) {
     subscribe: (videoId: number, onCounters: (counters: LiveCounters) => void, options: SubscribeOptions = {}) =>
       liveCounters.subscribe(videoId, onCounters, options),
 
-    /** Ends all subscriptions. */
-    close: liveCounters.close
+    /** Ends all subscriptions and heartbeats, and listens to other tabs no more. */
+    close (): void {
+      liveCounters.close()
+      heartbeats.close()
+      sessions.close()
+    }
   }
+}
+
+function arrayOf<T> ({ data }: Answer<T[]>): T[] {
+  if (Array.isArray(data)) return data
+  throw new HaloError({ code: 'unexpected_response', status: 200, message: 'The answer is not one of the service' })
 }

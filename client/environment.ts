@@ -28,7 +28,16 @@ export const environment = globalThis as unknown as Environment
 /** Runs work that at most one tab of this origin does at a time, where the browser has Web Locks. */
 export function exclusively<T> (name: string, work: () => Promise<T>, signal?: AbortSignal): Promise<T> {
   const { locks } = environment.navigator ?? {}
-  return locks ? locks.request(name, signal ? { signal } : {}, work) : work()
+  if (!locks) return work()
+  let hasBegun = false
+  return locks.request(name, signal ? { signal } : {}, () => {
+    hasBegun = true
+    return work()
+  }).catch((error: unknown) => {
+    // A browser that denies storage denies locks as well.
+    if (hasBegun || signal?.aborted) throw error
+    return work()
+  })
 }
 
 /** Returns 22 random characters, for keys and names that no other client chooses. */

@@ -13,16 +13,23 @@ export interface WatchOptions {
 }
 
 export interface Heartbeats {
-  beat (videoId: number): Promise<Counters>
-  /** Says that this client has stopped watching; the request outlives the page. */
-  leave (videoId: number): Promise<unknown>
+  beat (videoId: number, signal: AbortSignal): Promise<Counters>
+  /** Says that this client has stopped watching; the request outlives the page. @param token of a user who logs out */
+  leave (videoId: number, token?: string): Promise<unknown>
   /** Milliseconds between two heartbeats (15,000). */
   intervalMs?: number
 }
 
+interface Watched {
+  watchers: Set<WatchOptions>
+  /** Undefined while it is paused. */
+  timer: ReturnType<typeof setTimeout> | undefined
+  beating: AbortController | undefined
+}
+
 /** Sends heartbeats for the videos that this client watches. A video that is watched twice is sent once. */
 export function createHeartbeats ({ beat, leave, intervalMs = 15_000 }: Heartbeats) {
-  const watched = new Map<number, { watchers: Set<WatchOptions>, timer: ReturnType<typeof setTimeout> | undefined }>()
+  const watched = new Map<number, Watched>()
 
   const isHidden = (): boolean => environment.document?.visibilityState === 'hidden'
 
@@ -30,33 +37,41 @@ export function createHeartbeats ({ beat, leave, intervalMs = 15_000 }: Heartbea
     const one = watched.get(videoId)
     if (!one) return
     clearTimeout(one.timer)
-    one.timer = setTimeout(() => {
-      send(videoId).finally(() => {
-        // Unless it was paused or stopped meanwhile.
-        if (watched.get(videoId) === one && one.timer !== undefined) schedule(videoId, intervalMs)
+    const timer = one.timer = setTimeout(() => {
+      send(videoId, one).finally(() => {
+        // Unless it was paused, stopped or hurried meanwhile.
+        if (watched.get(videoId) === one && one.timer === timer) schedule(videoId, intervalMs)
       })
     }, delayMs)
   }
 
-  async function send (videoId: number): Promise<void> {
-    const watchers = watched.get(videoId)?.watchers ?? []
+  async function send (videoId: number, one: Watched): Promise<void> {
+    const { signal } = one.beating = new AbortController()
     try {
-      const counters = await beat(videoId)
-      for (const { onCounters } of watchers) callback(onCounters, counters)
+      const counters = await beat(videoId, signal)
+      for (const { onCounters } of [...one.watchers]) callback(onCounters, counters)
     } catch (error) {
-      for (const { onError } of watchers) callback(onError, error)
+      if (signal.aborted) return
+      for (const { onError } of [...one.watchers]) callback(onError, error)
     }
   }
 
-  async function pause (videoId: number): Promise<void> {
+  /** Stops the heartbeats of a video. @returns whether there were any */
+  function halt (videoId: number): boolean {
     const one = watched.get(videoId)
-    if (one?.timer === undefined) return
+    if (one?.timer === undefined) return false
     clearTimeout(one.timer)
     one.timer = undefined
-    await leave(videoId).catch(() => {})
+    // A heartbeat that arrives after the departure would count for another 45 seconds.
+    one.beating?.abort()
+    return true
   }
 
-  const pauseAll = async (): Promise<void> => { await Promise.all([...watched.keys()].map(pause)) }
+  async function pause (videoId: number, token?: string): Promise<void> {
+    if (halt(videoId)) await leave(videoId, token).catch(() => {})
+  }
+
+  const onHide = (): void => { for (const videoId of watched.keys()) pause(videoId) }
 
   function resume (): void {
     for (const [videoId, { watchers, timer }] of watched) {
@@ -68,13 +83,13 @@ export function createHeartbeats ({ beat, leave, intervalMs = 15_000 }: Heartbea
 
   function listen (): void {
     environment.document?.addEventListener('visibilitychange', resume)
-    environment.addEventListener?.('pagehide', pauseAll)
+    environment.addEventListener?.('pagehide', onHide)
     environment.addEventListener?.('pageshow', resume)
   }
 
   function stopListening (): void {
     environment.document?.removeEventListener('visibilitychange', resume)
-    environment.removeEventListener?.('pagehide', pauseAll)
+    environment.removeEventListener?.('pagehide', onHide)
     environment.removeEventListener?.('pageshow', resume)
   }
 
@@ -82,7 +97,7 @@ export function createHeartbeats ({ beat, leave, intervalMs = 15_000 }: Heartbea
     if (watched.size === 0) listen()
     let one = watched.get(videoId)
     if (!one) {
-      one = { watchers: new Set(), timer: undefined }
+      one = { watchers: new Set(), timer: undefined, beating: undefined }
       watched.set(videoId, one)
     }
     // An object of its own, so that the same options can be given twice.
@@ -100,8 +115,20 @@ export function createHeartbeats ({ beat, leave, intervalMs = 15_000 }: Heartbea
   return {
     /** Begins to watch a video. @returns a function that stops it; the last one of a video tells the service */
     watch,
-    /** Stops watching without forgetting what was watched, while the user can still say so. */
-    pauseAll,
+    /** Says with the token of a user who logs out that they have left all videos. */
+    async leaveAll (token: string): Promise<void> {
+      await Promise.all([...watched.keys()].map(videoId => pause(videoId, token)))
+    },
+    /** Stops without a word: there is nobody who could say it. */
+    haltAll (): void {
+      for (const videoId of watched.keys()) halt(videoId)
+    },
+    /** Leaves all videos and forgets them. */
+    close (): void {
+      onHide()
+      watched.clear()
+      stopListening()
+    },
     /** Sends a heartbeat for each video now, for a user who has just logged in. */
     beatNow (): void {
       for (const videoId of watched.keys()) schedule(videoId, 0)

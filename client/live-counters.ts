@@ -8,7 +8,7 @@ export type LiveCounters = components['schemas']['CountersEvent']
 type CountersOfVideo = components['schemas']['CountersOfVideo']
 
 export interface SubscribeOptions {
-  /** Called when the video was deleted. */
+  /** Called with `deleted` when the video was deleted; with `unavailable` when it was, or is not for this user now. */
   onEnd?: (reason: string) => void
   /** Called when the video does not exist, or is not for this user. The subscription has ended. */
   onError?: (error: unknown) => void
@@ -44,6 +44,10 @@ const maxFailures = 2
 /** Milliseconds, connecting included, without a first byte: then a proxy holds the stream back. */
 const firstEventMs = 5000
 
+/** Bounds in milliseconds of the wait before a stream is opened again, whatever the service or a proxy says. */
+const minWaitMs = 1000
+const maxWaitMs = 60_000
+
 /** Milliseconds for which a broken stream is replaced by polls, before it is tried again. */
 const pollForMs = 60_000
 
@@ -62,7 +66,7 @@ export function createLiveCounters (options: LiveCountersOptions) {
     const { subscribers } = followed
     if (followed.isConnected !== (message !== 'lost')) {
       followed.isConnected = message !== 'lost'
-      for (const { onConnection } of subscribers) callback(onConnection, followed.isConnected)
+      for (const { onConnection } of [...subscribers]) callback(onConnection, followed.isConnected)
     }
     if (typeof message === 'string') return
     if ('end' in message) {
@@ -74,7 +78,8 @@ export function createLiveCounters (options: LiveCountersOptions) {
     const asOf = message.counters.counters.as_of ?? ''
     if (asOf !== '' && asOf < (followed.last?.counters.as_of ?? '')) return
     followed.last = message.counters
-    for (const { onCounters } of subscribers) callback(onCounters, message.counters)
+    // A copy: a callback may subscribe and unsubscribe.
+    for (const { onCounters } of [...subscribers]) callback(onCounters, message.counters)
   }
 
   function fail (videoId: number, error: unknown): void {
@@ -112,7 +117,13 @@ export function createLiveCounters (options: LiveCountersOptions) {
     if (!BroadcastChannel || !navigator?.locks) {
       return await follow(videoId, signal, message => { deliver(videoId, message) })
     }
-    const channel: Channel = new BroadcastChannel(name)
+    let channel: Channel
+    try {
+      channel = new BroadcastChannel(name)
+    } catch {
+      // Denied, like storage: this tab follows by itself.
+      return await follow(videoId, signal, message => { deliver(videoId, message) })
+    }
     let heardAt = Date.now()
     channel.onmessage = ({ data }) => {
       heardAt = Date.now()
@@ -142,20 +153,20 @@ export function createLiveCounters (options: LiveCountersOptions) {
     let lastEventId = ''
     let failures = 0
     while (!signal.aborted) {
-      let waitMs = 1000
+      let waitMs = minWaitMs
       let hasEvents = false
       let isUnsupported = false
       try {
         await readStream(videoId, signal, lastEventId, (message, id, retryMs) => {
           hasEvents = true
           lastEventId = id
-          waitMs = retryMs ?? waitMs
+          waitMs = Math.min(Math.max(retryMs ?? 0, minWaitMs), maxWaitMs)
           emit(message)
         })
       } catch (error) {
         if (error instanceof HaloError && [400, 403, 404].includes(error.status)) return fail(videoId, error)
         if (error instanceof HaloError) {
-          waitMs = Math.max(waitMs, (error.retryAfter ?? 0) * 1000)
+          waitMs = Math.min(Math.max(waitMs, (error.retryAfter ?? 0) * 1000), maxWaitMs)
           isUnsupported = error.code === 'unexpected_response' && error.status === 200
         }
       }
@@ -165,11 +176,11 @@ export function createLiveCounters (options: LiveCountersOptions) {
         await sleep(waitMs + Math.random() * 1000, signal)
         continue
       }
-      const until = Date.now() + pollForMs
-      while (Date.now() < until) {
+      const until = performance.now() + pollForMs
+      while (performance.now() < until) {
         const found = await countersOf([videoId], { signal, retryForMs: 0 }).catch(() => undefined)
         if (!found) emit('lost')
-        else if (found.length === 0) return emit({ end: 'deleted' })
+        else if (found.length === 0) return emit({ end: 'unavailable' })
         else emit({ counters: toCounters(found[0]!) })
         await sleep(pollMs, signal)
       }
@@ -202,8 +213,8 @@ export function createLiveCounters (options: LiveCountersOptions) {
       const reader = response.body.getReader()
       const decoder = new TextDecoder()
       const parser = createEventParser(({ type, data }) => {
-        const value = JSON.parse(data)
-        onMessage(type === 'end' ? { end: value.reason } : { counters: value }, parser.lastEventId, parser.retryMs)
+        const message = messageOf(type, data)
+        if (message) onMessage(message, parser.lastEventId, parser.retryMs)
       }, lastEventId)
       for (;;) {
         const { done, value } = await reader.read()
@@ -235,7 +246,7 @@ export function createLiveCounters (options: LiveCountersOptions) {
       const found = await pollOnce(ids, signal)
       for (const videoId of found ? ids : []) {
         if (found!.has(videoId)) seen.add(videoId)
-        else if (seen.has(videoId)) deliver(videoId, { end: 'deleted' })
+        else if (seen.has(videoId)) deliver(videoId, { end: 'unavailable' })
         else fail(videoId, new HaloError({ code: 'not_found', status: 404, message: `There is no video ${videoId}` }))
       }
       await sleep(pollMs, signal)
@@ -266,6 +277,9 @@ export function createLiveCounters (options: LiveCountersOptions) {
       }
     },
 
+    /** Begins again, for another user. */
+    restart,
+
     /** Ends all subscriptions. */
     close (): void {
       videos.clear()
@@ -277,4 +291,13 @@ export function createLiveCounters (options: LiveCountersOptions) {
 /** The counters as an event of the stream has them: without the id and without `liked`, which no event has. */
 function toCounters ({ video_id: _id, liked: _liked, ...counters }: CountersOfVideo): LiveCounters {
   return counters
+}
+
+/** Events of a later version, and what is no event of the service, are ignored. */
+function messageOf (type: string, data: string): Message | undefined {
+  try {
+    const value = JSON.parse(data)
+    if (type === 'end' && typeof value.reason === 'string') return { end: value.reason }
+    if (type === 'counters' && typeof value.counters === 'object') return { counters: value }
+  } catch {}
 }

@@ -24,6 +24,9 @@ export interface StoredSession {
 /** Milliseconds before its end at which an access token is replaced. */
 const marginMs = 30_000
 
+/** Milliseconds after which a storage that does not answer counts as broken. */
+const storageMs = 3000
+
 export type Sessions = ReturnType<typeof createSessions>
 
 /**
@@ -36,17 +39,26 @@ export function createSessions (transport: Transport, storage: TokenStorage | un
   let current: StoredSession | null = null
   let usable = storage
   let refreshing: Promise<void> | undefined
+  let queue: Promise<unknown> = Promise.resolve()
   const loaded = read()
 
-  // Another tab has logged in, out, or refreshed.
-  environment.addEventListener?.('storage', (event: { key: string | null, newValue: string | null }) => {
-    if (event.key === key) set(parse(event.newValue))
-  })
+  /** Another tab has logged in, out, or refreshed. */
+  function onStorage (event: { key: string | null, newValue: string | null, storageArea?: unknown }): void {
+    if (event.key === key && usable && event.storageArea === usable) set(parse(event.newValue))
+  }
+  if (storage) environment.addEventListener?.('storage', onStorage)
+
+  /** Changes of the session happen one after the other, in this tab and, with a storage, in all tabs. */
+  function alone<T> (work: () => Promise<T>): Promise<T> {
+    const turn = queue.then(() => storage ? exclusively(key, work) : work())
+    queue = turn.catch(() => {})
+    return turn
+  }
 
   async function read (): Promise<void> {
     if (!usable) return
     try {
-      set(parse(await usable.getItem(key)))
+      set(parse(await answerOf(usable.getItem(key))))
     } catch {
       usable = undefined
     }
@@ -55,8 +67,7 @@ export function createSessions (transport: Transport, storage: TokenStorage | un
   async function write (session: StoredSession | null): Promise<void> {
     set(session)
     try {
-      if (session) await usable?.setItem(key, JSON.stringify(session))
-      else await usable?.removeItem(key)
+      await answerOf(session ? usable?.setItem(key, JSON.stringify(session)) : usable?.removeItem(key))
     } catch {
       // What is stored is older than what is in memory: using it again would end the session.
       usable = undefined
@@ -67,7 +78,7 @@ export function createSessions (transport: Transport, storage: TokenStorage | un
     const before = current?.user
     current = session
     if (JSON.stringify(before) !== JSON.stringify(session?.user)) {
-      for (const listener of listeners) callback(listener, session?.user ?? null)
+      for (const listener of [...listeners]) callback(listener, session?.user ?? null)
     }
   }
 
@@ -79,28 +90,26 @@ export function createSessions (transport: Transport, storage: TokenStorage | un
       user: session.user
     })
 
-  const hasExpired = (): boolean => current !== null && current.expires_at - marginMs < Date.now()
+  const expiresWithin = (ms: number): boolean => current !== null && current.expires_at - ms < Date.now()
 
   function refresh (refused: string): Promise<void> {
-    refreshing ??= exclusively(key, async () => {
+    refreshing ??= alone(async () => {
       // Another tab may have refreshed meanwhile.
       await read()
-      if (!current || (current.token !== refused && !hasExpired())) return
+      if (!current || (current.token !== refused && !expiresWithin(marginMs))) return
       const { refresh_token: token } = current
-      try {
-        const { data } = await transport.send<Session>({
-          method: 'POST',
-          path: '/auth/refresh',
-          body: { refresh_token: token },
-          isRepeatable: true
-        })
-        await store(data)
-      } catch (error) {
-        if (!(error instanceof HaloError) || error.status !== 401) throw error
-        // Without Web Locks another tab may have been first.
-        await read()
-        if (current?.refresh_token === token) await write(null)
-      }
+      const fresh = await transport.send<Session>({
+        method: 'POST',
+        path: '/auth/refresh',
+        body: { refresh_token: token },
+        isRepeatable: true
+      }).catch((error: unknown) => error as HaloError)
+      // Without Web Locks another tab may have refreshed, logged in or out while this one waited.
+      await read()
+      if (current?.refresh_token !== token) return
+      if (!(fresh instanceof Error)) await store(fresh.data)
+      else if (fresh.code === 'invalid_refresh_token' || fresh.code === 'invalid_request') await write(null)
+      else throw fresh
     }).finally(() => {
       refreshing = undefined
     })
@@ -108,16 +117,24 @@ export function createSessions (transport: Transport, storage: TokenStorage | un
   }
 
   return {
-    /** Begins a session. While another tab refreshes, it waits: that one would store the tokens of the old session. */
-    begin: (session: Session) => exclusively(key, () => store(session)),
+    /** Begins a session. */
+    async begin (session: Session): Promise<void> {
+      await loaded
+      await alone(() => store(session))
+    },
 
-    /** Forgets the session on this device. */
-    end: () => exclusively(key, () => write(null)),
+    /** The session, with its tokens. */
+    get session (): StoredSession | null {
+      return current
+    },
+
+    /** Forgets the session on this device: at once, because a refresh that is running may take long. */
+    end: () => write(null),
 
     /** Replaces the user who is shown, after a change of the account. */
     async setUser (user: Account): Promise<void> {
       if (JSON.stringify(current?.user) === JSON.stringify(user)) return
-      await exclusively(key, async () => {
+      await alone(async () => {
         // Another tab may have newer tokens than this one.
         await read()
         if (current?.user.id === user.id) await write({ ...current, user })
@@ -141,18 +158,48 @@ export function createSessions (transport: Transport, storage: TokenStorage | un
       return () => { listeners.delete(listener) }
     },
 
-    /** Returns an access token that has not expired, after a refresh if need be; undefined for nobody. */
+    /**
+     * Returns an access token for the user who is logged in when it is called, after a refresh if it has expired;
+     * undefined for nobody. Without an answer to the refresh it is the old one: public pages work with it.
+     */
     async token (): Promise<string | undefined> {
       await loaded
-      if (hasExpired()) await refresh(current!.token)
-      return current?.token
+      if (!current || !expiresWithin(marginMs)) return current?.token
+      const { user, token } = current
+      const refreshed = refresh(token).catch(() => {})
+      if (expiresWithin(0)) await refreshed
+      return tokenOf(user)
     },
 
-    /** Returns another access token than the one that was refused; undefined when the session has ended. */
-    async tokenAfter (refused: string): Promise<string | undefined> {
+    /** Returns another access token of the same user than the one that was refused; undefined if there is none. */
+    async tokenAfter (refused: string, user: Account | null): Promise<string | undefined> {
       if (current?.token === refused) await refresh(refused)
-      return current?.token
+      return user ? tokenOf(user) : undefined
+    },
+
+    /** Stops listening to other tabs. */
+    close (): void {
+      environment.removeEventListener?.('storage', onStorage)
+      listeners.clear()
     }
+  }
+
+  /** A call that somebody has begun is never sent with the token of somebody else. */
+  function tokenOf (user: Account): string | undefined {
+    return current?.user.id === user.id ? current.token : undefined
+  }
+}
+
+/** Waits for a storage, but not for ever. */
+async function answerOf<T> (answer: T | Promise<T>): Promise<T> {
+  let timer: ReturnType<typeof setTimeout> | undefined
+  const silence = new Promise<never>((resolve, reject) => {
+    timer = setTimeout(() => { reject(new Error('the storage does not answer')) }, storageMs)
+  })
+  try {
+    return await Promise.race([answer, silence])
+  } finally {
+    clearTimeout(timer)
   }
 }
 

@@ -66,6 +66,7 @@ export function createTransport (options: TransportOptions) {
   }
 
   async function attempt<T> (call: Call): Promise<Answer<T>> {
+    if (call.signal?.aborted) throw call.signal.reason
     const controller = new AbortController()
     const timer = setTimeout(() => { controller.abort() }, timeoutMs)
     const onAbort = (): void => { controller.abort() }
@@ -74,7 +75,7 @@ export function createTransport (options: TransportOptions) {
       const response = await request(call, controller.signal)
       const text = await response.text()
       if (!response.ok) throw toError(response, text)
-      return { data: (text === '' ? undefined : parse(response, text)) as T, headers: response.headers }
+      return { data: (response.status === 204 ? undefined : parse(response, text)) as T, headers: response.headers }
     } catch (cause) {
       if (cause instanceof HaloError) throw cause
       call.signal?.throwIfAborted?.()
@@ -93,14 +94,15 @@ export function createTransport (options: TransportOptions) {
 
     /** Sends a call. @throws HaloError; the reason of `signal` when it was aborted */
     async send<T> (call: Call): Promise<Answer<T>> {
-      const deadline = Date.now() + (call.retryForMs ?? retryForMs)
+      // The clock of the device may be changed meanwhile.
+      const deadline = performance.now() + (call.retryForMs ?? retryForMs)
       for (let tries = 0; ; tries++) {
         try {
           return await attempt<T>(call)
         } catch (error) {
           if (!(error instanceof HaloError) || !mayRepeat(call, error)) throw error
           const waitMs = (error.retryAfter ?? 0) * 1000 + Math.random() * Math.min(250 * 2 ** tries, maxBackoffMs)
-          if (Date.now() + waitMs > deadline) throw error
+          if (performance.now() + waitMs > deadline) throw error
           await sleep(waitMs, call.signal)
         }
       }
@@ -129,11 +131,14 @@ interface Response {
 }
 
 function parse (response: Response, text: string): unknown {
+  let value: unknown
   try {
-    return JSON.parse(text)
+    value = JSON.parse(text)
   } catch (cause) {
     throw unexpected(response, cause)
   }
+  if (typeof value !== 'object' || value === null) throw unexpected(response)
+  return value
 }
 
 /** Returns the error of a response that is not 2xx. */

@@ -74,11 +74,12 @@ function createNumbers (counters: LiveCounters): { list: HTMLElement, update: (c
 
 // Views.
 
-async function showList (): Promise<void> {
+async function showList (own: number): Promise<void> {
   const [live, recorded] = await Promise.all([
     halo.videos.list({ live: true, limit: 6 }),
     halo.videos.list({ live: false, limit: 12 })
   ])
+  if (!isCurrent(own)) return
   const videos = [...live.videos, ...recorded.videos]
   const grid = create('div', { className: 'grid' })
   for (const video of videos) {
@@ -120,9 +121,10 @@ function goLiveForm (): HTMLElement {
   return form
 }
 
-async function showVideo (id: number): Promise<void> {
+async function showVideo (id: number, own: number): Promise<void> {
   const [video, counters] = await Promise.all([halo.videos.get(id), halo.counters(id)])
   const author = await halo.users.get(video.user_id)
+  if (!isCurrent(own)) return
   const { list, update } = createNumbers(video)
   const user = halo.session.user
   let isLiked = counters.liked ?? false
@@ -166,13 +168,20 @@ async function showVideo (id: number): Promise<void> {
   ))
 }
 
+let views = 0
+
+/** Whether the view that asks is still the one that is wanted: the user may have gone on while it was loaded. */
+const isCurrent = (own: number): boolean => own === views
+
 /** Shows the view of the address. */
 async function show (): Promise<void> {
+  const own = ++views
   for (const end of endings.splice(0)) end()
   const [, id] = /^#\/videos\/(\d+)$/.exec(location.hash) ?? []
   try {
-    await (id === undefined ? showList() : showVideo(Number(id)))
+    await (id === undefined ? showList(own) : showVideo(Number(id), own))
   } catch (error) {
+    if (!isCurrent(own)) return
     view.replaceChildren()
     showError(error)
   }

@@ -11,7 +11,7 @@ comments, viewers and views.
 \`POST /api/v1/auth/refresh\`, which answers with new ones of both. Store the new refresh token before you use the new
 access token. If the response to a refresh is lost, repeat the request with the same token. Refresh once for all requests
 that got a 401, and share the newest refresh token between tabs: two parties that refresh with the same token end the
-session. Where a token is optional, an expired one is ignored.
+session. Where a token is optional, one that is expired, revoked or invalid is ignored.
 
 ## Paging
 

@@ -193,12 +193,87 @@ t.test('a refresh whose answer was lost, or for which the service is unavailable
   t.ok(await client.account.get())
   t.equal(requestsOf('/auth/refresh'), 2)
 
-  change(storage, { expires_at: 1 })
+  // Without an answer to the refresh, public pages work as for somebody who is not logged in.
+  change(storage, { token: 'x.y.z', expires_at: 1 })
   const impatient = makeClient({ storage, retryForMs: 0 })
   faults.push(page(503))
+  t.same(await impatient.videos.list(), { videos: [] })
+  faults.push(page(503), send => send(), page(503))
   await t.rejects(impatient.account.get(), { code: 'unexpected_response', status: 503 })
+  // A proxy that asks for a login of its own ends no session of ours.
+  faults.push(page(401), send => send(), page(401))
+  await t.rejects(impatient.account.get(), { code: 'unexpected_response', status: 401 })
   t.ok(impatient.session.user)
   t.ok(await impatient.account.get())
+})
+
+t.test('a call is never sent with the token of another user', async t => {
+  const { makeClient, faults, requests } = await scene(t)
+  const people = [randomUser(), randomUser()]
+  for (const person of people) await makeClient().register(person)
+  for (const hasLocks of [true, false]) {
+    const navigator = Object.getOwnPropertyDescriptor(globalThis, 'navigator')!
+    if (!hasLocks) Object.defineProperty(globalThis, 'navigator', { value: undefined, configurable: true })
+    const storage = createStorage()
+    const client = makeClient({ storage })
+    await client.login(people[0]!)
+    let refuse = (): void => {}
+    faults.push(async () => {
+      await new Promise<void>(resolve => { refuse = resolve })
+      return new Response('{"error":"unauthorized","message":"no"}', { status: 401 })
+    })
+    const change = client.account.update({ bio: 'private text of the first user' })
+    await sleep(20)
+    await client.logout()
+    await client.login(people[1]!)
+    refuse()
+    await t.rejects(change, { code: 'unauthorized' })
+    t.equal((await client.account.get()).bio, '')
+    t.equal(requests.filter(one => one.startsWith('PATCH')).length, 1)
+    requests.length = 0
+
+    // A refresh that ends after the login of somebody else changes nothing.
+    await client.login(people[0]!)
+    for (const [key, value] of storage.items) storage.items.set(key, JSON.stringify({ ...JSON.parse(value), token: 'x.y.z' }))
+    const slow = makeClient({ storage })
+    let answer = (): void => {}
+    faults.push(send => send(), async send => {
+      const response = await send()
+      await new Promise<void>(resolve => { answer = resolve })
+      return response
+    })
+    const first = slow.account.get().catch((error: unknown) => error)
+    await sleep(100)
+    const login = slow.login(people[1]!)
+    await sleep(50)
+    answer()
+    await login
+    await first
+    t.equal(slow.session.user!.username, people[1]!.username, hasLocks ? 'with locks' : 'without locks')
+    t.match([...storage.items.values()][0], people[1]!.username)
+    Object.defineProperty(globalThis, 'navigator', navigator)
+  }
+})
+
+t.test('a logout forgets the session at once, also while the service is out of reach', async t => {
+  const { makeClient, faults } = await scene(t)
+  const storage = createStorage()
+  const client = makeClient({ storage, retryForMs: 300 })
+  const person = randomUser()
+  await client.register(person)
+  for (let n = 0; n < 20; n++) faults.push(offline)
+  const logout = client.logout()
+  await sleep(10)
+  t.equal(client.session.user, null)
+  t.equal(storage.items.size, 0)
+  await t.rejects(logout, { code: 'network_error' })
+  faults.length = 0
+  await client.login(person)
+  t.ok(client.session.user)
+  // A storage that does not answer holds nobody up.
+  const silent = makeClient({ storage: { ...storage, setItem: async () => await new Promise(() => {}) } })
+  await silent.login(person)
+  t.ok(silent.session.user)
 })
 
 t.test('a service that answers 503 for some seconds, and pages of proxies', async t => {
@@ -244,6 +319,7 @@ t.test('a service that does not answer is a timeout, and a call that is aborted 
       })
   })
   await t.rejects(silent.videos.list(), { code: 'timeout' })
+  await t.rejects(makeClient().videos.list({}, { signal: AbortSignal.abort(new Error('over')) }), { message: 'over' })
   const controller = new AbortController()
   const slow = makeClient({ fetch: offline as never })
   const listing = slow.videos.list({}, { signal: controller.signal })

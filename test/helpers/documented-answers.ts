@@ -27,7 +27,7 @@ export interface SeenAnswer {
   body: string
 }
 
-/** Headers of HTTP itself, of security (plugins/security-headers.ts) and of CORS: no operation has them of its own. */
+/** Headers that any answer may have (HTTP itself, security, CORS), so that operations do not list them. */
 const headersOfAll = new Set(
   `access-control-allow-credentials access-control-allow-headers access-control-allow-methods
   access-control-allow-origin access-control-expose-headers access-control-max-age age allow cache-control
@@ -38,10 +38,13 @@ const headersOfAll = new Set(
   x-ratelimit-limit x-ratelimit-remaining x-ratelimit-reset x-xss-protection`.split(/\s+/)
 )
 
-/** Statuses by which HTTP itself refuses a request, before it is one of an operation. */
+/** Statuses that the server answers before an operation is reached: they are not documented for each. */
 const statusesOfAll = new Set([405, 408, 413, 414, 415, 417, 431])
 
-/** Returns a function that names what an answer has that the document does not describe. */
+/**
+ * Returns a function that compares an answer with the document. It returns a sentence about the first difference, or
+ * undefined. Addresses that the document does not have are not compared: tests add routes of their own.
+ */
 export function createDocumentCheck (document: ApiDocument) {
   const ajv = new Ajv2020({ strict: false, validateFormats: false })
   ajv.addSchema({ $id: 'document', components: document.components })
@@ -49,6 +52,7 @@ export function createDocumentCheck (document: ApiDocument) {
   const validatorOf = (schema: object): ValidateFunction => {
     const known = validators.get(schema)
     if (known) return known
+    // References are to the document, which Ajv knows by this name.
     const made = ajv.compile(JSON.parse(JSON.stringify(schema).replaceAll('"#/components', '"document#/components')))
     validators.set(schema, made)
     return made
@@ -76,6 +80,7 @@ export function createDocumentCheck (document: ApiDocument) {
     const type = String(headers['content-type']).split(';', 1)[0]!
     const content = response.content?.[type]
     if (!content) return `${name}: the media type ${type} is not documented`
+    // The same bodies are compared when they are not compressed.
     if (headers['content-encoding'] !== undefined || type === 'text/plain' || !content.schema) return undefined
     const validate = validatorOf(content.schema)
     for (const value of type === 'text/event-stream' ? eventsOf(body) : [JSON.parse(body) as unknown]) {
@@ -113,7 +118,7 @@ export function watchAnswers (app: App): void {
     } as never
     raw.end = function (this: ServerResponse, ...args: unknown[]) {
       keep(args[0])
-      raw.write = write // which `end` may call with the same chunk
+      raw.write = write // `end` may call it with this chunk, which is kept already
       return end.apply(raw, args as never)
     } as never
     raw.on('finish', () => {

@@ -59,7 +59,7 @@ const logoutSchema = {
   description:
     'Its access token and its refresh token are refused within a second, on every process.',
   tags,
-  response: responses({ 204: Nothing }, ['unauthorized'])
+  response: responses({ 204: Nothing }, ['unauthorized', 'payload_too_large'])
 }
 const logoutAllSchema = {
   ...logoutSchema,
@@ -88,7 +88,7 @@ const endSessionSchema = {
       examples: ['Zm9yIHRoZSBkb2NzIDEyMw']
     })
   }),
-  response: responses({ 204: Nothing }, ['unauthorized', 'not_found'])
+  response: responses({ 204: Nothing }, ['unauthorized', 'not_found', 'payload_too_large'])
 }
 const profileSchema = {
   operationId: 'getAccount',

@@ -15,6 +15,7 @@ const ofWriting = [
   'unauthorized',
   'adult_content_restricted',
   'not_found',
+  'payload_too_large',
   'engagement_unavailable'
 ] as const
 
@@ -48,7 +49,6 @@ const commentSchema = {
     'engagement_unconfirmed',
     'idempotency_in_flight',
     'idempotency_key_reused',
-    'payload_too_large',
     'unsupported_media_type'
   ])
 }

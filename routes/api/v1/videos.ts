@@ -111,7 +111,8 @@ const removeSchema = {
     'unauthorized',
     'invalid_id',
     'forbidden',
-    'not_found'
+    'not_found',
+    'payload_too_large'
   ])
 }
 
