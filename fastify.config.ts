@@ -6,6 +6,7 @@ import type { FastifyHttpOptions } from 'fastify'
 import { Value } from '@sinclair/typebox/value'
 import { Environment } from './schemas/environment.ts'
 import { ConfigurationError } from './services/runtime/configuration-error.ts'
+import { withSecretFiles } from './services/runtime/secret-files.ts'
 import { ed25519Prefix, isEd25519Key, isWeakSecret } from './services/accounts/token-keys.ts'
 import type { Policies } from './services/traffic/limiter/policies.ts'
 import type { RedisAddress } from './services/stores/redis-connection.ts'
@@ -345,7 +346,8 @@ export function serverOptions (config: Config) {
   } satisfies FastifyHttpOptions<Server>
 }
 
-function readEnvironment (variables: Variables, problems: string[]): Environment {
+function readEnvironment (settings: Variables, problems: string[]): Environment {
+  const variables = withSecretFiles(settings, problems)
   const given: Record<string, unknown> = {}
   for (const [name, schema] of Object.entries(Environment.properties)) {
     const value = variables[name]?.trim()

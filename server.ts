@@ -275,7 +275,7 @@ async function keepSchemaCurrent (app: App, connection: ServerConnection): Promi
 function readConfigOrExit (): Readonly<Config> {
   try {
     const read = loadConfig(process.env)
-    if (read.environment !== 'development' || process.env['JWT_SECRET_KEY']) return read
+    if (read.environment !== 'development' || process.env['JWT_SECRET_KEY'] || process.env['JWT_SECRET_KEY_FILE']) return read
     const secret = developmentSecret(resolve(process.env['DATA_DIR'] ?? '.data'))
     return secret === undefined ? read : loadConfig({ ...process.env, JWT_SECRET_KEY: secret })
   } catch (error) {

@@ -62,7 +62,7 @@ t.test('every block of code is run by a test, or is the output of a command', as
   for (const page of pages) {
     for (const { language, code, comment = '' } of blocksOf(page)) {
       const name = `${page}: ${code.slice(0, 40)}`
-      const [, kind, what] = /^(run by|output of|the file)(?::)? (.+)$/.exec(comment) ?? []
+      const [, kind, what] = /^(run by|output of|the file|not run)(?::)? (.+)$/.exec(comment) ?? []
       if (kind === 'the file') t.equal(code, read(what!), `${name} is ${what!}`)
       else if (kind === undefined) {
         t.ok(
@@ -70,7 +70,8 @@ t.test('every block of code is run by a test, or is the output of a command', as
             comment === 'npm run bench -- --publish',
           `${name} says what runs it`
         )
-      } else {
+      } else if (kind === 'not run') t.match(what, /^it needs a cluster$/, name)
+      else {
         for (const one of what!.split(', ')) {
           const script = /^npm run ([\w:]+)/.exec(one)?.[1]
           t.ok(script === undefined ? existsSync(join(root, one)) : scripts[script], `${name}: ${one}`)

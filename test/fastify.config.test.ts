@@ -5,6 +5,7 @@ import t from 'tap'
 import { loadConfig, serverOptions } from '../fastify.config.ts'
 import { Environment } from '../schemas/environment.ts'
 import { ConfigurationError } from '../services/runtime/configuration-error.ts'
+import { secretSettings } from '../services/runtime/secret-files.ts'
 import { configurationPage } from './document/configuration.ts'
 
 const production = {
@@ -248,4 +249,18 @@ t.test('production boots with the environment of the Go service', async t => {
   t.match(problemsOf({ ...production, JWT_SECRET_KEY: 'short' }), [/put the present one into JWT_PREVIOUS_KEYS/])
   const short = loadConfig({ ...production, JWT_PREVIOUS_KEYS: 'short' })
   t.match(short.warnings, [/^JWT_PREVIOUS_KEYS has a secret of fewer than 32 bytes/])
+})
+
+t.test('secrets can be in files, and a file that is missing, empty or contradicted is named', async t => {
+  const folder = t.testdir({ good: 'a secret of the tests, long enough to sign with\n', empty: '\n', large: 'x'.repeat(70_000) })
+  const file = (name: string): string => join(folder, name)
+  t.equal(loadConfig({ JWT_SECRET_KEY_FILE: file('good') }).jwt.secret, 'a secret of the tests, long enough to sign with')
+  t.match(problemsOf({ JWT_SECRET_KEY_FILE: file('none') }), [/^JWT_SECRET_KEY_FILE is .*none, which cannot be read: ENOENT/])
+  t.match(problemsOf({ PASSWORD_PEPPER_FILE: file('empty') }), [/^PASSWORD_PEPPER_FILE is .*, which is empty/])
+  t.match(problemsOf({ DB_PASSWORD_FILE: file('large') }), [/^DB_PASSWORD_FILE is .*more than 65536 bytes/])
+  t.match(problemsOf({ JWT_SECRET_KEY_FILE: file('good'), JWT_SECRET_KEY: 'another secret of the tests, as long' }), [
+    /^JWT_SECRET_KEY and JWT_SECRET_KEY_FILE are both set, and differ/
+  ])
+  t.strictSame(problemsOf({ JWT_SECRET_KEY_FILE: file('good'), JWT_SECRET_KEY: 'a secret of the tests, long enough to sign with' }), [])
+  for (const name of secretSettings) t.ok(name in Environment.properties, name)
 })

@@ -1,4 +1,5 @@
 import { Environment } from '../../schemas/environment.ts'
+import { secretSettings } from '../../services/runtime/secret-files.ts'
 
 /** Returns docs/CONFIGURATION.md, made of the schema of the environment. */
 export function configurationPage (): string {
@@ -12,6 +13,9 @@ export function configurationPage (): string {
 
 Environment variables, or lines of a file \`.env\` (copy \`.env.example\`). A wrong value stops the boot, which then names
 every wrong one and its remedy. An empty value counts as not set.
+
+A secret can be in a file instead: ${secretSettings.map(name => `\`${name}_FILE\``).join(', ')} name one. White space
+around the secret, such as a newline at the end, is removed.
 
 | name | default | meaning |
 |---|---|---|
