@@ -19,14 +19,14 @@ export default fp(async function audit (app) {
   const count = app.meters.counts('halo_audit_events_total', 'Events of accounts, by kind')
   app.decorateRequest('client', {
     getter () {
-      const { id: reqId, clientAddress: ip, headers, log } = this
+      const { id: reqId, clientAddress: ip, headers, log, traceIds } = this
       const userAgent = loggableText(headers['user-agent'] ?? '').slice(0, 255)
       return {
         address: ip,
         userAgent,
         audit (event, fields) {
           count(labelsOf({ event }))
-          log.info({ reqId, audit: event, ...fields, ip, userAgent }, 'audit')
+          log.info({ reqId, audit: event, ...fields, ip, userAgent, ...traceIds }, 'audit')
         }
       }
     }

@@ -137,10 +137,11 @@ function sendError (error: unknown, request: FastifyRequest, reply: FastifyReply
   const { server } = request
   for (const policy of answer.violatedPolicies ?? []) server.countLimited(labelsOf({ policy }))
   const reqId = request.id
+  const { traceIds } = request
   if (answer.statusCode === 500) {
-    server.log.error({ reqId, err: error }, 'unexpected error')
+    server.log.error({ reqId, ...traceIds, err: error }, 'unexpected error')
   } else if (answer.statusCode === 503 && !request.raw.destroyed && answer.code !== 'server_busy') {
-    server.log.warn({ reqId, error: answer.code, cause: String(answer.cause ?? '') }, answer.message)
+    server.log.warn({ reqId, ...traceIds, error: answer.code, cause: String(answer.cause ?? '') }, answer.message)
   }
   reply.code(answer.statusCode).headers({ ...answer.headers, 'content-type': contentType, 'cache-control': 'no-store' })
   if (answer.retryAfter !== undefined) reply.header('retry-after', String(answer.retryAfter))

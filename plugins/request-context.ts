@@ -4,6 +4,7 @@ import type { Socket } from 'node:net'
 import { LogController, type FastifyReply, type FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { createAddresses } from '../services/http/client-address.ts'
+import { traceIdsOf, type TraceIds } from '../services/http/trace-context.ts'
 import { loggableUrl } from '../services/runtime/log-redaction.ts'
 import { labelsOf } from '../services/runtime/metrics.ts'
 
@@ -33,6 +34,8 @@ declare module 'fastify' {
     /** When the request was received: `performance.now()`, in milliseconds. */
     startedAt: number
     isEventStream: boolean
+    /** Ids of the trace of which the client says that the request is a part, for log lines. */
+    readonly traceIds: TraceIds | undefined
   }
 }
 
@@ -66,6 +69,11 @@ export default fp(async function requestContext (app) {
   app.decorateRequest('clientAddress', '')
   app.decorateRequest('startedAt', 0)
   app.decorateRequest('isEventStream', false)
+  app.decorateRequest('traceIds', {
+    getter () {
+      return traceIdsOf(this.headers.traceparent)
+    }
+  })
 
   function markAsStream (request: FastifyRequest): void {
     if (request.isEventStream) return
@@ -127,7 +135,8 @@ export default fp(async function requestContext (app) {
         url: loggableUrl(request.raw.url!),
         status: response.headersSent ? response.statusCode : undefined,
         ms: Math.round(ms * 10) / 10,
-        ip: request.clientAddress
+        ip: request.clientAddress,
+        ...request.traceIds
       }, isAborted ? 'request aborted by the client' : 'request')
     }
   }
