@@ -331,7 +331,9 @@ t.test('an address that does not exist answers 404, and a method that it does no
   const app = await createApp(t, { stores: anyStores() })
   for (
     const url of [
-      '/',
+      '/client/../package.json',
+      '/client/package.json',
+      '/client/page',
       '/api',
       '/api/v1',
       '/api/v1/video',
