@@ -160,7 +160,12 @@ export async function measureAmount (
 /** Listeners to the stream of one video, whose counters change all the time. */
 export async function measureStreams (world: World, fixtures: Fixtures, wanted: number) {
   const listeners = Math.min(wanted, maxOpenFiles() - 1000)
-  const service = await world.startService({ RATE_LIMIT_RPS: '100000', RATE_LIMIT_BURST: '200000' })
+  const service = await world.startService({
+    RATE_LIMIT_RPS: '100000',
+    RATE_LIMIT_BURST: '200000',
+    // All of them come from one address.
+    STREAMS_PER_ADDRESS: '100000'
+  })
   try {
     const before = bytesOf(service)
     const video = fixtures.videos[0]!
@@ -178,6 +183,7 @@ export async function measureStreams (world: World, fixtures: Fixtures, wanted: 
             socket.on('data', bytes => {
               resolve()
               if (bytes.includes('event: counters')) events++
+              else if (bytes.includes('HTTP/1.1 4')) reject(new Error(`a stream was refused: ${bytes.toString('latin1')}`))
             })
             sockets.push(socket)
           }))

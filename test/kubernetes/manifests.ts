@@ -1,36 +1,11 @@
-import { execFile, spawn } from 'node:child_process'
-import { once } from 'node:events'
-import { mkdirSync, readFileSync } from 'node:fs'
+import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { text } from 'node:stream/consumers'
-import { promisify } from 'node:util'
 import t from 'tap'
 import { loadConfig } from '../../fastify.config.ts'
 import { Environment } from '../../schemas/environment.ts'
+import { render, validate, type Json } from './render.ts'
 
-const run = promisify(execFile)
 const root = join(import.meta.dirname, '..', '..')
-const folder = join(root, '.tap', 'kubernetes')
-const checker = join(folder, 'check')
-
-/** A rendered document, or a part of it. */
-type Json = Record<string, any>
-
-mkdirSync(folder, { recursive: true })
-await run('go', ['build', '-o', checker, '.'], { cwd: import.meta.dirname })
-
-async function render (overlay: string): Promise<Json[]> {
-  const { stdout } = await run(checker, [join(root, 'deploy', 'kubernetes', 'overlays', overlay)])
-  return JSON.parse(stdout) as Json[]
-}
-
-/** Returns the error of each document; "" where it is valid. */
-async function validate (documents: Json[]): Promise<string[]> {
-  const child = spawn(checker, ['-'], { stdio: ['pipe', 'pipe', 'inherit'] })
-  child.stdin.end(JSON.stringify(documents))
-  const [output] = await Promise.all([text(child.stdout), once(child, 'exit')])
-  return JSON.parse(output) as string[]
-}
 
 /** Fields whose keys are chosen by whoever writes the document. */
 const maps = new Set(['labels', 'matchLabels', 'annotations', 'data', 'requests', 'limits', 'selector', 'stringData'])
@@ -57,7 +32,7 @@ function misspell (document: Json, path: (string | number)[]): Json {
   return copy
 }
 
-for (const overlay of ['development', 'production']) {
+for (const overlay of ['development', 'production'] as const) {
   t.test(`the documents of ${overlay} are valid, and each key, misspelt, is found`, async t => {
     const documents = await render(overlay)
     t.ok(documents.length >= 9)

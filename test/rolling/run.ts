@@ -9,10 +9,12 @@ import { createGenerator } from '../../bench/generator.ts'
 import { scenarios } from '../../bench/scenarios.ts'
 import { createWorld, print, type World } from '../../bench/world.ts'
 import { freePort } from '../helpers/free-port.ts'
+import { podOf, type Probe } from '../kubernetes/render.ts'
 
 /**
  * `npm run test:rolling`: two replicas behind Debian's haproxy, restarted in turn under a steady load of the mix of
- * the bench. Every request must be answered, and as expected: one that is not fails the run.
+ * the bench. Every request must be answered, and as expected: one that is not fails the run. Settings, probes and the
+ * grace period are those of the Deployment in deploy/kubernetes; haproxy stands for its Service.
  *
  * `-- --restarts 10 --rate 2000` are its defaults. PostgreSQL and Redis as for `npm run bench`.
  */
@@ -21,14 +23,14 @@ const { values } = readCommandLine({
   usage: `Usage: npm run test:rolling -- [--restarts 10] [--rate 2000]
 
 Restarts two replicas behind haproxy in turn, under a steady load of so many requests a second: every one must be
-answered. PostgreSQL and Redis as for npm run bench; haproxy must be installed.`,
+answered. Settings, probes and grace period come from deploy/kubernetes (needs go). PostgreSQL and Redis as for npm run bench; haproxy must be installed.`,
   options: { restarts: { type: 'string', default: '10' }, rate: { type: 'string', default: '2000' } }
 })
 const restarts = readCount('restarts', values.restarts, { min: 1, max: 1000 })
 const rate = readCount('rate', values.rate, { min: 1, max: 1_000_000 })
 
-/** Seconds from SIGTERM to the moment when the port is closed: haproxy has noticed by then. */
-const drainDelay = 1
+const pod = await podOf('production')
+const { SERVER_DRAIN_DELAY = '', SERVER_DRAIN_TIMEOUT = '' } = pod.settings
 
 const folder = await mkdtemp(join(tmpdir(), 'halo-rolling-'))
 const logFile = join(folder, 'replicas.log')
@@ -38,7 +40,7 @@ const replicas: Replica[] = []
 let balancer: Balancer | undefined
 try {
   replicas.push(await createReplica(world), await createReplica(world))
-  balancer = await startBalancer(replicas.map(({ port }) => port))
+  balancer = await startBalancer(replicas)
   const kinds = scenarios.find(({ name }) => name === 'mix')!.kinds(world)
   const load = { host: '127.0.0.1', port: balancer.port, kinds, connections: 200, addresses: 250 }
   await generator.run({ ...load, seconds: 2, rate: 200 })
@@ -71,9 +73,11 @@ try {
       failed.length === 0 ? 'none failed' : `failed: ${JSON.stringify(failed)}`
     }; p99 ${Math.max(...results.map(({ latency }) => latency.p99)).toFixed(0)} ms at the most`
   )
+  const kills = replicas.reduce((sum, replica) => sum + replica.kills(), 0)
+  if (kills > 0) print(`${kills} kills by the liveness probe`)
   const exits = replicas.flatMap(replica => replica.exits)
   if (exits.some(code => code !== 0)) print(`a replica did not end in peace: exit codes ${exits.join(', ')}`)
-  if (failed.length > 0 || answered === 0 || exits.some(code => code !== 0)) {
+  if (failed.length > 0 || answered === 0 || kills > 0 || exits.some(code => code !== 0)) {
     process.exitCode = 1
     print(`what the replicas said of it:\n${warningsOf(await readFile(logFile, 'utf8')).join('\n')}`)
   }
@@ -102,6 +106,10 @@ function warningsOf (log: string): string[] {
 
 interface Replica {
   port: number
+  /** Port of the readiness probe. */
+  readyPort: number
+  /** How often the liveness probe has killed it. */
+  kills: () => number
   /** Exit codes of the processes that were replaced. */
   exits: (number | null)[]
   restart: () => Promise<void>
@@ -109,19 +117,40 @@ interface Replica {
 }
 
 async function createReplica (world: World): Promise<Replica> {
-  const port = await freePort()
+  const ports: Record<string, number> = { http: await freePort(), metrics: await freePort() }
   const exits: (number | null)[] = []
   let child: ChildProcess | undefined
+  let kills = 0
+  const asks = ({ path, port, timeoutSeconds }: Probe): Promise<boolean> =>
+    fetch(`http://127.0.0.1:${ports[port]}${path}`, { signal: AbortSignal.timeout(timeoutSeconds * 1000) })
+      .then(answer => answer.ok, () => false)
 
   async function start (): Promise<void> {
-    child = world.spawnService({ SERVER_PORT: String(port), SERVER_DRAIN_DELAY: String(drainDelay) }, logFile)
-    for (
-      let tries = 0;
-      !await fetch(`http://127.0.0.1:${port}/readyz`).then(answer => answer.ok, () => false);
-      tries++
-    ) {
-      if (tries > 300 || child.exitCode !== null) throw new Error('a replica did not start')
-      await sleep(50)
+    const started = child = world.spawnService({
+      ...pod.env,
+      SERVER_DRAIN_DELAY,
+      SERVER_DRAIN_TIMEOUT,
+      SERVER_PORT: String(ports['http']),
+      METRICS_PORT: String(ports['metrics'])
+    }, logFile)
+    for (const { failureThreshold, periodSeconds, ...probe } of [pod.startup, pod.readiness]) {
+      const deadline = performance.now() + pod.startup.failureThreshold * pod.startup.periodSeconds * 1000
+      while (!await asks({ ...probe, failureThreshold, periodSeconds })) {
+        if (performance.now() > deadline || started.exitCode !== null) throw new Error('a replica did not start')
+        await sleep(200)
+      }
+    }
+    watch(started).catch(() => {})
+  }
+
+  /** Does what the kubelet does: kills a process whose liveness probe fails too often. */
+  async function watch (started: ChildProcess): Promise<void> {
+    for (let failures = 0; started.exitCode === null && started.signalCode === null;) {
+      await sleep(pod.liveness.periodSeconds * 1000, undefined, { ref: false })
+      failures = await asks(pod.liveness) || started.exitCode !== null ? 0 : failures + 1
+      if (failures < pod.liveness.failureThreshold) continue
+      kills++
+      started.kill('SIGKILL')
     }
   }
 
@@ -129,18 +158,22 @@ async function createReplica (world: World): Promise<Replica> {
     if (!child || child.exitCode !== null) return
     const exit = once(child, 'exit') as Promise<[number | null]>
     child.kill('SIGTERM')
+    const timer = setTimeout(() => { child!.kill('SIGKILL') }, pod.graceSeconds * 1000)
     exits.push((await exit)[0])
+    clearTimeout(timer)
   }
 
   await start()
   return {
-    port,
+    port: ports['http']!,
+    readyPort: ports[pod.readiness.port]!,
     exits,
+    kills: () => kills,
     async restart () {
       await stop()
       await start()
-      // Until haproxy has seen that it is back, the other one carries all: it must not be stopped before.
-      await sleep(1000)
+      // Until the balancer has seen that it is back, the other one carries all: it must not be stopped before.
+      await sleep(pod.readiness.periodSeconds * 1000 + 500)
     },
     stop
   }
@@ -151,8 +184,8 @@ interface Balancer {
   stop: () => Promise<void>
 }
 
-/** haproxy, as somebody would set it up: it asks /readyz, and asks the other replica when one cannot be reached. */
-async function startBalancer (ports: number[]): Promise<Balancer> {
+/** haproxy, with the readiness probe of the pods. It asks the other replica when one cannot be reached. */
+async function startBalancer (replicas: Replica[]): Promise<Balancer> {
   const port = await freePort()
   await writeFile(
     join(folder, 'haproxy.cfg'),
@@ -176,9 +209,9 @@ frontend api
 backend replicas
   balance roundrobin
   http-reuse safe
-  option httpchk GET /readyz
-  default-server check inter 200ms fall 2 rise 2
-${ports.map((replica, index) => `  server replica${index} 127.0.0.1:${replica}`).join('\n')}
+  option httpchk GET ${pod.readiness.path}
+  default-server check inter ${pod.readiness.periodSeconds}s fall ${pod.readiness.failureThreshold} rise 1
+${replicas.map(({ port, readyPort }, index) => `  server replica${index} 127.0.0.1:${port} port ${readyPort}`).join('\n')}
 `
   )
   const child = spawn('haproxy', ['-db', '-f', join(folder, 'haproxy.cfg')], { stdio: ['ignore', 'ignore', 'ignore'] })
