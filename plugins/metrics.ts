@@ -25,7 +25,7 @@ export interface MetricsOptions {
   isSupervised: boolean
 }
 
-type Number = [name: string, help: string, merge: Merge, read: () => number]
+type Gauge = [name: string, help: string, merge: Merge, read: () => number]
 
 /**
  * Serves the metrics that the other plugins have added, and adds those of parts that know nothing of metrics. On
@@ -39,7 +39,7 @@ export default fp<MetricsOptions>(async function metrics (app, { logDestination,
   meters.gauge('halo_build_info', 'Version of the service and of Node; always 1', 'max', () => [
     [labelsOf({ version: versionOfService(), node: process.versions.node }), 1]
   ])
-  const gauges: Number[] = [
+  const gauges: Gauge[] = [
     ['halo_workers_wanted', 'Number of workers that should run', 'max', () => workers.state().wanted],
     ['halo_workers', 'Number of running workers that have reported their metrics', 'sum', () => 1],
     ['halo_event_loop_delay_seconds', 'By how much a timer was late when it was last measured', 'max', () => loadShedding.delayMs / 1000],
@@ -51,7 +51,7 @@ export default fp<MetricsOptions>(async function metrics (app, { logDestination,
     ['halo_counters_pending', 'Counters, likes and receipts that are not flushed to PostgreSQL yet', 'max', () => store.stats.pending],
     ['halo_counters_last_flush_seconds', 'Duration of the last non-empty flush', 'max', () => flusher.stats.lastFlushMs / 1000],
     ['halo_engagement_streams', 'Open event streams', 'sum', () => streams.stats.listeners],
-    ...(['database', 'redis', 'schema'] as const).map((name): Number => [
+    ...(['database', 'redis', 'schema'] as const).map((name): Gauge => [
       `halo_${name}_up`,
       `Whether the last check of the ${name} succeeded (1) or failed (0)`,
       'min',
@@ -61,7 +61,7 @@ export default fp<MetricsOptions>(async function metrics (app, { logDestination,
       ? [
         ['halo_replica_used', 'Whether reads go to the replica (1) or to the primary (0)', 'min', () => Number(replicaRouter.stats.isUsed)],
         ['halo_replica_lag_seconds', 'Upper bound of the replication lag', 'max', () => Math.min(replicaRouter.stats.lagMs / 1000, 86_400)]
-      ] satisfies Number[]
+      ] satisfies Gauge[]
       : []
   ]
   for (const gauge of gauges) meters.gauge(...gauge)

@@ -7,7 +7,7 @@ import { render, validate, type Json } from './render.ts'
 
 const root = join(import.meta.dirname, '..', '..')
 
-/** Fields whose keys are chosen by whoever writes the document. */
+/** Fields with keys of our own choice, such as labels: any name is valid there. */
 const maps = new Set(['labels', 'matchLabels', 'annotations', 'data', 'requests', 'limits', 'selector', 'stringData'])
 
 /** The paths of all keys of a document that Kubernetes defines. */
