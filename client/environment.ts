@@ -49,7 +49,7 @@ export function randomId (): string {
   return Array.from(bytes, byte => letters[byte & 63]).join('')
 }
 
-/** Calls a function of the app. If it throws, the error is reported as uncaught, and other functions are still called. */
+/** Calls a function of the app. What it throws is reported as an uncaught error; other functions are still called. */
 export function callback<T extends unknown[]> (listener: ((...values: T) => void) | undefined, ...values: T): void {
   try {
     listener?.(...values)
