@@ -4,7 +4,7 @@ import { createHeartbeats, type WatchOptions } from './heartbeats.ts'
 import { createLiveCounters, type LiveCounters, type SubscribeOptions } from './live-counters.ts'
 import type { components } from './schema.ts'
 import { createSessions, type TokenStorage } from './sessions.ts'
-import { createTransport, type Answer, type Call, type TransportOptions } from './transport.ts'
+import { createTransport, unexpected, type Answer, type Call, type TransportOptions } from './transport.ts'
 
 type Schemas = components['schemas']
 
@@ -256,7 +256,7 @@ export function createClient (options: ClientOptions) {
   }
 }
 
-function arrayOf<T> ({ data }: Answer<T[]>): T[] {
+function arrayOf<T> ({ data, headers }: Answer<T[]>): T[] {
   if (Array.isArray(data)) return data
-  throw new HaloError({ code: 'unexpected_response', status: 200, message: 'The answer is not one of the service' })
+  throw unexpected({ status: 200, headers })
 }

@@ -40,13 +40,12 @@ export function exclusively<T> (name: string, work: () => Promise<T>, signal?: A
   })
 }
 
-/** Returns 22 random characters, for keys and names that no other client chooses. */
+/** Returns 25 random letters and digits, for keys and names that no other client chooses. */
 export function randomId (): string {
-  const bytes = new Uint8Array(22)
+  const bytes = new Uint8Array(25)
   if (environment.crypto) environment.crypto.getRandomValues(bytes)
   else bytes.forEach((_, index) => { bytes[index] = Math.random() * 256 })
-  const letters = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'
-  return Array.from(bytes, byte => letters[byte & 63]).join('')
+  return Array.from(bytes, byte => (byte % 36).toString(36)).join('')
 }
 
 /** Calls a function of the app. What it throws is reported as an uncaught error; other functions are still called. */

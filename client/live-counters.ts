@@ -2,7 +2,7 @@ import { callback, environment, exclusively, sleep, type Channel } from './envir
 import { HaloError } from './errors.ts'
 import { createEventParser } from './event-stream.ts'
 import type { components } from './schema.ts'
-import { toError, type Call, type Transport } from './transport.ts'
+import { toError, unexpected, type Call, type Transport } from './transport.ts'
 
 export type LiveCounters = components['schemas']['CountersEvent']
 type CountersOfVideo = components['schemas']['CountersOfVideo']
@@ -208,7 +208,7 @@ export function createLiveCounters (options: LiveCountersOptions) {
       if (!response.ok) throw toError(response, await response.text())
       // React Native's fetch has no streams, and some proxies answer with a page of their own.
       if (!response.body?.getReader || !response.headers.get('content-type')?.startsWith('text/event-stream')) {
-        throw new HaloError({ code: 'unexpected_response', message: 'There is no event stream', status: 200 })
+        throw unexpected(response)
       }
       const reader = response.body.getReader()
       const decoder = new TextDecoder()

@@ -158,7 +158,8 @@ export function toError (response: Response, text: string): HaloError {
   })
 }
 
-const unexpected = (response: Response, cause?: unknown): HaloError =>
+/** Returns the error of an answer that is not one of the service. */
+export const unexpected = (response: Response, cause?: unknown): HaloError =>
   new HaloError({
     code: 'unexpected_response',
     message: `The answer (${response.status}) is not one of the service`,

@@ -94,7 +94,7 @@ t.test('every link leads to a file, every command that is named exists, and the 
       t.ok(existsSync(join(root, target)), `${page}: ${link}`)
       if (anchor !== undefined) t.ok(anchorsOf(read(target)).includes(anchor), `${page}: ${link}`)
     }
-    for (const [, name] of text.matchAll(/npm run ([\w:]+)(?! --prefix)/g)) {
+    for (const [, name] of text.matchAll(/npm run ([\w:]+)\b(?! --prefix)/g)) {
       if (page !== 'client/README.md') t.ok(scripts[name!], `${page}: npm run ${name}`)
     }
   }
