@@ -55,7 +55,7 @@ export function createClient (options: ClientOptions) {
     await sessions.ready()
     const { user } = sessions
     const token = await sessions.token()
-    if (user && sessions.user?.id !== user.id && sessions.user) {
+    if (user && sessions.user && sessions.user.id !== user.id) {
       throw new HaloError({ code: 'unauthorized', status: 401, message: 'Another user has logged in meanwhile' })
     }
     if (token === undefined) return await transport.send<T>(call)

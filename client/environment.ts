@@ -48,7 +48,7 @@ export function randomId (): string {
   return Array.from(bytes, byte => (byte % 36).toString(36)).join('')
 }
 
-/** Calls a function of the app. What it throws is reported as an uncaught error; other functions are still called. */
+/** Calls a function of the app. An error that it throws is reported as uncaught, and does not reach the caller. */
 export function callback<T extends unknown[]> (listener: ((...values: T) => void) | undefined, ...values: T): void {
   try {
     listener?.(...values)

@@ -33,6 +33,10 @@ export function createHeartbeats ({ beat, leave, intervalMs = 15_000 }: Heartbea
 
   const isHidden = (): boolean => environment.document?.visibilityState === 'hidden'
 
+  /** Whether the page is hidden, and everybody who watches a video in it pauses then. */
+  const isPaused = (watchers: Set<WatchOptions>): boolean =>
+    isHidden() && [...watchers].every(({ pauseWhileHidden }) => pauseWhileHidden)
+
   function schedule (videoId: number, delayMs: number): void {
     const one = watched.get(videoId)
     if (!one) return
@@ -75,8 +79,7 @@ export function createHeartbeats ({ beat, leave, intervalMs = 15_000 }: Heartbea
 
   function resume (): void {
     for (const [videoId, { watchers, timer }] of watched) {
-      const pauses = [...watchers].every(({ pauseWhileHidden }) => pauseWhileHidden)
-      if (isHidden() && pauses) pause(videoId)
+      if (isPaused(watchers)) pause(videoId)
       else if (timer === undefined) schedule(videoId, 0)
     }
   }
@@ -103,7 +106,7 @@ export function createHeartbeats ({ beat, leave, intervalMs = 15_000 }: Heartbea
     // An object of its own, so that the same options can be given twice.
     const watcher = { ...options }
     one.watchers.add(watcher)
-    if (!(isHidden() && options.pauseWhileHidden)) schedule(videoId, 0)
+    if (!isPaused(one.watchers)) schedule(videoId, 0)
     return () => {
       if (!one.watchers.delete(watcher) || one.watchers.size > 0) return
       pause(videoId)
@@ -131,7 +134,7 @@ export function createHeartbeats ({ beat, leave, intervalMs = 15_000 }: Heartbea
     },
     /** Sends a heartbeat for each video now, for a user who has just logged in. */
     beatNow (): void {
-      for (const videoId of watched.keys()) schedule(videoId, 0)
+      for (const [videoId, { watchers }] of watched) if (!isPaused(watchers)) schedule(videoId, 0)
     }
   }
 }

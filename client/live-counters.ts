@@ -170,6 +170,8 @@ export function createLiveCounters (options: LiveCountersOptions) {
           isUnsupported = error.code === 'unexpected_response' && error.status === 200
         }
       }
+      // Not lost: it begins again, with other videos or for another user.
+      if (signal.aborted) return
       failures = hasEvents ? 0 : isUnsupported ? maxFailures : failures + 1
       if (failures < maxFailures) {
         emit('lost')

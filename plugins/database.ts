@@ -31,14 +31,18 @@ const maxConcurrent = 20
 export default fp(async function database (app) {
   const { max, isPrepared } = app.config.databasePool
   const { meters } = app
-  const duration = meters.histogram('halo_database_statement_duration_seconds', 'Duration of SQL statements, by name')
+  const duration = meters.histogramBy(
+    'halo_database_statement_duration_seconds',
+    'Duration of SQL statements, by name',
+    'statement'
+  )
   const waiting = meters.histogram(
     'halo_database_connection_wait_seconds',
     'Time that a statement waited for a connection of the pool, or until there was none'
   )('')
   const onStatement = (name: string, waited: number, took: number): void => {
     waiting(waited)
-    if (name !== '') duration(labelsOf({ statement: name }))(took)
+    if (name !== '') duration(name, took)
   }
   const { backgroundPool, watchPool, replicaPool } = app
   const pools = { requests: app.pg.pool, background: backgroundPool, watch: watchPool, replica: replicaPool }

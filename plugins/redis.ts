@@ -60,18 +60,21 @@ export default fp(async function haloRedis (app) {
 
 /** Measures each command, and counts those that were not answered or answered with an error. */
 function measureCommands (client: Redis | Cluster, meters: Metrics): void {
-  const duration = meters.histogram('halo_redis_command_duration_seconds', 'Duration of commands to Redis, by command')
+  const duration = meters.histogramBy(
+    'halo_redis_command_duration_seconds',
+    'Duration of commands to Redis, by command',
+    'command'
+  )
   const countError = meters.counts('halo_redis_errors_total', 'Commands to Redis that failed, by command')
   const { sendCommand } = client
   client.sendCommand = function (command: Command, ...rest: unknown[]) {
     const startedAt = performance.now()
-    const labels = labelsOf({ command: command.name })
     const answer = (sendCommand as (...args: unknown[]) => unknown).call(this, command, ...rest)
-    const observe = duration(labels)
-    command.promise.then(() => { observe((performance.now() - startedAt) / 1000) }, (error: Error) => {
-      observe((performance.now() - startedAt) / 1000)
+    const observe = (): void => { duration(command.name, (performance.now() - startedAt) / 1000) }
+    command.promise.then(observe, (error: Error) => {
+      observe()
       // A script that the server does not know yet is loaded, and is no fault.
-      if (!error.message.startsWith('NOSCRIPT')) countError(labels)
+      if (!error.message.startsWith('NOSCRIPT')) countError(labelsOf({ command: command.name }))
     })
     return answer
   }

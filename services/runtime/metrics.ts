@@ -106,6 +106,17 @@ export function createMetrics () {
       }
     },
 
+    /** A histogram by one label. @returns a function that takes an observation; values of the label must be bounded */
+    histogramBy (name: string, help: string, label: string): (value: string, observation: number) => void {
+      const observer = this.histogram(name, help)
+      const observers = new Map<string, (observation: number) => void>()
+      return (value, observation) => {
+        let observe = observers.get(value)
+        if (!observe) observers.set(value, observe = observer(labelsOf({ [label]: value })))
+        observe(observation)
+      }
+    },
+
     read: (): Family[] => Array.from(families.values(), read => read())
   }
 }
